@@ -1,0 +1,46 @@
+# Each verb does its own set-up; `make help` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PROFILE ?= auto
+ARGS   ?=
+# one thread in a process: the harness runs one worker process per core
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup benchmark smoke test lint report backbone clean
+
+help: ## what one can do here
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/ready ## virtual environment with the tested versions
+
+# torch first and alone: the constraint then keeps every later package from replacing it with another build
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 to 3.13 is needed; name one with PYTHON=..." if not (3, 11) <= sys.version_info < (3, 14) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+benchmark: setup ## fill the grid and show the leaderboard (PROFILE=demo, ARGS='--methods lora')
+	$(BIN)/python -m benchmark run --profile $(PROFILE) $(ARGS)
+
+smoke: setup ## every method x every task, a few steps each
+	$(BIN)/python -m benchmark run --profile smoke $(ARGS)
+
+test: setup ## the test suite
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: setup ## style and imports; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+report: setup ## the tables and the picture of the last results, from their files
+	$(BIN)/python -m benchmark report --profile $(PROFILE) $(ARGS)
+
+backbone: setup ## pretrain the embedded backbone anew (about 20 minutes on 2 cores)
+	OMP_NUM_THREADS=2 $(BIN)/python -m methods.tiny.build $(ARGS)
+
+clean: ## remove the virtual environment and caches, keep the results
+	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info

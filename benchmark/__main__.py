@@ -1,0 +1,144 @@
+"""The command line: `python -m benchmark`, or `adapterbench`. Answers without importing torch wherever it can."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from benchmark.environment import STOPPED
+from tasks.example import UsageError
+
+PURPOSE = "Which adapter method, for which task, at how many examples, at what cost?"
+EXAMPLES = """examples:
+  python -m benchmark run                                   the profile that fits this machine
+  python -m benchmark run --profile demo --methods lora,prompt --tasks chnsent,ocnli --shots 4,16,full --seeds 0,1,2
+  python -m benchmark run --source local --data-dir DIR --backbone tiny --set lora.lr=0.01 --set budget.epochs=10
+  python -m benchmark plan --profile paper                  cells due, cached, and how long they will take
+  python -m benchmark show lora/chnsent/16/0                everything about one cell
+  python -m benchmark report --wandb                        tables and picture again, and the W&B view of them
+  python -m benchmark list methods | describe ocnli         what there is
+  python -m benchmark list proofs                           which proof each method passes, and why a blank is blank
+  python -m benchmark check mypackage.mine:Mine             the same proofs on a method of your own
+  python -m benchmark export lora/chnsent/16/0 out/         what a cell learned, for peft or methods.load_adapter
+
+exit codes: 0 all cells done, 1 a cell failed, 2 bad input, 130 and 143 interrupted (finished cells are kept)
+"""
+INTERRUPTED = "interrupted; finished cells are kept, run again to go on"
+VERBS = {
+    "run": "fill the grid: whatever is due, then the leaderboard",
+    "plan": "cells due and cached, how long they will take, and what rests on what",
+    "status": "how many cells are done, running, failed, stale, planned",
+    "show": "one cell: scores, cost, identity, and why it failed",
+    "report": "leaderboard, Markdown, CSV and picture from the result files",
+    "list": "tasks, methods, profiles or proofs",
+    "describe": "what a task's loader reads, cuts and asks",
+    "export": "write what a cell learned to a folder, in peft's format where peft has the method",
+    "check": "run the proofs on a method, your own too, and say which hold",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> None:
+        raise UsageError(f"{message} (see: {self.prog} --help)")
+
+
+def words(text: str) -> list[str]:
+    found = [word.strip() for word in text.split(",") if word.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError("give names or numbers, separated by commas")
+    return found
+
+
+def parser() -> Parser:
+    top = Parser(
+        "python -m benchmark", description=PURPOSE, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter
+    )
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
+    made = {
+        name: verbs.add_parser(name, help=text, description=text.capitalize() + ".") for name, text in VERBS.items()
+    }
+    for name, verb in made.items():
+        if name == "list":
+            verb.add_argument("what", help="tasks, methods, profiles or proofs")
+            verb.add_argument("--markdown", action="store_true", help="proofs as the text of docs/proofs.md")
+        if name == "describe":
+            verb.add_argument("task")
+        if name in ("show", "export"):
+            verb.add_argument("cell", help="method/task/shots/seed, or the start of an identity")
+        if name == "export":
+            verb.add_argument("folder", metavar="DIR", help="new or empty, or of an earlier export")
+        if name == "check":
+            verb.add_argument("method", metavar="MODULE:CLASS", help="a method by import path, or by its name")
+        else:
+            fields(verb)
+    for name in ("run", "report"):
+        made[name].add_argument("--wandb", choices=("off", "offline", "online"), nargs="?", const="offline",
+                                help="view the results in Weights & Biases; online uploads them")  # fmt: skip
+    made["report"].add_argument("--stale", action="store_true", help="also results of other code, options or data")
+    made["run"].add_argument("--dry", action="store_true", help="show the plan and stop")
+    return top
+
+
+def fields(verb: argparse.ArgumentParser) -> None:
+    """Everything a profile says can be said on the command line."""
+    group = verb.add_argument_group("profile and what to change in it")
+    group.add_argument("--profile", default="auto", help="name or YAML file; auto (default) looks at this machine")
+    group.add_argument("--backbone", metavar="NAME", help="tiny, a folder, or a hub id")
+    group.add_argument("--device", help="auto, cpu, cuda, cuda:1")
+    group.add_argument("--source", metavar="SOURCE", help="sample, local or hub")
+    group.add_argument("--data-dir", metavar="DIR", help="folder of original files, for --source local")
+    for name in ("methods", "tasks", "shots", "seeds"):
+        group.add_argument(
+            f"--{name}", type=words, metavar="A,B", help="all, or names" if name in ("methods", "tasks") else None
+        )
+    group.add_argument("--limit-test", type=int, metavar="N", help="score at most N test examples of a task")
+    group.add_argument("--workers", help="processes; auto: one per core, on a GPU one")
+    group.add_argument("--results", metavar="DIR", help="default: results/<profile>")
+    group.add_argument("--set", action="append", default=[], metavar="A.B=V", dest="settings",
+                       help="any field: lora.lr=0.01, method.config.rank=4 (all methods), budget.epochs=3")  # fmt: skip
+
+
+def terminated(*_: object) -> None:
+    STOPPED.append(143)
+    print(INTERRUPTED, file=sys.stderr)
+    sys.exit(143)
+
+
+def entry(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb. -> the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, terminated)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
+            from benchmark.profile import near
+
+            raise UsageError(f"no verb {arguments[0]!r}; {near(arguments[0], VERBS)}")
+        top = parser()
+        options = top.parse_args(arguments)
+        if options.verb is None:
+            top.print_help()
+            return 0
+        from benchmark import verbs
+
+        return verbs.ALL[options.verb](options)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `| head` had enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (lives until the process ends)
+        return 0
+    except BaseException:
+        if STOPPED:  # whatever the signal became on its way out, as inside the import of a C library
+            return STOPPED[0]
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(entry())

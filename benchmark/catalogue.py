@@ -1,0 +1,231 @@
+"""What is known of methods and tasks without importing them: facts and hashes of their code, remembered on disk.
+
+Importing Lightning takes seconds, and a plan needs only a few facts of each class. They are asked of the class once
+and kept in the cache folder under the hash of its code, so an edit asks again and nothing else does.
+"""
+
+import ast
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import cache
+from hashlib import file_digest, sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import methods
+import tasks
+from tasks.example import UsageError
+from tasks.source import File, Local, cache_folder
+
+INDEXES = {"methods", "tasks", "tasks.samples"}  # an index names all; what it finds is followed, not the index
+
+
+def digest(value: object) -> str:
+    """sha256 of anything JSON can hold."""
+    return sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()
+
+
+def remembered(key: object, make: Callable[[], Any]) -> Any:
+    """What `make` returned for this key, now or in an earlier process of this very code."""
+    path = cache_folder() / "facts" / f"{digest([parsed(__name__)[0], key])[:32]}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # not there, or torn by a crash: make it (again)
+        made = json.loads(json.dumps(make(), default=str))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(f".{os.getpid()}")
+        scratch.write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")
+        scratch.replace(path)
+    except OSError:
+        return made  # a read-only home costs time, not results
+    return made
+
+
+# ---------------------------------------------------------------- code
+
+
+@cache
+def code_of(*names: str) -> str:
+    """Hash of modules and of those of the same package (and of methods, for a method) that they import.
+
+    Comments, docstrings and layout do not count: they change no number.
+    """
+    waiting, seen = list(names), {}
+    tops = {name.partition(".")[0] for name in names}
+    if not tops & {"tasks", "methods", "benchmark"}:
+        tops |= {"methods", "tasks"}  # code from elsewhere builds on either
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name in INDEXES or name.partition(".")[0] not in tops or file_of(name) is None:
+            continue
+        seen[name], inner = parsed(name)
+        waiting += inner
+    return digest(seen)
+
+
+@cache
+def parsed(module: str) -> tuple[str, list[str]]:
+    """Hash of a module's code, and what it imports."""
+    tree = bare(ast.parse(file_of(module).read_text(encoding="utf-8")))
+    return sha256(ast.dump(tree).encode()).hexdigest(), imported(tree, module)
+
+
+@cache
+def file_of(module: str) -> Path | None:
+    """The file of a module, found without importing anything."""
+    top, *inner = module.split(".")
+    try:
+        spec = find_spec(top)
+    except ValueError:
+        return None
+    if spec is None or not spec.origin:
+        return None
+    if not inner:
+        return Path(spec.origin)
+    base = Path(spec.origin).parent.joinpath(*inner)
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def imported(tree: ast.Module, module: str) -> list[str]:
+    """Names that may be modules, of every import anywhere in a file."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            outer = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*outer, *([node.module] if node.module else [])])
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def bare(tree: ast.Module) -> ast.Module:
+    """The tree without docstrings."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and len(body) > 0 and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                node.body = body[1:] or [ast.Pass()]
+    return tree
+
+
+@cache
+def module_of(index: str, name: str) -> str:
+    """The module behind a name of an index (`methods` or `tasks`), read from the index's rows."""
+    if ":" in name:
+        return name.partition(":")[0]
+    tree = ast.parse(file_of(index).read_text(encoding="utf-8"))
+    for case in (case for node in ast.walk(tree) if isinstance(node, ast.Match) for case in node.cases):
+        if name in [node.value for node in ast.walk(case.pattern) if isinstance(node, ast.Constant)]:
+            return next(node.module for node in ast.walk(case) if isinstance(node, ast.ImportFrom))
+    raise UsageError(f"no {index[:-1]} {name!r}")
+
+
+# ---------------------------------------------------------------- methods
+
+
+@cache
+def method(name: str) -> dict[str, Any]:
+    """name, what, paper, trains, fixed, packable, mergeable, forms, stages, parent, options, code."""
+    module = module_of("methods", name)
+    if file_of(module) is None:
+        methods.load(name)  # says in one line why it cannot be imported
+    code = code_of(module)
+
+    def ask() -> dict[str, Any]:
+        found = methods.load(name)
+        flags = {key: getattr(found, key) for key in ("what", "paper", "trains", "fixed", "packable", "mergeable")}
+        parent = found.parent and found.parent._asdict() | {"options": dict(found.parent.options)}
+        stages = [stage._asdict() for stage in found.stages]
+        flags["guesses"] = found.guess is not methods.load("zero_shot").guess
+        return flags | {"forms": list(found.forms), "stages": stages, "parent": parent, "options": options(found, {})}
+
+    return remembered(["method", name, code], ask) | {"name": name, "code": code}
+
+
+def options(found: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a method as it would run with these."""
+    config = found.configure(values)
+    return {key: getattr(config, key) for key in config.__dataclass_fields__}
+
+
+def configured(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option of a method, checked by the method itself."""
+    facts = method(name)
+    if not values:
+        return facts["options"]
+    return remembered(["options", name, facts["code"], values], lambda: options(methods.load(name), values))
+
+
+# ---------------------------------------------------------------- tasks and their records
+
+
+@cache
+def task(name: str) -> dict[str, Any]:
+    """name, role, family, form, metric, licence, answer words, files, hub, code."""
+    module = module_of("tasks", name)
+    if file_of(module) is None:
+        tasks.load(name)
+    code = code_of(module)
+
+    def ask() -> dict[str, Any]:
+        found = tasks.load(name)
+        texts = {key: getattr(found, key) for key in ("role", "family", "form", "metric", "licence", "words")}
+        files = [[file.part, list(file.paths), file.names] for file in found.files]
+        return texts | {"files": files, "hub": repr(getattr(found, "hub", None))}
+
+    return remembered(["task", name, code], ask) | {"name": name, "code": code}
+
+
+@cache
+def records(name: str, source: str, data_dir: str | None) -> str:
+    """Hash of the raw records a task would read; says at once when there are none."""
+    facts = task(name)
+    if source == "hub":
+        return digest([source, facts["hub"]])
+    if source == "sample":
+        return digest([source, samples()])
+    files = tuple(File(part, tuple(paths), _unread, names) for part, paths, names in facts["files"])
+    local = Local(name, files, Path(data_dir))
+    local.parts()  # raises when nothing is there
+    wanted = sorted({path for file in files for path in (*file.paths, file.names) if path})
+    return digest([[path, content(local.folder / path)] for path in wanted if (local.folder / path).is_file()])
+
+
+def _unread(text: str, where: str) -> list:
+    return []
+
+
+@cache
+def samples() -> str:
+    """Hash of the generators of the embedded records."""
+    folder = file_of("tasks.samples").parent
+    return digest([[path.stem, parsed(f"tasks.samples.{path.stem}")[0]] for path in sorted(folder.glob("*.py"))])
+
+
+def content(path: Path) -> str:
+    """sha256 of a file, computed once for as long as its size and time stay."""
+    path = path.resolve()
+    fact = path.stat()
+
+    def ask() -> str:
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+
+    return remembered(["file", str(path), fact.st_size, fact.st_mtime_ns], ask)
+
+
+@cache
+def backbone(name: str, revision: str | None) -> str:
+    """What identifies a backbone's weights: the content of a folder, or a hub id at its revision."""
+    folder = Path(methods.__file__).parent / "tiny" if name == "tiny" else Path(name).expanduser()
+    if folder.is_dir():
+        kept = sorted(path for pattern in ("*.json", "*.safetensors") for path in folder.glob(pattern))
+        return digest([[path.name, content(path)] for path in kept])
+    if name.count("/") != 1 or name.startswith((".", "~", "/")):
+        raise UsageError(f"no backbone {name!r}: no such folder; give 'tiny', a folder, or a hub id (org/name)")
+    return f"{name}@{revision or 'main'}"

@@ -1,0 +1,239 @@
+"""One training stage: a Lightning Trainer, and for each slot its own dev scores, best weights and early stop."""
+
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from math import ceil, isfinite
+from time import perf_counter
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from benchmark.budget import Budget
+from benchmark.score import likelihoods, predict
+from methods.base import Method, Stage
+from tasks.base import Task
+from tasks.example import UsageError
+from tasks.group import Group
+
+CHECK = 50  # steps between looks at the losses where a look makes the device wait
+
+
+@dataclass
+class History:
+    """How one slot's training went."""
+
+    steps: int  # planned
+    curve: list[tuple[int, float]] = field(default_factory=list)  # (step, training loss)
+    dev: list[tuple[int, float, float]] = field(default_factory=list)  # (step, the task's metric, answer NLL)
+    best: int = 0  # step whose weights were kept
+    stopped: int = 0  # step of an early stop, 0 if there was none
+    tokens: int = 0  # trained on, without padding
+    padded: int = 0  # the same with padding
+    seconds: float = 0.0  # of the whole stage, dev included; slots of a pack share it
+    dev_seconds: float = 0.0
+
+    @property
+    def score(self) -> float:
+        """The task's metric on dev at the best step."""
+        return next((score for step, score, _ in self.dev if step == self.best), float("nan"))
+
+
+def learn(
+    method: Method,
+    group: Group,
+    stage: Stage,
+    budget: Budget,
+    *,
+    seeds: Sequence[int],
+    callbacks: Sequence[L.Callback] = (),
+) -> list[History]:
+    """Run a stage of a method on a group of tasks or cells. Afterwards each slot holds its best weights.
+
+    Raises FloatingPointError, naming the step, when a loss is not finite.
+    """
+    if len(seeds) != len(group.members):
+        raise UsageError(f"{len(seeds)} seeds for {len(group.members)} members of a group; give one for each")
+    group.setup()
+    method.enter(stage, seeds, [member.encoded("train") for member in group.members])
+    if not method.owned():
+        return [History(0) for _ in group.members]
+    group.asked, group.ended = planned(group, budget), set()
+    method.steps, device = list(group.steps), method.backbone.device
+    keeper = Keeper(group, budget, [History(steps) for steps in method.steps], together=group.batches != "packed")
+    start = perf_counter()
+    with quiet(), interruptible():
+        trainer = L.Trainer(
+            accelerator=device.type,
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            max_steps=max(method.steps),
+            callbacks=[keeper, *callbacks],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        try:
+            trainer.fit(method, datamodule=group)
+        finally:
+            method.to(device)  # Lightning leaves a fit's module on the CPU
+            method.zero_grad()
+            method.eval()
+    keeper.finish(method)
+    for history in keeper.histories:
+        history.seconds = perf_counter() - start
+    return keeper.histories
+
+
+def joined(stages: Sequence[History]) -> History:
+    """One slot's stages in a row: what the last one came to, at the cost of all."""
+    sums = ("tokens", "padded", "seconds", "dev_seconds")
+    return replace(stages[-1], **{name: sum(getattr(stage, name) for stage in stages) for name in sums})
+
+
+def planned(group: Group, budget: Budget) -> int | list[int]:
+    """Steps of each packed member, or of the mixture."""
+    sizes = [len(member.examples["train"]) for member in group.members]
+    if group.batches == "packed":
+        return [budget.steps(size, member.batch_size) for size, member in zip(sizes, group.members, strict=True)]
+    return budget.steps(sum(sizes), group.batch_size)
+
+
+def evaluate(method: Method, task: Task, slot: int) -> tuple[float, float]:
+    """(the task's metric, mean negative log-likelihood of the answers) on dev."""
+    items = task.encoded("dev")
+    slots = [slot] * len(items)
+    found = predict(method, items, slots, max_new_tokens=task.answer_tokens)
+    score = task.score({item.example.uid: row.text for item, row in zip(items, found, strict=True)}, "dev")
+    if task.form == "choice":
+        gold = [
+            row.scores[item.example.choices.index(item.example.answers[0])]
+            for item, row in zip(items, found, strict=True)
+        ]
+    else:
+        gold = [row[0] for row in likelihoods(method, [item._replace(choices=(item.answer,)) for item in items], slots)]
+    return score[task.metric], -sum(gold) / len(gold)
+
+
+class Keeper(L.Callback):
+    """Follows the losses, scores dev, keeps each slot's best learned tensors in memory, and stops who does not improve.
+
+    `together`: slots that share parameters (sources in one mixture) have one best step and one end, by their mean.
+    """
+
+    def __init__(self, group: Group, budget: Budget, histories: list[History], *, together: bool) -> None:
+        self.group, self.budget, self.histories, self.together = group, budget, histories, together
+        self.marks = [
+            {ceil(h.steps * k / budget.evaluations) for k in range(1, budget.evaluations + 1)}
+            if budget.evaluations
+            else set()
+            for h in histories
+        ]
+        count = 1 if together else len(histories)
+        self.best: list[tuple[float, float]] = [(float("-inf"), 0.0)] * count
+        self.waited = [0] * count
+        self.kept: list[dict[str, Tensor]] = [{} for _ in range(count)]
+        self.waiting: list[tuple[int, dict[str, Any]]] = []  # steps whose losses were not looked at yet
+
+    def on_train_batch_end(self, trainer: L.Trainer, method: Method, outputs: dict, batch: Any, batch_idx: int) -> None:
+        step = trainer.global_step
+        self.waiting.append((step, outputs))
+        due = [slot for slot, marks in enumerate(self.marks) if step in marks and not self.histories[slot].stopped]
+        if due or method.device.type == "cpu" or len(self.waiting) >= CHECK:
+            self.look()
+        if due:
+            start = perf_counter()
+            self.judge(method, step, due)
+            for slot in due:
+                self.histories[slot].dev_seconds += perf_counter() - start
+        if all(history.stopped or step >= history.steps for history in self.histories):
+            trainer.should_stop = True
+
+    def look(self) -> None:
+        """Read the losses of the last steps into the curves."""
+        values = torch.cat([outputs["losses"] for _, outputs in self.waiting]).tolist() if self.waiting else []
+        values = iter(values)
+        for step, outputs in self.waiting:
+            for slot, tokens, padded in zip(outputs["present"], outputs["tokens"], outputs["padded"], strict=True):
+                history, loss = self.histories[slot], next(values)
+                history.curve.append((step, loss))
+                history.tokens, history.padded = history.tokens + tokens, history.padded + padded
+                if not isfinite(loss):
+                    raise FloatingPointError(f"the loss is {loss} at step {step} of {history.steps} (slot {slot})")
+        self.waiting = []
+
+    def judge(self, method: Method, step: int, due: list[int]) -> None:
+        """Score the slots that are due, and keep or stop."""
+        for slot in due:
+            self.histories[slot].dev.append((step, *evaluate(method, self.group.members[slot], slot)))
+        for place, slots in enumerate([due] if self.together else [[slot] for slot in range(len(self.histories))]):
+            if not set(slots) <= set(due):
+                continue
+            score, nll = (sum(self.histories[slot].dev[-1][i] for slot in slots) / len(slots) for i in (1, 2))
+            if (score, -nll) > self.best[place]:
+                self.best[place], self.waited[place] = (score, -nll), 0
+                self.keep(method, step, place, slots)
+            else:
+                self.waited[place] += 1
+            if (
+                self.budget.patience
+                and self.waited[place] >= self.budget.patience
+                and step < self.histories[slots[0]].steps
+            ):
+                for slot in slots:
+                    self.histories[slot].stopped = step
+                    self.group.ended.add(slot)
+
+    def keep(self, method: Method, step: int, place: int, slots: list[int]) -> None:
+        owned = method.owned()
+        names = {name: p for part in owned.values() for name, p in part.items()} if self.together else owned[slots[0]]
+        last = step >= self.histories[slots[0]].steps  # then nothing moves them any more
+        self.kept[place] = {} if last else {name: p.detach().clone() for name, p in names.items()}
+        for slot in slots:
+            self.histories[slot].best = step
+
+    @torch.no_grad()
+    def finish(self, method: Method) -> None:
+        """Put the best weights in place."""
+        self.look()
+        for kept in self.kept:
+            for name, value in kept.items():
+                method.get_parameter(name).copy_(value)
+        for history in self.histories:
+            history.best = history.best or history.steps
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's remarks on devices and workers; errors still come as exceptions."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as what it is: Lightning turns it into exit code 1 and then leaves the signal ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)

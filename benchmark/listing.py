@@ -1,0 +1,65 @@
+"""`benchmark list`: tasks, methods, profiles and proofs as tables."""
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+import methods
+import tasks
+from benchmark import catalogue, check, grid, profile
+from tasks.example import UsageError
+
+LISTS = ("tasks", "methods", "profiles", "proofs")
+
+
+def show(options: argparse.Namespace, say: Console) -> int:
+    what = options.what
+    if what not in LISTS:
+        raise UsageError(f"list {what!r}? {profile.near(what, LISTS)}")
+    if options.markdown and what != "proofs":
+        raise UsageError(f"list {what}: --markdown is for proofs")
+    if what == "proofs":
+        names = methods.NAMES if options.methods in (None, ["all"]) else options.methods
+        return check.table_of(names, say, options.markdown)
+    if what == "profiles":
+        rows = [(name, profile.load(name)) for name in profile.names()]
+        table(say, ("profile", "backbone", "records", "cells", "for"),
+              [(n, p.backbone.name, p.source, str(len([*grid.cells(p)])), p.about) for n, p in rows])  # fmt: skip
+    elif what == "methods":
+        facts = [catalogue.method(name) for name in methods.NAMES]
+        table(say, ("method", "what trains", "stages", "packs", "merges", "paper"), [
+            (f["name"], f["what"], " > ".join(s["name"] for s in f["stages"]) if f["trains"] else "control",
+             "yes" if f["packable"] else "", "yes" if f["mergeable"] else "", f["paper"]) for f in facts])  # fmt: skip
+    else:
+        facts = [catalogue.task(name) for name in tasks.NAMES]
+        lengths = answer_lengths(options.backbone) if options.backbone else dict.fromkeys(tasks.NAMES, "")
+        table(say, ("task", "role", "family", "form", "metric", "labels", "tokens", "licence"), [
+            (f["name"], f["role"], f["family"], f["form"], f["metric"], str(len(f["words"]) or ""), lengths[f["name"]],
+             f["licence"]) for f in facts])  # fmt: skip
+        if not options.backbone:
+            say.print("tokens of each label word: name a tokenizer, --backbone tiny")
+    return 0
+
+
+def answer_lengths(backbone: str) -> dict[str, str]:
+    """Task -> how many tokens its label words have in this tokenizer: 1, or 1-3. Refuses words with equal tokens."""
+    from methods.backbone import load_tokenizer
+    from methods.files import find
+    from tasks.encode import answer_ids
+
+    tokenizer, found = load_tokenizer(find(backbone), backbone), {}
+    for name in tasks.NAMES:
+        task = tasks.load(name)(tokenizer)
+        sizes = {len(ids) for ids in answer_ids(task, tokenizer, tuple(task.words.values())).values()}
+        found[name] = "-".join(map(str, sorted({min(sizes), max(sizes)}))) if sizes else ""
+    return found
+
+
+def table(say: Console, header: tuple[str, ...], rows: "list[tuple]") -> None:
+    grid_ = Table(header_style="bold", box=None, pad_edge=False)
+    for name in header:
+        grid_.add_column(name)
+    for row in rows:
+        grid_.add_row(*row)
+    say.print(grid_)

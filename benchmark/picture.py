@@ -1,0 +1,116 @@
+"""One picture of a leaderboard: what quality costs in trained parameters, and every task with its intervals."""
+
+from itertools import cycle
+from pathlib import Path
+
+from benchmark.table import Board, Line
+
+# Okabe and Ito's palette, told apart by colour-blind eyes too, then darker and lighter companions
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255", "#44AA99", "#999933", "#332288",
+           "#AA4499", "#117733", "#DDCC77", "#88CCEE", "#661100", "#6699CC")  # fmt: skip
+GREY = "#8a8a8a"
+MARKERS = "oDs^vPX*"
+STYLE = {
+    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#555555",
+    "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "xtick.color": "#333333",
+    "ytick.color": "#333333", "svg.hashsalt": "adapterbench", "axes.axisbelow": True,
+}  # fmt: skip
+
+
+def draw(table: Board, folder: Path) -> None:
+    """leaderboard.png and leaderboard.svg in the folder."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    trained = [line.method for line in table.lines if not line.control]
+    colours = dict(zip(dict.fromkeys(trained), cycle(COLOURS), strict=False))
+    height = max(4.5, max(0.42, 0.05 * len(colours)) * len(table.metrics) + 1.6)
+    with matplotlib.rc_context(STYLE):
+        figure, (left, right) = pyplot.subplots(
+            1, 2, figsize=(12, height), width_ratios=(1, 1.15), layout="constrained"
+        )
+        quality(left, table, colours)
+        every_task(right, table, colours)
+        handles, labels = right.get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside lower center", ncols=min(8, len(labels)), frameon=False)
+        for kind in ("png", "svg"):
+            options = {"metadata": {"Date": None}} if kind == "svg" else {"dpi": 160}
+            figure.savefig(folder / f"leaderboard.{kind}", facecolor="white", **options)
+        pyplot.close(figure)
+
+
+def quality(axes, table: Board, colours: dict[str, str]) -> None:
+    """Average score against trained parameters; controls as lines across, since they train none."""
+    group = next(iter(table.groups))
+    shots = list(dict.fromkeys(line.shots for line in table.lines))
+    shown, sides = 0, cycle(((0.995, "right"), (0.01, "left"), (0.5, "center")))  # controls often lie close together
+    for line in table.lines:
+        mean = line.averages[group]
+        if mean is None:
+            continue
+        if line.control:
+            if line.shots == shots[0] or not line.fixed:
+                axes.axhline(100 * mean.mean, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+                side, align = next(sides)
+                place = {"xycoords": ("axes fraction", "data"), "ha": align, "va": "bottom"}
+                name = line.method if line.fixed or len(shots) == 1 else f"{line.method}, {line.shots}"
+                axes.annotate(name, (side, 100 * mean.mean), color=GREY, fontsize=9, **place)
+            continue
+        shown += 1
+        marker = MARKERS[shots.index(line.shots) % len(MARKERS)]
+        axes.errorbar(max(1.0, line.trained), 100 * mean.mean, yerr=100 * mean.half if mean.half else None, fmt=marker,
+                      color=colours[line.method], markersize=7, capsize=3, linewidth=1.4)  # fmt: skip
+        name = line.method if len(shots) == 1 else f"{line.method}, {line.shots}"
+        beside = {"xytext": (8, 5), "textcoords": "offset points", "fontsize": 9, "color": colours[line.method]}
+        axes.annotate(name, (max(1.0, line.trained), 100 * mean.mean), **beside)
+    axes.set_xscale("log")
+    axes.margins(x=0.18, y=0.12)
+    axes.grid(alpha=0.25)
+    axes.set_xlabel("trained parameters")
+    axes.set_ylabel(f"mean over {len(table.groups[group])} {group}, x 100")
+    axes.set_title("What quality costs")
+    if not shown:
+        axes.text(0.5, 0.5, "no method has all of its cells yet", transform=axes.transAxes, ha="center", color=GREY)
+        axes.set_xticks([])
+
+
+def every_task(axes, table: Board, colours: dict[str, str]) -> None:
+    """A row per task, a dot per method, with its interval; at the first number of shots that has results."""
+    options = list(dict.fromkeys(line.shots for line in table.lines))
+    full = [
+        shots
+        for shots in options
+        if any(f for line in table.at(shots) if not line.control for f in line.tasks.values())
+    ]
+    shots = (full or options)[0]
+    lines = table.at(shots)
+    names = [task for group, members in table.groups.items() if not group.startswith("choice") for task in members]
+    step = 0.7 / max(1, len(lines))
+    controls = iter(("|", "x", "1", "2", "3", "4"))
+    for place, line in enumerate(lines):
+        rows = [(names.index(task), figure) for task, figure in line.tasks.items() if figure]
+        if not rows:
+            continue
+        y = [row + (place - (len(lines) - 1) / 2) * step for row, _ in rows]
+        look = _control(next(controls, "|")) if line.control else {"fmt": "o", "color": colours[line.method]}
+        means, halves = [100 * f.mean for _, f in rows], [100 * (f.half or 0) for _, f in rows]
+        axes.errorbar(means, y, xerr=halves, label=_label(line), markersize=5, linewidth=1.2, **look)
+    for row in range(0, len(names), 2):
+        axes.axhspan(row - 0.5, row + 0.5, color="#f4f4f4", zorder=0)
+    axes.set_yticks(range(len(names)), [f"{name}  ({table.metrics[name]})" for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(-2, 102)
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_xlabel("test score x 100, with the 95 % interval over seeds")
+    axes.set_title(f"Every task, {shots} shots" if shots != "full" else "Every task, full data")
+
+
+def _control(marker: str) -> dict[str, str]:
+    return {"fmt": marker, "color": GREY}
+
+
+def _label(line: Line) -> str:
+    return f"{line.method} (control)" if line.control else line.method

@@ -1,0 +1,174 @@
+"""A profile: everything that decides a grid, typed, from a YAML file and flags. Imports nothing heavy."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmark.budget import Budget
+from methods import NAMES as METHODS
+from tasks import NAMES as TASKS
+from tasks import SOURCES
+from tasks.example import UsageError
+
+FOLDER = Path(__file__).parent / "profiles"
+FULL = "full"  # shots: all training examples
+STREAMS = ("split", "start", "order")  # what a cell's seed drives
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The backbone: `tiny`, a local folder or a hub id, and how it is loaded."""
+
+    name: str = "tiny"
+    revision: str | None = None  # of a hub id; without one the result is not reproducible
+    dtype: Literal["float32", "bfloat16", "mixed"] = "float32"
+    device: str = AUTO  # cuda where there is one, else cpu
+    attention: Literal["sdpa", "eager"] = "sdpa"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One grid: every method x task x shots x seed, on one backbone, under one budget."""
+
+    name: str = "mine"
+    about: str = ""
+    backbone: Weights = field(default_factory=Weights)
+    source: Literal["sample", "local", "hub"] = "sample"
+    data_dir: str | None = None  # the folder of `source: local`
+    methods: tuple[str, ...] = METHODS
+    tasks: tuple[str, ...] = TASKS
+    shots: tuple[int | str, ...] = (16,)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    vary: tuple[str, ...] = STREAMS  # which streams follow the seed; the others stay at 0
+    sources: tuple[str, ...] = SOURCES  # what source stages train on, less the target itself
+    source_shots: int | str = FULL
+    budget: Budget = field(default_factory=Budget)
+    source_budget: Budget | None = None  # of source stages; default: `budget`
+    config: dict[str, dict[str, Any]] = field(default_factory=dict)  # method -> options that differ
+    limit: dict[str, int] = field(default_factory=dict)  # most examples of a split, as {test: 200}
+    max_length: int = 512  # tokens of a prompt; longer texts are cut
+    normalise: Literal["sum", "mean"] = "sum"  # of an answer's log-likelihood over its tokens
+    keep_adapters: bool = False  # also of cells on which nothing rests
+    workers: int | str = AUTO  # processes: one per core on a CPU, one per GPU
+    results: str | None = None  # folder; default: results/<name>
+    wandb: Literal["off", "offline", "online"] = "off"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.results) if self.results else Path("results") / self.name
+
+    def seeds_of(self, seed: int) -> dict[str, int]:
+        """The seed of each stream."""
+        return {stream: seed if stream in self.vary else 0 for stream in STREAMS}
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def load(name: str, changes: Mapping[str, Any] | None = None, settings: Iterable[str] = ()) -> Profile:
+    """A profile by name or file, with changed fields and `a.b=value` settings on top; checked."""
+    values = read(name)
+    values = values | {key: value for key, value in (changes or {}).items() if value is not None}
+    for setting in settings:
+        assign(values, setting)
+    return check(typed(values, name))
+
+
+def read(name: str) -> dict[str, Any]:
+    """The fields of a YAML file, or of a profile that ships."""
+    import yaml
+
+    path = FOLDER / f"{name}.yaml" if name in names() else Path(name)
+    if not path.is_file():
+        raise UsageError(f"no profile {name!r}; {near(name, names())} (or the path of a YAML file)")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"profile {path}: not YAML ({' '.join(str(error).split())[:120]})") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"profile {path}: expected fields such as `methods: [lora]`, found {type(values).__name__}")
+    return {"name": path.stem} | values
+
+
+def assign(values: dict[str, Any], setting: str) -> None:
+    """Put `budget.epochs=3`, `lora.lr=0.01` or, for every method, `method.config.rank=4` into the fields."""
+    import yaml
+
+    path, equals, text = setting.partition("=")
+    *outer, last = path.strip().split(".")
+    if not equals or not last:
+        raise UsageError(f"--set {setting!r}: write it as name.option=value, such as lora.lr=0.01 or budget.epochs=3")
+    if outer and outer[0] not in Profile.__dataclass_fields__:
+        outer = ["config", *(part for part in outer if part != "config")]
+        if len(outer) != 2:
+            raise UsageError(f"--set {setting!r}: write it as <method>.<option>=value, such as lora.lr=0.01")
+    for part in outer:
+        found = values.get(part)
+        values[part] = dict(found) if isinstance(found, Mapping) else {}
+        values = values[part]
+    values[last] = yaml.safe_load(text)
+
+
+def typed(values: Mapping[str, Any], where: str) -> Profile:
+    """Fields as a profile: a wrong name or type is an error in one line."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    values = dict(values)
+    for key in values:
+        if key not in Profile.__dataclass_fields__:
+            raise UsageError(f"profile {where}: no field {key!r}; {near(key, Profile.__dataclass_fields__)}")
+    for key, everything in (("methods", METHODS), ("tasks", TASKS)):
+        if values.get(key) in ("all", ["all"]):
+            values[key] = list(everything)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--profile", type=Profile)
+    try:
+        return parser.instantiate(parser.parse_object({"profile": values})).profile
+    except (ArgumentError, TypeError) as error:
+        line = " ".join(str(error).replace("profile.", "").split())
+        raise UsageError(f"profile {where}: {line[:300]}") from error
+
+
+def check(profile: Profile) -> Profile:
+    """What types alone do not say. -> the profile with its data folder made absolute."""
+    for kind, found, known in (("method", profile.methods, METHODS), ("task", profile.tasks, TASKS),
+                               ("task", profile.sources, TASKS), ("stream", profile.vary, STREAMS)):  # fmt: skip
+        for name in found:
+            if name not in known and ":" not in name:
+                raise UsageError(f"no {kind} {name!r}; {near(name, known)}")
+        if len(set(found)) < len(found):
+            raise UsageError(f"{kind}s are named twice: {', '.join(found)}")
+    for kind in ("methods", "tasks", "shots", "seeds"):
+        if not getattr(profile, kind):
+            raise UsageError(f"profile {profile.name}: {kind} is empty; name at least one")
+    for shots in (*profile.shots, profile.source_shots):
+        if shots != FULL and not (isinstance(shots, int) and shots > 0):
+            raise UsageError(f"shots {shots!r}: give a number from 1 up, or `full`")
+    if len(set(profile.shots)) < len(profile.shots) or len(set(profile.seeds)) < len(profile.seeds):
+        raise UsageError(f"a number twice in shots {profile.shots} or seeds {profile.seeds}")
+    if min(profile.seeds) < 0:
+        raise UsageError(f"seed {min(profile.seeds)}: seeds are 0 or more")
+    if bad := {name: most for name, most in profile.limit.items() if name not in ("train", "dev", "test") or most < 1}:
+        raise UsageError(f"limit {bad}: name train, dev or test, with a number from 1 up")
+    if profile.workers != AUTO and not (isinstance(profile.workers, int) and profile.workers > 0):
+        raise UsageError(f"workers {profile.workers!r}: give a number from 1 up, or `auto`")
+    if profile.source == "local" and profile.data_dir is None:
+        raise UsageError("source local needs a folder of original files: --data-dir DIR")
+    if profile.data_dir and not Path(profile.data_dir).is_dir():
+        raise UsageError(f"data_dir {profile.data_dir}: no such folder; it holds one sub-folder per task")
+    return replace(profile, data_dir=profile.data_dir and str(Path(profile.data_dir).resolve()))
+
+
+def as_dict(profile: Profile) -> dict[str, Any]:
+    return asdict(profile)
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """What may have been meant."""
+    known = list(known)
+    found = get_close_matches(name, known, 1)
+    return f"did you mean {found[0]!r}?" if found else f"there are: {', '.join(known)}"

@@ -1,0 +1,216 @@
+"""The leaderboard: in the terminal, as Markdown and CSV, and as a picture. Reads result files only."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from benchmark.grid import Planned, plan
+from benchmark.profile import Profile
+from benchmark.result import backbone_title
+from benchmark.store import Store, write
+from benchmark.table import Board, Figure, Line, board
+
+MARK = "†"
+Rows = list[list[str]]
+COSTS = ("trained", "s/cell", "memory", "cells")
+
+
+def collect(profile: Profile, store: Store, *, stale: bool = False) -> tuple[list[Planned], list[dict[str, Any]], int]:
+    """The plan, its results, and how many results of the folder are of other code, options or data.
+
+    `stale` takes those too where nothing newer is there: for reading an old folder, with its age said.
+    """
+    cells = plan(profile)
+    every = store.results()
+    identities, keys = {cell.identity for cell in cells}, {cell.cell.key for cell in cells}
+    own = [result for result in every if result["identity"] in identities]
+    old = [result for result in every if result["key"] in keys and result["identity"] not in identities]
+    return cells, (old + own if stale else own), len({result["key"] for result in old} - {r["key"] for r in own})
+
+
+def make(profile: Profile, console: Console, *, stale: bool = False) -> Path:
+    """Write the report's files and print the leaderboard. -> the folder."""
+    store = Store(profile.folder)
+    _, results, old = collect(profile, store, stale=stale)
+    table = board(profile, results)
+    folder = store.folder / "report"
+    notes = list(remarks(table, results, old, stale))
+    write(folder / "leaderboard.md", markdown(table, notes).encode())
+    write(folder / "leaderboard.csv", figures_csv(table).encode())
+    write(folder / "cells.csv", cells_csv(results).encode())
+    show(table, console, notes)
+    if any(figure for line in table.lines for figure in line.tasks.values()):
+        from benchmark.picture import draw
+
+        draw(table, folder)
+    return folder
+
+
+def remarks(table: Board, results: Sequence[dict], old: int, stale: bool) -> Iterator[str]:
+    """What a reader has to know beside the numbers."""
+    seeds = len(table.profile.seeds)
+    yield (
+        f"Scores x 100: accuracy for choices, F1 for spans. ± is half of the 95 % interval (t) over {seeds} "
+        f"seed{'s' if seeds > 1 else ''}{'; one seed has none' if seeds == 1 else ''}. "
+        f"{MARK} control: nothing trains by steps; without an interval one run, the same in every table."
+    )
+    yield (
+        "An average is empty while one of its cells is missing, or where the method has no answer to one of its tasks; "
+        "(2/3) marks a mean over fewer seeds than planned."
+    )
+    shared = {
+        (r["cell"]["task"], source, n) for r in results for source, n in r.get("data", {}).get("leaked", {}).items()
+    }
+    for task, source, n in sorted(shared):
+        yield f"Leak: {n} test texts of {task} are training texts of {source}; methods that learn from it saw them."
+    failed = sum(result["state"] == "failed" for result in results)
+    if failed:
+        yield f"{failed} cells failed: `benchmark status` names them, `benchmark show CELL` says why."
+    if old:
+        verb = "are shown although they" if stale else "are left out: they"
+        yield f"{old} cells {verb} come from other code, options or data; `benchmark plan` says which part changed."
+
+
+# -------------------------------------------------------------------- cells of a table
+
+
+def points(figure: Figure | None, due: int | None = None) -> str:
+    """71.5 ±2.3, with (2/3) while seeds are missing."""
+    if figure is None:
+        return ""
+    spread = "" if figure.half is None else f" ±{100 * figure.half:.1f}"
+    short = f" ({figure.seeds}/{due})" if due and figure.seeds < due else ""
+    return f"{100 * figure.mean:.1f}{spread}{short}"
+
+
+def count(number: float | None) -> str:
+    """1.3 M"""
+    if number is None:
+        return ""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.0f}"
+
+
+def memory(number: float | None) -> str:
+    return "" if number is None else f"{number / 2**30:.1f} GB" if number >= 2**30 else f"{number / 2**20:.0f} MB"
+
+
+def ranked(lines: Sequence[Line]) -> list[Line]:
+    """Controls, then by the first average, those without one last. For reading: the intervals say what it is worth."""
+    return sorted(
+        lines, key=lambda line: (not line.control, -next((f.mean for f in line.averages.values() if f), -1.0))
+    )
+
+
+def tables(table: Board, shots: int | str) -> Iterator[tuple[str, list[str], Rows]]:
+    """(title, header, rows): averages and costs, then the tasks of each role."""
+    lines = ranked(table.at(shots))
+    named = [(line, f"{line.method} {MARK}" if line.control else line.method) for line in lines]
+    heads = [f"{name.split()[0]} ({len(members)})" for name, members in table.groups.items()]
+    rows = [
+        [name, *(points(line.averages[group]) for group in table.groups), count(line.trained),
+         "" if line.seconds is None else f"{line.seconds:.1f}", memory(line.bytes), f"{line.done}/{line.due}"]
+        for line, name in named
+    ]  # fmt: skip
+    yield (
+        f"{shots} shots: averages and cost" if shots != "full" else "full data: averages and cost",
+        ["method", *heads, *COSTS],
+        rows,
+    )
+    for group in list(table.groups):
+        members = table.groups[group]
+        if group.startswith("choice"):
+            continue
+        rows = [[name, *(points(line.tasks[task], line.seeds) for task in members)] for line, name in named]
+        yield f"{group}", ["method", *members], rows
+
+
+# -------------------------------------------------------------------- the forms it takes
+
+
+def show(table: Board, console: Console, notes: Sequence[str]) -> None:
+    """In a terminal; too narrow for the intervals of single tasks, it leaves those to the files."""
+    for shots in dict.fromkeys(line.shots for line in table.lines):
+        for title, header, rows in tables(table, shots):
+            wide = sum(max(len(row[i]) for row in [header, *rows]) + 2 for i in range(len(header))) <= console.width - 2
+            grid = Table(
+                title=title,
+                title_justify="left",
+                title_style="bold",
+                header_style="dim",
+                box=SIMPLE_HEAD,
+                padding=(0, 0, 0, 1),
+            )
+            grid.add_column(header[0], no_wrap=True)
+            for name in header[1:]:
+                grid.add_column(name if wide else name.partition(" (")[0], justify="right", no_wrap=True)
+            for row in rows:
+                cells = row if wide else [cell.partition(" ±")[0] for cell in row]
+                grid.add_row(*cells, style="dim" if MARK in row[0] else "")
+            console.print(grid)
+    for note in notes:
+        console.print(note, style="dim", highlight=False)
+
+
+def markdown(table: Board, notes: Sequence[str]) -> str:
+    name = backbone_title(table.profile.backbone.name)
+    lines = [f"# {table.profile.name}", "", f"Backbone {name}, records: {table.profile.source}.", ""]
+    for shots in dict.fromkeys(line.shots for line in table.lines):
+        for title, header, rows in tables(table, shots):
+            lines += [
+                f"## {title}",
+                "",
+                _row(header),
+                _row(["---", *["---:"] * (len(header) - 1)]),
+                *map(_row, rows),
+                "",
+            ]
+    return "\n".join([*lines, *(f"{note}\n" for note in notes), "![quality against size](leaderboard.png)", ""])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def figures_csv(table: Board) -> str:
+    """One row per method, shots and task or average; numbers in 0..1, empty where there is none."""
+    rows = []
+    for line in table.lines:
+        named = [("task", task, table.metrics[task], figure) for task, figure in line.tasks.items()]
+        named += [("average", group, "", figure) for group, figure in line.averages.items()]
+        for kind, name, metric, figure in named:
+            mean, half, seeds = figure or (None, None, 0)
+            low, high = (mean - half, mean + half) if half is not None else (None, None)
+            rows.append([line.method, int(line.control), line.shots, kind, name, metric, mean, low, high, seeds,
+                         line.trained, line.seconds, line.bytes])  # fmt: skip
+    header = "method control shots kind name metric mean low high seeds trained_parameters seconds_per_cell peak_bytes"
+    return _csv(header.split(), rows)
+
+
+def cells_csv(results: Sequence[dict[str, Any]]) -> str:
+    """One row per cell."""
+    rows = []
+    for result in results:
+        cell, cost = result["cell"], result.get("cost", {})
+        test = result.get("metrics", {}).get("test", {})
+        metric = result["task"]["metric"]
+        rows.append([*cell.values(), result["state"], metric, test.get(metric), result["times"]["seconds"],
+                     cost.get("trained_parameters"), cost.get("peak_bytes"), result["identity"][:16]])  # fmt: skip
+    header = "method task shots seed stage state metric score seconds trained_parameters peak_bytes identity"
+    return _csv(header.split(), rows)
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()

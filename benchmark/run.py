@@ -1,0 +1,179 @@
+"""Run a pack of cells of one method: read, train, choose on dev, and then read test once. -> a result for each."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+import methods
+import tasks
+from benchmark.budget import Budget
+from benchmark.environment import Clock, environment, failure, forget_peak, now, peak
+from benchmark.grid import FULL, TARGET, Planned
+from benchmark.learn import History, joined, learn
+from benchmark.profile import Profile
+from benchmark.result import columns, cost, data, header, training
+from benchmark.score import Prediction, predict
+from benchmark.store import Store, write
+from methods.backbone import Backbone
+from methods.base import Method, Stage
+from tasks.base import Task
+from tasks.group import Group
+from tasks.split import leaks
+
+
+class Bench:
+    """What a process keeps between cells: the backbone, loaded once. (Tasks remember their records themselves.)"""
+
+    def __init__(self, profile: Profile, store: Store) -> None:
+        self.profile, self.store, self.clock = profile, store, Clock()
+        weights = profile.backbone
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if weights.device == "auto" else weights.device
+        self.device = device
+        self.backbone = Backbone.load(
+            weights.name, revision=weights.revision, dtype=weights.dtype, device=device, attention=weights.attention
+        )
+        self.startup = self.clock.total
+
+    def run(self, pack: Sequence[Planned]) -> list[dict[str, Any]]:
+        """Results of a pack, saved; a cell that fails is a result too."""
+        started, clock = now(), Clock()
+        try:
+            results = list(self.results(pack, clock))
+        except Exception as error:  # whatever a method or a task raises is this cell's result, and the grid goes on
+            results = [{"state": "failed", "error": failure(error)} for _ in pack]
+        results = [self.header(cell, started, clock.total) | result for cell, result in zip(pack, results, strict=True)]
+        for cell, result in zip(pack, results, strict=True):
+            self.store.save(cell, result)
+        return results
+
+    def header(self, planned: Planned, started: str, seconds: float) -> dict[str, Any]:
+        return header(planned, self.profile, started, seconds) | {"environment": environment(self.device)}
+
+    def results(self, pack: Sequence[Planned], clock: Clock) -> Iterator[dict[str, Any]]:
+        forget_peak(self.device)
+        with clock("load"):
+            method = methods.load(pack[0].cell.method)(self.backbone, pack[0].options)
+            stages = [stage for stage in method.stages if pack[0].cell.stage in (stage.name, stage.on)]
+            members = [task for cell in pack for task in self.open(cell)]
+            self.inherit(method, pack[0], stages[0])
+        with clock("tokenise"):
+            for member in members:
+                for split in ("train", "dev", "test")[: 3 if stages[-1].on == TARGET else 2]:
+                    member.encoded(split)
+        try:
+            yield from self.measured(method, stages, pack, members, clock)
+        finally:
+            method.close()
+
+    def measured(
+        self, method: Method, stages: Sequence[Stage], pack: Sequence[Planned], members: list[Task], clock: Clock
+    ) -> Iterator[dict[str, Any]]:
+        starts = [cell.parts["seeds"]["start"] for cell in pack for _ in cell.members]
+        budget = Budget(**pack[0].parts["budget"])
+        runs = []
+        with clock("train"):
+            for stage in stages:  # one on the sources, or all on the target
+                group = Group(
+                    members, stage.batches, batch_size=budget.batch_size, seed=pack[0].parts["seeds"]["order"]
+                )
+                runs.append(learn(method, group, stage, budget, seeds=starts))
+        histories = [joined(own) for own in zip(*runs, strict=True)]
+        dev = sum(history.dev_seconds for history in histories)
+        clock.seconds["dev"], clock.seconds["train"] = dev, clock.seconds["train"] - dev
+        if stages[-1].on != TARGET:
+            yield self.source_result(method, pack[0], members, histories, clock)
+            return
+        with clock("test"):
+            found = tested(method, members, self.profile.normalise)
+        for slot, (planned, task, history) in enumerate(zip(pack, members, histories, strict=True)):
+            with clock("save"):
+                items = task.encoded("test")
+                test = task.score({i.example.uid: p.text for i, p in zip(items, found[slot], strict=True)})
+                kept = self.store.save_predictions(planned, columns(task, found[slot]))
+                adapter = method.adapter(slot)
+                if planned.needed:
+                    self.keep(planned, adapter)
+            yield {
+                "state": "done",
+                "metrics": {"test": test, "dev": {task.metric: history.score} if history.dev else {}},
+                "training": training([history]),
+                "data": data(task) | {"leaked": self.leaked(planned, task)},
+                "cost": cost(method, adapter, history, clock, len(pack)) | peak(self.device),
+                "predictions": kept,
+            }
+
+    def source_result(
+        self, method: Method, planned: Planned, members: list[Task], histories: list[History], clock: Clock
+    ) -> dict[str, Any]:
+        """What many targets rest on: its dev scores on every source, no test."""
+        state = method.learned()
+        self.keep(planned, state)
+        return {
+            "state": "done",
+            "metrics": {"dev": {task.name: h.score for task, h in zip(members, histories, strict=True) if h.dev}},
+            "training": training(histories),
+            "data": {task.name: data(task) for task in members},
+            "cost": cost(method, state, histories[0], clock, 1, len(members)) | peak(self.device),
+        }
+
+    def leaked(self, planned: Planned, task: Task) -> dict[str, int]:
+        """Test examples whose text a source trains on too, by source, where the cell rests on sources."""
+        found = {}
+        for name in self.profile.sources if planned.parents else ():
+            if name == task.name:
+                continue
+            source = tasks.load(name)(source=self.profile.source, data_dir=self.profile.data_dir)
+            source.prepare_data()
+            source.setup()
+            if pairs := leaks(source.examples["train"], task.examples["test"]):
+                found[name] = len(pairs)
+        return found
+
+    def open(self, planned: Planned) -> list[Task]:
+        """The tasks a cell trains on, drawn and ready."""
+        profile, settings, seeds = self.profile, planned.parts["settings"], planned.parts["seeds"]
+        shots = None if settings["shots"] in (0, FULL) else settings["shots"]
+        found = []
+        for name in planned.members:
+            task = tasks.load(name)(
+                self.backbone.tokenizer,
+                source=profile.source,
+                data_dir=profile.data_dir,
+                shots=shots,
+                seed=seeds["split"],
+                order=seeds["order"],
+                batch_size=Budget(**planned.parts["budget"]).batch_size,
+                max_length=profile.max_length,
+                limit=profile.limit,
+            )
+            task.prepare_data()
+            task.setup()
+            found.append(task)
+        return found
+
+    def inherit(self, method: Method, planned: Planned, stage: Stage) -> None:
+        """What the cell rests on: the stage before, or the parent method on each source."""
+        states = [load_tensors(self.store.artefact(parent).read_bytes()) for parent in planned.parents]
+        if not states:
+            return
+        if stage == method.stages[0]:
+            method.inherit(states)
+        else:
+            method.load(states[0])
+
+    def keep(self, planned: Planned, state: dict[str, Tensor]) -> None:
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+        write(self.store.artefact(planned.identity), save_tensors(tensors))
+
+
+def tested(method: Method, members: Sequence[Task], normalise: str) -> list[list[Prediction]]:
+    """Predictions on the test set of each member, whose slot is its place."""
+    items = [(slot, item) for slot, task in enumerate(members) for item in task.encoded("test")]
+    most = max(task.answer_tokens for task in members)
+    slots = [slot for slot, _ in items]
+    found = predict(method, [item for _, item in items], slots, max_new_tokens=most, normalise=normalise)
+    return [[p for own, p in zip(slots, found, strict=True) if own == slot] for slot in range(len(members))]

@@ -1,0 +1,254 @@
+"""Predictions: choices exactly and in one pass, spans by greedy decoding.
+
+The constant start of a task's prompts (virtual tokens, instruction, label words) passes the backbone once per slot.
+Then each item's remainder and the tokens of all its answers go through together, in one row: the answers form a tree
+below the end of the prompt, in which a token sees the prompt and its own beginning only. So every answer gets its full
+log-likelihood, for any number of answers of any length, and no key or value is repeated for an answer.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
+
+from methods.base import Method
+from tasks.encode import buckets
+from tasks.example import Encoded, UsageError
+
+LOGITS = 1 << 26  # numbers of one block of logits: 256 MiB of fp32
+NORMALISE = ("sum", "mean")
+
+Answers = tuple[tuple[int, ...], ...]
+Lead = list[tuple[Tensor, Tensor]]  # a key and a value [1, H_kv, p, d_h] per layer
+
+
+class Prediction(NamedTuple):
+    """What was answered; for choices the log-likelihood of each, in their order."""
+
+    text: str
+    scores: tuple[float, ...] = ()
+
+
+class Job(NamedTuple):
+    """One item to pass: where its result goes, whose it is, the shared start, and what follows."""
+
+    place: int
+    slot: int
+    lead: tuple[int, ...]
+    rest: tuple[int, ...]
+    answers: Answers
+
+
+def predict(
+    method: Method,
+    items: Sequence[Encoded],
+    slots: Sequence[int] | int = 0,
+    *,
+    tokens: int = 4096,
+    max_new_tokens: int = 32,
+    normalise: str = "sum",
+) -> list[Prediction]:
+    """An answer for every item, in order: the likeliest choice (`mean`: per token), or a decoded span."""
+    if normalise not in NORMALISE:
+        raise UsageError(f"no normalise {normalise!r}; there are: {', '.join(NORMALISE)}")
+    slots = [slots] * len(items) if isinstance(slots, int) else list(slots)
+    if (guessed := method.guess(items, slots)) is not None:
+        return [Prediction(text) for text in guessed]
+    chosen = [i for i, item in enumerate(items) if item.choices]
+    scores = likelihoods(method, [items[i] for i in chosen], [slots[i] for i in chosen], tokens=tokens)
+    found: dict[int, Prediction] = {}
+    for i, row in zip(chosen, scores, strict=True):
+        if normalise == "mean":
+            row = tuple(score / len(answer) for score, answer in zip(row, items[i].choices, strict=True))
+        found[i] = Prediction(items[i].example.choices[row.index(max(row))], row)
+    free = [i for i, item in enumerate(items) if not item.choices]
+    spans = decode(method, [items[i] for i in free], [slots[i] for i in free], tokens=tokens, limit=max_new_tokens)
+    found |= {i: Prediction(text) for i, text in zip(free, spans, strict=True)}
+    return [found[i] for i in range(len(items))]
+
+
+@torch.inference_mode()
+def likelihoods(
+    method: Method, items: Sequence[Encoded], slots: Sequence[int], *, tokens: int = 4096
+) -> list[tuple[float, ...]]:
+    """Log-likelihood of each of an item's choices given its prompt, summed over the choice's tokens."""
+    training, found = method.training, [()] * len(items)
+    method.eval()
+    blocks: list[tuple[list[Job], Tensor]] = []
+    for lead, jobs in _led(method, items, slots):
+        sizes = [len(job.rest) + len(tree(job.answers).ids) for job in jobs]
+        for indices in buckets(sizes, tokens):
+            block = [jobs[i] for i in indices]
+            blocks.append((block, _likelihoods(method, lead, block)))
+    for block, scores in blocks:  # only now wait for the device
+        for job, row in zip(block, scores.tolist(), strict=True):
+            found[job.place] = tuple(row[: len(job.answers)])
+    method.train(training)
+    return found
+
+
+@torch.inference_mode()
+def decode(
+    method: Method, items: Sequence[Encoded], slots: Sequence[int], *, tokens: int = 4096, limit: int = 32
+) -> list[str]:
+    """Greedy continuation of each prompt, up to the end token or `limit` tokens."""
+    training, texts = method.training, [""] * len(items)
+    method.eval()
+    for lead, jobs in _led(method, items, slots):
+        for indices in buckets([len(job.rest) for job in jobs], tokens):
+            block = [jobs[i] for i in indices]
+            for job, ids in zip(block, _decode(method, lead, block, limit), strict=True):
+                texts[job.place] = method.backbone.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    method.train(training)
+    return texts
+
+
+# -------------------------------------------------------------------- the constant start, once per slot
+
+
+def _led(method: Method, items: Sequence[Encoded], slots: Sequence[int]) -> list[tuple[Lead, list[Job]]]:
+    """Items by slot and constant start, each group with that start's keys and values."""
+    groups: dict[tuple[int, tuple[int, ...]], list[Job]] = {}
+    for place, (item, slot) in enumerate(zip(items, slots, strict=True)):
+        cut = min(item.prefix, len(item.prompt) - 1) if method.shares_lead else 0  # its last token predicts the answer
+        job = Job(place, slot, item.prompt[:cut], item.prompt[cut:], item.choices)
+        groups.setdefault((slot, job.lead), []).append(job)
+    return [(_pass(method, slot, lead), jobs) for (slot, lead), jobs in groups.items()]
+
+
+def _pass(method: Method, slot: int, ids: tuple[int, ...]) -> Lead:
+    if not ids:
+        return []
+    cache = method.backbone.cache()
+    row = torch.tensor([ids], device=method.backbone.device)
+    method.hidden(row, torch.ones_like(row), (slot,), cache)
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _cache(method: Method, lead: Lead, rows: int) -> DynamicCache:
+    """A fresh cache that begins with the lead, for this many rows."""
+    cache = method.backbone.cache()
+    for layer, (key, value) in enumerate(lead):
+        cache.update(key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1), layer)
+    return cache
+
+
+# -------------------------------------------------------------------- choices
+
+
+class Tree(NamedTuple):
+    """The beginnings of a set of answers, each once: m nodes below the end of the prompt, which is node 0 of `node`."""
+
+    ids: Tensor  # [m] token of each beginning's end
+    depth: Tensor  # [m] tokens between it and the prompt
+    sees: Tensor  # [m, m] itself and its own beginning
+    node: Tensor  # [n, j] after which beginning (0: the prompt) comes the j-th token of answer n
+    token: Tensor  # [n, j] that token
+    used: Tensor  # [n, j] false past an answer's end
+
+
+@lru_cache(maxsize=4096)
+def tree(answers: Answers) -> Tree:
+    """Beginnings shared by several answers appear once; the last token of an answer is never fed, only predicted."""
+    nodes: dict[tuple[int, ...], int] = {}
+    for answer in answers:
+        for end in range(1, len(answer)):
+            nodes.setdefault(answer[:end], len(nodes))
+    sees = torch.tensor([[to == of[: len(to)] for to in nodes] for of in nodes], dtype=torch.bool)
+    steps = [[(nodes[answer[:j]] + 1 if j else 0, answer[j]) for j in range(len(answer))] for answer in answers]
+    padded = pad_sequence([torch.tensor(pairs) for pairs in steps], batch_first=True)  # [n, j, 2]
+    size = torch.tensor([len(answer) for answer in answers])
+    return Tree(
+        ids=torch.tensor([beginning[-1] for beginning in nodes], dtype=torch.long),
+        depth=torch.tensor([len(beginning) - 1 for beginning in nodes], dtype=torch.long),
+        sees=sees.reshape(len(nodes), len(nodes)),
+        node=padded[..., 0],
+        token=padded[..., 1],
+        used=torch.arange(padded.shape[1]) < size[:, None],
+    )
+
+
+def _likelihoods(method: Method, lead: Lead, block: list[Job]) -> Tensor:
+    """Scores [b, n] of one block: prompts end in column r, below them stand the answers' trees."""
+    trees, device = [tree(job.answers) for job in block], method.backbone.device
+    sizes, r = torch.tensor([len(job.rest) for job in block]), max(len(job.rest) for job in block)
+    b, m, p = len(block), max(len(tree.ids) for tree in trees), len(block[0].lead)
+    ids = torch.zeros(b, r + m, dtype=torch.long)
+    positions = torch.zeros(b, r + m, dtype=torch.long)
+    source = torch.zeros(b, r + m, dtype=torch.bool)
+    sees = torch.ones(b, r + m, p + r + m, dtype=torch.bool)  # everybody sees the lead
+    source[:, :r] = torch.arange(r) >= r - sizes[:, None]  # left padding
+    sees[:, :, p : p + r] = source[:, None, :r]
+    sees[:, :r, p:] &= torch.ones(r, r + m, dtype=torch.bool).tril()
+    sees[:, r:, p + r :] = False
+    positions[:, :r] = (torch.arange(r) - (r - sizes[:, None])).clamp(min=0) + p
+    for row, (job, below) in enumerate(zip(block, trees, strict=True)):
+        n = len(below.ids)
+        ids[row, r - len(job.rest) : r + n] = torch.cat([torch.tensor(job.rest), below.ids])
+        positions[row, r : r + n] = below.depth + p + len(job.rest)
+        sees[row, r : r + n, p + r : p + r + n] = below.sees
+    sees[:, torch.arange(r + m), torch.arange(p, p + r + m)] = True  # padding sees itself: a row of nothing is NaN
+    hidden = method.hidden(
+        ids.to(device),
+        sees.to(device),
+        (block[0].slot,) * b,
+        _cache(method, lead, b) if lead else None,
+        positions=positions.to(device),
+        source=source.to(device),
+    )[:, r - 1 :]  # [b, 1 + m, d]: the prompt's end and every beginning
+    node, token, used = (_stacked([getattr(below, name) for below in trees]) for name in ("node", "token", "used"))
+    return _gathered(method, hidden, node.to(device), token.to(device), used.to(device))
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    """[n_i, j_i] tensors padded with zeros to one [b, n, j]."""
+    if all(tensor is tensors[0] for tensor in tensors):  # mostly all items of a task have the same choices
+        return tensors[0].expand(len(tensors), -1, -1)
+    n, j = (max(tensor.shape[axis] for tensor in tensors) for axis in (0, 1))
+    return torch.stack([F.pad(tensor, (0, j - tensor.shape[1], 0, n - tensor.shape[0])) for tensor in tensors])
+
+
+def _gathered(method: Method, hidden: Tensor, node: Tensor, token: Tensor, used: Tensor) -> Tensor:
+    """Sums of log p over each answer's tokens [b, n], from hidden states [b, 1 + m, d]."""
+    vocabulary = method.backbone.model.config.vocab_size
+    rows, found = max(1, LOGITS // (hidden.shape[1] * vocabulary)), []
+    for first in range(0, len(hidden), rows):
+        part = slice(first, first + rows)
+        logits = method.backbone.head(hidden[part])  # [b', 1 + m, v]
+        row = torch.arange(len(logits), device=logits.device)[:, None, None]
+        picked = logits[row, node[part], token[part]] - logits.logsumexp(-1)[row, node[part]]
+        found.append(torch.where(used[part], picked, 0).sum(-1))
+    return torch.cat(found)
+
+
+# -------------------------------------------------------------------- spans
+
+
+def _decode(method: Method, lead: Lead, block: list[Job], limit: int) -> list[list[int]]:
+    """Token ids of each continuation. Rows that are done leave the pass."""
+    device, end = method.backbone.device, method.backbone.tokenizer.eos_token_id
+    r, p = max(len(job.rest) for job in block), len(block[0].lead)
+    ids, mask = torch.zeros(len(block), r, dtype=torch.long), torch.ones(len(block), p + r, dtype=torch.long)
+    for row, job in enumerate(block):
+        ids[row, r - len(job.rest) :] = torch.tensor(job.rest)
+        mask[row, p : p + r - len(job.rest)] = 0
+    ids, mask, cache = ids.to(device), mask.to(device), _cache(method, lead, len(block))
+    out = torch.full((len(block), limit), end, device=device)
+    left = torch.arange(len(block), device=device)  # rows not yet done
+    for step in range(limit):
+        hidden = method.hidden(ids, mask, (block[0].slot,) * len(left), cache)
+        token = method.backbone.head(hidden[:, -1]).argmax(-1)
+        out[left, step] = token
+        going = (token != end).nonzero().flatten()
+        if len(going) == 0:
+            break
+        if len(going) < len(left):
+            left, token, mask = left[going], token[going], mask[going]
+            cache.batch_select_indices(going)
+        ids, mask = token[:, None], F.pad(mask, (0, 1), value=1)
+    return [row[: row.index(end)] if end in row else row for row in out.tolist()]

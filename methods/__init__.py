@@ -1,0 +1,72 @@
+# ruff: noqa: E701, I001
+# fmt: off
+# The index. One row per method; a row imports only what it names, because Lightning and the model classes take seconds.
+"""How the backbone is adapted: `load("lora")` gives the class. A method of your own: `load("package.module:Class")`."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from methods.backbone import Backbone
+    from methods.base import Method
+
+NAMES = (
+    "zero_shot", "majority", "head_only", "full", "bitfit", "adapter", "lora", "prompt", "prefix", "llama_adapter",
+    "peft",
+    "spot_generic", "spot", "attempt", "mpt", "shared_lora", "hydra_lora", "mtl_lora", "moe_lora",  # sources first
+)
+
+
+def load(name: str) -> "type[Method]":
+    """The method's class, by its name or by import path."""
+    match name:
+        case "zero_shot": from methods.controls import ZeroShot as found
+        case "majority": from methods.controls import Majority as found
+        case "head_only": from methods.head_only import HeadOnly as found
+        case "full": from methods.full import Full as found
+        case "bitfit": from methods.bitfit import BitFit as found
+        case "adapter": from methods.adapter import Adapter as found
+        case "lora": from methods.lora import LoRA as found
+        case "prompt": from methods.prompt import Prompt as found
+        case "prefix": from methods.prefix import Prefix as found
+        case "llama_adapter": from methods.llama_adapter import LlamaAdapter as found
+        case "peft": from methods.peft import Peft as found
+        case "spot_generic": from methods.spot import SpotGeneric as found
+        case "spot": from methods.spot import SPoT as found
+        case "attempt": from methods.attempt import ATTEMPT as found
+        case "mpt": from methods.mpt import MPT as found
+        case "shared_lora": from methods.shared_lora import SharedLoRA as found
+        case "hydra_lora": from methods.hydra_lora import HydraLoRA as found
+        case "mtl_lora": from methods.mtl_lora import MTLLoRA as found
+        case "moe_lora": from methods.moe_lora import MoELoRA as found
+        case _: found = _foreign(name)
+    return found
+
+
+def load_adapter(folder: "str | Path", backbone: "Backbone") -> "Method":
+    """The method that `benchmark export` left in a folder, ready to answer on the backbone it was learned on."""
+    from methods.adapters import load_adapter as found
+
+    return found(folder, backbone)
+
+
+def _foreign(name: str) -> "type[Method]":
+    from difflib import get_close_matches
+    from importlib import import_module
+
+    from methods.base import Method
+    from tasks.example import UsageError
+
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        near = get_close_matches(name, NAMES, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(NAMES)}, or package.module:Class"
+        raise UsageError(f"no method {name!r}; {hint}")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"method {name!r} cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise UsageError(f"method {name!r} is no subclass of methods.base.Method")
+    return found

@@ -1,0 +1,132 @@
+"""An adapter in a folder: what was learned, how it was configured, a card, and files for peft where it has the method.
+
+learned.safetensors, method.json                    what `load_adapter` reads, for every method
+adapter_model.safetensors, adapter_config.json      what `peft.PeftModel.from_pretrained` reads
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from methods import NAMES, load
+from methods.backbone import Backbone
+from methods.base import Method
+from tasks.example import UsageError
+
+STATE, FACTS, CARD = "learned.safetensors", "method.json", "README.md"
+PEFT_STATE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # peft's own names
+
+
+def save_adapter(method: Method, folder: str | Path, slot: int | None = 0, about: str = "") -> list[str]:
+    """Write one slot, or with `slot=None` all of them and no peft files. `about` goes on the card. -> names of files"""
+    folder = Path(folder)
+    state = method.learned() if slot is None else method.adapter(slot)
+    if not state:
+        raise UsageError(f"method {method.name} learns nothing, so there is nothing to write")
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / FACTS).is_file())):
+        raise UsageError(f"{folder} holds other files; name a new folder or an empty one")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (PEFT_STATE, PEFT_CONFIG):  # of an earlier export
+        (folder / name).unlink(missing_ok=True)
+    save_file(whole(state), folder / STATE)
+    (folder / FACTS).write_text(dumped(facts(method)), encoding="utf-8")
+    given = None if slot is None else method.peft_format(slot)
+    if given:
+        write_peft(folder, *given, base=title(method.backbone))
+    (folder / CARD).write_text(card(method, about, given is not None), encoding="utf-8")
+    return sorted(path.name for path in folder.iterdir())
+
+
+def load_adapter(folder: str | Path, backbone: Backbone) -> Method:
+    """The method of a folder, ready to answer. It takes the backbone over: one method at a time."""
+    folder = Path(folder)
+    try:
+        known = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        state = load_file(folder / STATE, device=str(backbone.device))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UsageError(f"no adapter in {folder}: {FACTS} and {STATE} cannot be read") from error
+    if known["backbone"]["fingerprint"] != backbone.fingerprint:
+        raise UsageError(
+            f"the adapter in {folder} was learned on backbone {known['backbone']['name']!r}; "
+            f"{title(backbone)!r} has other weights"
+        )
+    method = load(known["method"])(backbone, known["options"])
+    method.load(state)
+    return method.eval()
+
+
+def write_peft(folder: str | Path, config: dict[str, Any], tensors: dict[str, Tensor], base: str = "") -> None:
+    """The two files that `peft.PeftModel.from_pretrained(model, folder)` reads."""
+    fixed = {"task_type": "CAUSAL_LM", "inference_mode": True, "base_model_name_or_path": base}
+    (Path(folder) / PEFT_CONFIG).write_text(dumped({**config, **fixed}), encoding="utf-8")
+    save_file(whole(tensors), Path(folder) / PEFT_STATE, metadata={"format": "pt"})
+
+
+def facts(method: Method) -> dict[str, Any]:
+    """What it takes to build the method again."""
+    kind = type(method)
+    indexed = method.name in NAMES and load(method.name) is kind
+    return {
+        "method": method.name if indexed else f"{kind.__module__}:{kind.__qualname__}",
+        "options": asdict(method.config),
+        "backbone": {"name": title(method.backbone), "fingerprint": method.backbone.fingerprint},
+    }
+
+
+def title(backbone: Backbone) -> str:
+    """A backbone's name; of a folder its last part, because where it lies is nobody's business."""
+    folder = Path(backbone.name).expanduser()
+    return folder.resolve().name if folder.is_dir() else backbone.name
+
+
+def card(method: Method, about: str, peft: bool) -> str:
+    """What the folder is and how to load it, in Markdown."""
+    base = title(method.backbone)
+    by_peft = f"""
+With [peft](https://github.com/huggingface/peft), on any copy of the same backbone:
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "this folder")
+```
+"""
+    return f"""---
+base_model: {base}
+{"library_name: peft" if peft else "library_name: adapterbench"}
+---
+# {method.name} on {base}
+
+Learned: {method.what}. Method: {method.paper or method.name}. The backbone's own weights are not in here.
+{about}
+## Loading it
+{by_peft if peft else ""}
+With adapterbench:
+
+```python
+import methods
+from methods.backbone import Backbone
+
+method = methods.load_adapter("this folder", Backbone.load("{base}"))
+```
+"""
+
+
+def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as a file takes them: on the CPU, each with memory of its own."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def dumped(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=1, default=listed) + "\n"
+
+
+def listed(value: Any) -> Any:
+    """A set as a list, since JSON knows no sets; anything else as its text."""
+    return sorted(value) if isinstance(value, set | frozenset) else str(value)

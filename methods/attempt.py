@@ -1,0 +1,96 @@
+"""ATTEMPT: a prompt for every text, mixed from source prompts by attention (Asai et al. 2022, arXiv:2205.11961).
+
+  xhat = max over the given tokens of E(x),   phat_j = max over l of P_j
+  g = LayerNorm(W_up SiLU(W_down xhat)),      a = softmax_j(phat_j . g / tau)     over the S sources and P_* itself
+  P(x) = P_* + sum_j a_j P_j + a_* P_*
+
+P_j [l, d] are the sources' prompts, frozen. Trained on the target: P_* [l, d], W_down [m, d], W_up [d, m], and weight
+and bias of the norm: l d + 2 m d + 2 d numbers (the authors' code leaves the norm out). P_* starts as the first
+source's prompt, W at N(0, 0.01). The form is that of the authors' code.
+
+Ours for causal models: answers and padding are left out of xhat, which would give the answer away and depend on the
+batch; and tau = c d rms(phat), because the authors' tau = e d fits the size of T5's embeddings: elsewhere all a_j stay
+equal. On their T5-large prompts c = 0.18 is the same tau.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from methods.base import Bank, Rate
+from methods.prompt import SOURCE_PROMPTS, Prompt, prompts_of
+from tasks.example import Encoded, UsageError
+
+
+class ATTEMPT(Prompt):
+    name = "attempt"
+    paper = "Asai et al. 2022, arXiv:2205.11961"
+    what = "virtual tokens and the attention network over the sources' prompts"
+    parent = SOURCE_PROMPTS
+    shares_lead = False  # every row has a prompt of its own
+
+    @dataclass(frozen=True)
+    class Config(Prompt.Config):
+        inner: int = 100  # m
+        temperature: float = 0.18  # c
+        attention_lr: float = 1e-3
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.inner < 1 or self.temperature <= 0:
+                raise UsageError(
+                    f"method attempt: inner >= 1 and temperature > 0, found {self.inner}, {self.temperature}"
+                )
+
+    config: Config
+
+    def build(self) -> None:
+        super().build()
+        self.down, self.up = Bank(self.rows), Bank(self.rows)  # W_down [m, d], W_up [d, m]
+        self.weight, self.bias = Bank(self.rows), Bank(self.rows)  # of the norm [d]
+        self.register_buffer("sources", torch.empty(0, self.virtual, self.backbone.width))  # P_j [S, l, d]
+
+    def inherit(self, parents: Sequence[Mapping[str, Tensor]]) -> None:
+        self.sources = prompts_of(parents, self)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        self.sources = state.get("sources", self.sources).clone()
+        super().load(state)
+
+    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+        if not len(self.sources):
+            raise UsageError("method attempt: the prompts of the sources come first (inherit)")
+        width, inner = self.backbone.width, self.config.inner
+        self.prompt.add(self.sources[0].clone())
+        self.down.add(torch.empty(inner, width).normal_(0, 0.01, generator=draw))
+        self.up.add(torch.empty(width, inner).normal_(0, 0.01, generator=draw))
+        self.weight.add(torch.ones(width))
+        self.bias.add(torch.zeros(width))
+
+    def front(self, embeds: Tensor, source: Tensor) -> Tensor:
+        text = embeds.float().masked_fill(~source[..., None], float("-inf")).amax(1)  # xhat [b, d]
+        own = self.prompt().expand(len(text), -1, -1)  # P_* [b, l, d]
+        return mixed(own, self.sources, self.query(text), self.config.temperature)
+
+    def query(self, text: Tensor) -> Tensor:
+        """g: xhat [b, d] -> [b, d]"""
+        inner = F.silu(self.down() @ text[..., None])  # [b, m, 1]
+        return F.layer_norm((self.up() @ inner)[..., 0], text.shape[-1:]) * self.weight() + self.bias()
+
+    def rate(self, name: str) -> Rate:
+        bank = name.split(".")[0]
+        if bank == "prompt":
+            return super().rate(name)
+        return Rate(self.config.attention_lr, 0.0 if bank in ("weight", "bias") else self.config.weight_decay)
+
+
+def mixed(own: Tensor, sources: Tensor, query: Tensor, temperature: float) -> Tensor:
+    """P(x): P_* [b, l, d], P_j [S, l, d], g [b, d] -> [b, l, d]"""
+    pooled = sources.amax(1)  # phat [S, d]
+    scores = torch.cat([query @ pooled.mT, (query * own.amax(1)).sum(-1, keepdim=True)], dim=1)  # [b, S + 1]
+    tau = temperature * own.shape[-1] * pooled.square().mean().sqrt()
+    share = (scores / tau).softmax(-1)
+    return own + torch.einsum("bs,sld->bld", share[:, :-1], sources) + share[:, -1, None, None] * own

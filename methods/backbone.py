@@ -1,0 +1,250 @@
+"""The one loader of frozen causal language models, and the places at which a method may change them.
+
+A backbone is a plain object and no `nn.Module` on purpose: a method that holds one then saves, moves and counts only
+what it learned, and Lightning, which moves a module to the CPU after every fit, leaves the big weights alone.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Cache,
+    DynamicCache,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.logging import disable_progress_bar
+
+from methods.files import find, fingerprint
+from tasks.example import UsageError
+
+DECODER = {
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
+SITES = {"qwen2": DECODER, "qwen3": DECODER, "llama": DECODER}  # an architecture is one row: short name -> module
+# "mixed": fp32 weights, bf16 sums
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "mixed": torch.float32}
+ATTENTION = ("sdpa", "eager")  # scoring draws its own masks, which flash-attention's own kernels do not take
+TERMS: WeakKeyDictionary = WeakKeyDictionary()  # attention module -> what `attend` adds to it
+
+
+class Backbone:
+    """A frozen model and its tokenizer. `width` is d, `sigma` the standard deviation of the embedding's entries."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        *,
+        fingerprint: str = "",
+        mixed: bool = False,
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer, self.name, self.fingerprint = tokenizer, name, fingerprint
+        self.config = model.config
+        self.width: int = model.config.hidden_size
+        self.sites = SITES[model.config.model_type]
+        table = model.get_input_embeddings().weight
+        self.sigma = table[: len(tokenizer)].float().std().item()  # rows past the tokenizer were never trained
+        self.autocast_dtype = torch.bfloat16 if mixed or table.dtype == torch.bfloat16 else None
+        self.lease = object()  # whose turn it is: a method that kept an older one has been closed
+        self._undo: list[Callable[[], object]] = []
+        self._kept: dict[str, Tensor] = {}
+
+    @classmethod
+    def load(
+        cls,
+        name: str = "tiny",
+        *,
+        revision: str | None = None,
+        dtype: str = "float32",
+        device: str = "cpu",
+        attention: str = "sdpa",
+    ) -> "Backbone":
+        """The embedded backbone (`tiny`), a local folder, or a hub id. Only safetensors, never code from the hub."""
+        for value, known, what in ((dtype, DTYPES, "dtype"), (attention, ATTENTION, "attention")):
+            if value not in known:
+                raise UsageError(f"no {what} {value!r}; there are: {', '.join(known)}")
+        place, folder = _device(device), find(name, revision)
+        disable_progress_bar()  # the harness has its own
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if config.model_type not in SITES:
+            raise UsageError(f"backbone {name}: no model type {config.model_type!r}; there are: {', '.join(SITES)}")
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=DTYPES[dtype], attn_implementation=attention, use_safetensors=True, trust_remote_code=False
+        )
+        tokenizer = load_tokenizer(folder, name)
+        return cls(model.to(place), tokenizer, name, fingerprint=fingerprint(folder), mixed=dtype == "mixed")
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    # ---------------------------------------------------------------- what a forward pass consists of
+
+    def autocast(self) -> torch.autocast | nullcontext:
+        """bf16 sums where the weights are bf16 (adapters stay fp32 and are cast inside), else nothing."""
+        return torch.autocast(self.device.type, self.autocast_dtype) if self.autocast_dtype else nullcontext()
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids [...] -> [..., d]"""
+        return self.model.get_input_embeddings()(ids)
+
+    def hidden(
+        self,
+        *,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Last hidden states [b, s, d]. `attention_mask` [b, past + s], or who sees whom as bool [b, s, past + s]."""
+        if attention_mask.dim() == 3:
+            attention_mask = attention_mask[:, None]
+            if self.config._attn_implementation == "eager":  # it adds its mask, sdpa also takes a boolean one
+                attention_mask = (~attention_mask).to(self.model.dtype) * torch.finfo(self.model.dtype).min
+        with self.autocast():
+            return self.model.model(
+                input_ids=input_ids,
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=cache is not None,
+            ).last_hidden_state
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """hidden [n, d] -> logits [n, v] in fp32; the dearest layer, so only for positions whose next token matters."""
+        with self.autocast():
+            return self.model.lm_head(hidden).float()
+
+    def cache(self) -> DynamicCache:
+        """An empty key/value cache."""
+        return DynamicCache(config=self.config)
+
+    # ---------------------------------------------------------------- where a method may change it
+
+    def linears(self, sites: str) -> dict[str, nn.Linear]:
+        """`"q v"` -> {"0_q": the linear of layer 0, "0_v": ..., "1_q": ...}"""
+        for site in sites.split():
+            if site not in self.sites:
+                raise UsageError(f"no site {site!r}; there are: {' '.join(self.sites)}")
+        layers = self.model.model.layers
+        return {f"{i}_{s}": layers[i].get_submodule(self.sites[s]) for i in range(len(layers)) for s in sites.split()}
+
+    def path(self, key: str) -> str:
+        """`"0_q"` -> the linear's name in the model, as its checkpoint has it."""
+        layer, site = key.split("_")
+        return f"model.layers.{layer}.{self.sites[site]}"
+
+    def attach(self, sites: str, make: Callable[[nn.Linear], nn.Module]) -> nn.ModuleDict:
+        """At every named linear y = W x + b, pass on module(x, y) in place of y. The method registers the result."""
+        modules = nn.ModuleDict()
+        for key, linear in self.linears(sites).items():
+            module = modules[key] = make(linear)
+            hook = lambda _linear, inputs, y, module=module: module(inputs[0], y)  # noqa: E731
+            self.undo(linear.register_forward_hook(hook).remove)
+        return modules
+
+    def undo(self, step: Callable[[], object]) -> None:
+        """Have `detach` call this: for a change that a method makes itself."""
+        self._undo.append(step)
+
+    def attend(self, term: Callable[[nn.Module, Tensor], Tensor | None]) -> None:
+        """Add term(attention, q [b, H, s, d_h]) -> [b, s, H, d_h] (or None) to every attention's output, before `o`.
+
+        q carries its position rotation. The stock kernel runs untouched, so a term of zeros changes no bit.
+        """
+        stock = self.config._attn_implementation
+        if stock not in ALL_ATTENTION_FUNCTIONS:
+            raise UsageError(f"this method adds to the attention and needs attention: sdpa, found {stock}")
+        for layer in self.model.model.layers:
+            TERMS[layer.self_attn] = term
+        AttentionInterface.register(f"{stock}+term", _with_term(ALL_ATTENTION_FUNCTIONS[stock]))
+        # the mask goes by the same name; where none is registered there would be no mask at all
+        AttentionMaskInterface.register(f"{stock}+term", ALL_MASK_ATTENTION_FUNCTIONS[stock])
+        self.model.set_attn_implementation(f"{stock}+term")
+
+    def train(self, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, nn.Parameter]:
+        """Let the backbone's own parameters with a wanted name learn; `detach` puts back what they were."""
+        found = {name: p for name, p in self.model.named_parameters() if wanted(name)}
+        for name, parameter in found.items():
+            self._kept.setdefault(name, parameter.detach().clone())
+            parameter.requires_grad_(True)
+        return found
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the pretrained values back into whatever `train` let learn."""
+        for name, value in self._kept.items():
+            self.model.get_parameter(name).copy_(value)
+
+    def detach(self) -> None:
+        """Undo all of the above: bit by bit what was loaded, ready for the next method."""
+        for step in reversed(self._undo):
+            step()
+        for layer in self.model.model.layers:
+            TERMS.pop(layer.self_attn, None)
+        self.model.set_attn_implementation(self.config._attn_implementation.removesuffix("+term"))
+        self.restore()
+        self._undo, self._kept, self.lease = [], {}, object()
+        self.model.requires_grad_(False)
+        self.model.zero_grad()
+
+
+def _with_term(stock: Callable) -> Callable:
+    """An attention function: the stock one, plus what `attend` was given for this module."""
+
+    def attention(module: nn.Module, query: Tensor, *args: object, **kwargs: object) -> tuple:
+        out, weights = stock(module, query, *args, **kwargs)  # [b, s, H, d_h]
+        extra = TERMS[module](module, query) if module in TERMS else None
+        return (out if extra is None else out + extra.to(out.dtype)), weights
+
+    return attention
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"no device {name!r}; for instance: cpu, cuda, cuda:1") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"no device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices here")
+    return device
+
+
+def load_tokenizer(folder: Path, name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer exactly as its file has it, with a token for padding.
+
+    `AutoTokenizer` lays Qwen2's own splitting over any tokenizer.json beside a qwen2 config, silently, and so gives a
+    home-made tokenizer other ids; the plain class reads the file as it is.
+    """
+    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    try:
+        tokenizer = kind.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"backbone {name!r}: no tokenizer can be read from {folder}") from error
+    if tokenizer.eos_token_id is None:
+        raise UsageError(f"backbone {name!r}: its tokenizer names no eos_token, so no answer could ever end")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

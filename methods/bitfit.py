@@ -1,0 +1,85 @@
+"""BitFit: y = W x + b, of which only b learns (Ben Zaken et al. 2021, arXiv:2106.10199).
+
+Each slot learns a difference D to the backbone's bias, y = W x + (b + D): under Adam the same as learning b + D itself,
+and D = 0 is the frozen model to the bit. Linears without a bias count as having b = 0.
+Trained: d_out numbers for every linear it is put on; L (d_q + 2 d_kv) where q, k and v have a bias (Qwen2).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import Bank, Method, Rate, Rows
+from tasks.example import Encoded, UsageError
+
+BARE = "q k v"  # where biases are added to a backbone that has none (Llama, Qwen3): where Qwen2 has them
+
+
+class Bias(nn.Module):
+    """Adds D to a linear's output. D starts at 0, so at first it changes nothing."""
+
+    def __init__(self, linear: nn.Linear, rows: Rows) -> None:
+        super().__init__()
+        self.size, self.bias = linear.out_features, Bank(rows)  # D [1, out] of each slot
+
+    def start(self) -> None:
+        """Add one slot."""
+        self.bias.add(torch.zeros(1, self.size))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """y [b, s, out] -> [b, s, out]"""
+        return y + self.bias().to(y.dtype)
+
+
+class BitFit(Method):
+    name = "bitfit"
+    paper = "Ben Zaken et al. 2021, arXiv:2106.10199"
+    what = "biases"
+    mergeable = True
+
+    @dataclass(frozen=True)
+    class Config(Method.Config):
+        lr: float = 1e-3
+        sites: str = "existing"  # the biases there are; "all": at all seven linears (BitFit-all); or sites by name
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not self.sites.split():
+                raise UsageError("bitfit: sites takes existing, all, or names of linears; found none")
+
+    config: Config
+
+    def build(self) -> None:
+        self.places = self._places()
+        self.biases = self.backbone.attach(self.places, lambda linear: Bias(linear, self.rows))
+        # a bias where the architecture has none cannot be saved in its weights
+        self.mergeable = all(linear.bias is not None for linear in self.backbone.linears(self.places).values())
+
+    def _places(self) -> str:
+        sites = " ".join(self.backbone.sites)
+        if self.config.sites == "all":
+            return sites
+        if self.config.sites != "existing":
+            return self.config.sites
+        having = {key.split("_")[1] for key, linear in self.backbone.linears(sites).items() if linear.bias is not None}
+        return " ".join(site for site in self.backbone.sites if site in having) or BARE
+
+    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+        for bias in self.biases.values():
+            bias.start()
+
+    def rate(self, name: str) -> Rate:
+        """No decay: it would pull towards the pretrained biases here, towards 0 in the paper's form."""
+        return Rate(self.config.lr)
+
+    @torch.no_grad()
+    def merged(self, slot: int = 0) -> dict[str, Tensor]:
+        if not self.mergeable:
+            raise UsageError(f"method bitfit: {self.backbone.name} lacks biases at some of: {self.places}; no merge")
+        linears = self.backbone.linears(self.places)
+        return {
+            f"{self.backbone.path(key)}.bias": linears[key].bias + bias.bias.of(slot)[0].to(linears[key].bias.dtype)
+            for key, bias in self.biases.items()
+        }

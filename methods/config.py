@@ -1,0 +1,62 @@
+"""Options of a method: a frozen dataclass beside its class, in which a typing error is an error."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from tasks.example import UsageError
+
+SCHEDULES = ("linear", "cosine", "constant")
+
+
+@dataclass(frozen=True)
+class Config:
+    """`warmup` is a share of the steps, `clip` the largest gradient norm of a slot (0: no clipping)."""
+
+    lr: float = 2e-4
+    weight_decay: float = 0.0
+    warmup: float = 0.06
+    schedule: str = "linear"
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise UsageError(f"no schedule {self.schedule!r}; there are: {', '.join(SCHEDULES)}")
+
+
+def some_of(value: str, known: tuple[str, ...], where: str) -> None:
+    """Names in one string, each of them known and at least one."""
+    if not value.split() or set(value.split()) - set(known):
+        raise UsageError(f"{where} takes some of: {' '.join(known)}; found {value!r}")
+
+
+Kind = TypeVar("Kind", bound=Config)
+
+
+def configure(kind: type[Kind], values: Mapping[str, Any], where: str) -> Kind:
+    """Options by name -> the dataclass of this kind."""
+    known = {field.name: field.default for field in fields(kind)}
+    found = {}
+    for key, value in values.items():
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+            raise UsageError(f"{where}: no option {key!r}; {hint}")
+        found[key] = _as(type(known[key]), value, f"{where}: option {key!r}")
+    return kind(**found)
+
+
+def _as(kind: type, value: Any, where: str) -> Any:
+    """A value from YAML or a command line as the kind the default has ("1e-4" is a string to YAML)."""
+    try:
+        if kind is bool or isinstance(value, bool):
+            if isinstance(value, bool) and kind is bool:
+                return value
+            raise ValueError
+        converted = kind(value)
+        if kind is int and converted != float(value):
+            raise ValueError
+        return converted
+    except (TypeError, ValueError):
+        raise UsageError(f"{where} takes {kind.__name__}, found {value!r}") from None

@@ -1,0 +1,108 @@
+"""Head only: a logistic regression on what the frozen model makes of the prompt's last position.
+
+What the task gains without changing the model inside. The features are the last hidden state h [d] where the answer
+would begin, each to mean 0 and deviation 1 over the training examples; p(i) = softmax_i(W h + b) minimises
+sum of -log p + l2 / 2 |W|^2 (convex: one solution, whatever the seed). A class is a place among the choices: the label
+word, and for C3, whose items bring their own options, the letter that the model is about to write; where an item has
+fewer options, the softmax goes over those. Free text (spans) has no classes, so there this control has no score.
+
+Fitted: n (d + 1) numbers for n choices.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from methods.base import Bank, Method, Stage
+from tasks.encode import buckets
+from tasks.example import Encoded, UsageError
+
+TOKENS = 8192  # of a block of prompts
+
+
+class HeadOnly(Method):
+    name = "head_only"
+    what = "a logistic regression on the last hidden state"
+    trains = False  # fitted in `enter`, not by steps
+    forms = ("choice",)
+
+    @dataclass(frozen=True)
+    class Config(Method.Config):
+        l2: float = 1.0
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.l2 <= 0:
+                raise UsageError(f"head_only: l2 is above 0 (without it there is no one solution), found {self.l2}")
+
+    config: Config
+
+    def build(self) -> None:
+        self.head = Bank(self.rows)  # [W | b] [n, d + 1] of each slot
+
+    def enter(self, stage: Stage, seeds: Sequence[int], train: Sequence[Sequence[Encoded]] = ()) -> None:
+        for items in train or [()]:
+            if not items or not all(item.choices for item in items):
+                task = items[0].example.task if items else "no task"
+                raise UsageError(f"method head_only fits on training examples with choices, and {task} gives none")
+        super().enter(stage, seeds, train)
+
+    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+        answers = [item.example.choices.index(item.example.answers[0]) for item in train]
+        options = torch.tensor([len(item.choices) for item in train])
+        self.head.add(fit(self.features(train).double(), torch.tensor(answers), options, self.config.l2).float())
+        self.head.requires_grad_(False)  # nothing learns by gradient
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        super().load(state)
+        self.head.requires_grad_(False)
+
+    @torch.no_grad()
+    def features(self, items: Sequence[Encoded]) -> Tensor:
+        """Last hidden state at the end of each prompt [len(items), d], on the CPU."""
+        device, found = self.backbone.device, torch.empty(len(items), self.backbone.width)
+        for block in buckets([len(item.prompt) for item in items], TOKENS):
+            rows = [torch.tensor(items[i].prompt) for i in block]
+            ids = pad_sequence(rows, batch_first=True).to(device)
+            size = torch.tensor([len(row) for row in rows], device=device)
+            mask = (torch.arange(ids.shape[1], device=device) < size[:, None]).long()
+            hidden = self.hidden(ids, mask, (0,) * len(block))
+            found[block] = hidden[torch.arange(len(block), device=device), size - 1].float().cpu()
+        return found
+
+    def guess(self, items: Sequence[Encoded], slots: Sequence[int]) -> list[str]:
+        heads = [self.head.of(slot).detach().cpu() for slot in slots]
+        found = []
+        for item, head, h in zip(items, heads, self.features(items), strict=True):
+            logits = head[: len(item.choices), :-1] @ h + head[: len(item.choices), -1]
+            found.append(item.example.choices[int(logits.argmax())])
+        return found
+
+    def trained_parameters(self, slots: int = 1) -> int:
+        return slots * sum(head.numel() for head in self.head.sets[:1])
+
+
+def fit(x: Tensor, y: Tensor, options: Tensor, l2: float) -> Tensor:
+    """x [m, d], y [m], how many options each item has [m] -> [W | b] [n, d + 1], for features as they are."""
+    mean, spread = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
+    z, n = (x - mean) / spread, int(options.max())
+    absent = torch.arange(n) >= options[:, None]  # [m, n]
+    weight, bias = (torch.zeros(n, size, dtype=x.dtype, requires_grad=True) for size in (x.shape[1], 1))
+    solver = torch.optim.LBFGS(
+        [weight, bias], max_iter=1000, tolerance_grad=1e-8, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        logits = (z @ weight.T + bias[:, 0]).masked_fill(absent, -torch.inf)
+        found = F.cross_entropy(logits, y, reduction="sum") + l2 / 2 * weight.pow(2).sum()
+        found.backward()
+        return found
+
+    solver.step(loss)
+    weight = weight.detach() / spread
+    return torch.cat([weight, bias.detach() - weight @ mean[:, None]], 1)

@@ -1,0 +1,78 @@
+"""HydraLoRA: one A, several B, and a router that weighs them anew at every token (Tian et al. 2024, arXiv:2404.19245).
+
+y = W x + (alpha / r) sum_i w_i(x) B_i A x,   w(x) = softmax(R x)
+
+A [r, d_in], B_i [d_out, r] for n heads, R [n, d_in], all one for all sources: the text alone chooses the heads. On the
+target every cell continues from its own copy. Trained: r d_in + n r d_out + n d_in numbers for every linear. The form
+is that of the authors' code.
+
+A and R start Kaiming uniform, B at 0, so at first it changes nothing. With R at 0 the heads would stay equal for ever.
+Dropout is drawn once (the authors' code draws it for every head) and does not touch what the router sees.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import SOURCE, TARGET, Bank, Method, Rate
+from methods.config import some_of
+from methods.lora import LoRA, LowRank
+from tasks.example import UsageError
+
+
+class Heads(LowRank):
+    """Adds scale * sum_i w_i(x) B_i A x to a linear's output."""
+
+    def __init__(self, linear: nn.Linear, heads: int, *args: object) -> None:
+        super().__init__(linear, *args)
+        self.heads = heads
+        self.a, self.b = Bank(self.rows, shared=True), Bank(self.rows, shared=True)  # A [r, in], B [n, out, r]
+        self.router = Bank(self.rows, shared=True)  # R [n, in]
+
+    def start(self, draw: torch.Generator) -> None:
+        out, width = self.shape
+        self.a.add(nn.init.kaiming_uniform_(torch.empty(self.rank, width), a=5**0.5, generator=draw))
+        self.b.add(torch.zeros(self.heads, out, self.rank))
+        self.router.add(nn.init.kaiming_uniform_(torch.empty(self.heads, width), a=5**0.5, generator=draw))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x [b, s, in], y [b, s, out] -> [b, s, out]"""
+        weights = (x @ self.router().mT).float().softmax(-1)  # [b, s, n]
+        low = self.drop(x) @ self.a().mT  # [b, s, r]
+        spread = (weights.to(low.dtype)[..., None] * low[..., None, :]).flatten(-2)  # [b, s, n r]
+        return torch.add(y, spread @ self.b().mT.flatten(-3, -2), alpha=self.scale)  # the B_i^T stacked: [n r, out]
+
+
+class HydraLoRA(LoRA):
+    name = "hydra_lora"
+    paper = "Tian et al. 2024, arXiv:2404.19245"
+    what = "A, the B_i and the router, one for all sources; on the target the parts in `target`"
+    stages = (SOURCE, TARGET)
+    mergeable = False  # the weights depend on the token
+
+    @dataclass(frozen=True)
+    class Config(LoRA.Config):
+        heads: int = 3
+        target: str = "a b router"  # what learns on the target; "router" alone is the smallest
+        target_lr: float = 1e-4
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            some_of(self.target, ("a", "b", "router"), "method hydra_lora: target")
+            if self.heads < 1:
+                raise UsageError(f"method hydra_lora: heads is at least 1, found {self.heads}")
+
+    config: Config
+
+    def low_rank(self, linear: nn.Linear, *args: object) -> Heads:
+        return Heads(linear, self.config.heads, *args)
+
+    def learns(self, bank: str) -> bool:
+        return bank.rpartition(".")[2] in self.config.target.split()
+
+    def rate(self, name: str) -> Rate:
+        return Rate(self.config.target_lr if self.stage == TARGET else self.config.lr, self.config.weight_decay)
+
+    def merged(self, slot: int = 0) -> dict[str, Tensor]:
+        return Method.merged(self, slot)  # the refusal

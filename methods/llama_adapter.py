@@ -1,0 +1,81 @@
+"""LLaMA-Adapter: in the top L_a layers, every head also attends to a learned prompt, through a gate that starts at 0.
+
+    K_a = P W_k^T (+ b_k),  V_a = P W_v^T (+ b_v)
+    o^h = softmax(q K^T / sqrt(d_h) + mask) V + tanh(g^h) softmax(q K_a^T / sqrt(d_h)) V_a
+
+Zhang et al. 2023 (arXiv:2303.16199, eq. 1 to 8, with tanh and sqrt(d_h) as in the authors' training code). In each of
+those layers P [K, d] and g [H] learn; W_k and W_v are the frozen projections. Two softmaxes, so g = 0 is the frozen
+model to the bit. q carries its rotation, K_a none; K_a passes the frozen k_norm where there is one (Qwen3; our choice).
+P is N(0, 1), the scale of a normalised hidden state: its gradient is 0 at first, and if it were 0 too, both would stay.
+Trained: L_a (K d + H) numbers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from methods.base import Bank, Method, Rate
+from tasks.example import Encoded, UsageError
+
+UNTOUCHED = 2  # layers at the bottom, as published (30 of 32)
+
+
+class LlamaAdapter(Method):
+    name = "llama_adapter"
+    paper = "Zhang et al. 2023, arXiv:2303.16199"
+    what = "a gated prompt in the attention"
+    betas = (0.9, 0.95)
+
+    @dataclass(frozen=True)
+    class Config(Method.Config):
+        lr: float = 2e-3  # the published 9e-3 is a base rate for a batch of 256
+        weight_decay: float = 0.02
+        warmup: float = 0.1
+        schedule: str = "cosine"
+        length: int = 10  # K
+        layers: int = 0  # L_a, from the top; 0: all but the lowest two
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.length < 1 or self.layers < 0:
+                raise UsageError(f"llama_adapter: length >= 1, layers >= 0, found {self.length}, {self.layers}")
+
+    config: Config
+
+    def build(self) -> None:
+        depth = self.backbone.config.num_hidden_layers
+        if self.config.layers > depth:
+            raise UsageError(f"llama_adapter: {self.config.layers} layers, but {self.backbone.name} has {depth}")
+        top = range(depth - (self.config.layers or max(1, depth - UNTOUCHED)), depth)
+        self.prompts = nn.ModuleDict({str(layer): Bank(self.rows) for layer in top})  # P [K, d] of each slot
+        self.gates = nn.ModuleDict({str(layer): Bank(self.rows) for layer in top})  # g [H]
+        self.backbone.attend(self.term)
+
+    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+        for prompt, gate in zip(self.prompts.values(), self.gates.values(), strict=True):
+            prompt.add(torch.randn(self.config.length, self.backbone.width, generator=draw))
+            gate.add(torch.zeros(self.backbone.config.num_attention_heads))
+
+    def term(self, attention: nn.Module, q: Tensor) -> Tensor | None:
+        """q [b, H, s, d_h] -> the gated second softmax [b, s, H, d_h]"""
+        layer = str(attention.layer_idx)
+        if layer not in self.prompts:
+            return None
+        b, heads, _, d_h = q.shape
+        prompt = self.prompts[layer]().to(attention.k_proj.weight.dtype)
+        prompt = prompt.expand(b, -1, -1)  # [b, K, d]
+        key, value = (project(prompt).unflatten(-1, (-1, d_h)) for project in (attention.k_proj, attention.v_proj))
+        if hasattr(attention, "k_norm"):
+            key = attention.k_norm(key)
+        shared = heads // key.shape[2]  # query heads that share a key and a value head
+        key, value = (part.transpose(1, 2).repeat_interleave(shared, 1).to(q.dtype) for part in (key, value))
+        seen = F.scaled_dot_product_attention(q, key, value, scale=attention.scaling)  # [b, H, s, d_h]
+        gate = self.gates[layer]().tanh()  # [H] or [b, H]
+        return seen.transpose(1, 2) * gate.unflatten(-1, (1, heads, 1)).to(q.dtype)
+
+    def rate(self, name: str) -> Rate:
+        """No decay on the gates."""
+        return Rate(self.config.lr, 0.0 if name.startswith("gates.") else self.config.weight_decay)

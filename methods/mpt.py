@@ -1,0 +1,117 @@
+"""MPT: one prompt for all tasks, made each task's own by a low-rank matrix (Wang et al. 2023, arXiv:2303.02861).
+
+  P_k = P* o (u_k v_k)                                                       (o: elementwise)
+  sources:  L = CE + lambda (KL(p_teacher || p) + mean squared distance of hidden states);   target:  L = CE
+
+P* [l, d] is one for all sources; u_k [l, r] and v_k [r, d] are task k's. The teachers are ordinary prompts of the
+sources, frozen, and not kept. A target starts from P*, the mean of the u_k and the mean of the v_k (not of their
+products) and trains all three, or, with `target: u v`, shares P* and trains two. Trained: l d + r (l + d) numbers for a
+target, l d + T r (l + d) with T sources. Equation numbers are left out: the paper was not at hand.
+
+Ours: KL is the mean over answer tokens at temperature 1, over the whole vocabulary; hidden states are those after the
+last norm, at text positions only, because raw ones have huge outliers. P* starts as the mean of the teachers; u and v
+at 1 in the first rank, further ranks at N(0, 0.02) and 0, so that P_k = P* at first (at N(0, 0.02) throughout, as in
+peft, P_k would start near 0). u and v have entries of size 1: their rate does not scale with the embedding.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from methods.base import SOURCE, TARGET, Bank, Rate
+from methods.config import some_of
+from methods.plan import Plan, plan
+from methods.prompt import SOURCE_PROMPTS, Prompt, prompts_of
+from tasks.example import Batch, Encoded, UsageError
+
+
+class MPT(Prompt):
+    name = "mpt"
+    paper = "Wang et al. 2023, arXiv:2303.02861"
+    what = "virtual tokens, one for all sources, times each task's u v; on the target the parts in `target`"
+    stages = (SOURCE, TARGET)
+    parent = SOURCE_PROMPTS
+
+    @dataclass(frozen=True)
+    class Config(Prompt.Config):
+        weight_decay: float = 1e-5
+        warmup: float = 0.1
+        rank: int = 1
+        factor_lr: float = 1e-2  # of u and v
+        distill: float = 0.9  # lambda
+        target: str = "prompt u v"  # what learns on the target
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            some_of(self.target, ("prompt", "u", "v"), "method mpt: target")
+            if self.rank < 1 or self.distill < 0:
+                raise UsageError(f"method mpt: rank >= 1 and distill >= 0, found {self.rank}, {self.distill}")
+
+    config: Config
+    teachers: Tensor | None = None  # [S, l, d], in the order of the source slots
+    teaching = False
+
+    def build(self) -> None:
+        super().build()
+        self.prompt.shared = True
+        self.u, self.v = Bank(self.rows), Bank(self.rows)
+
+    def inherit(self, parents: Sequence[Mapping[str, Tensor]]) -> None:
+        self.teachers = prompts_of(parents, self)
+
+    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+        if self.teachers is None or len(self.teachers) != self.slots:
+            found = 0 if self.teachers is None else len(self.teachers)
+            raise UsageError(f"method mpt: {self.slots} sources need as many teachers (inherit), found {found}")
+        self.prompt.add(self.teachers.mean(0))
+        u = torch.empty(self.virtual, self.config.rank).normal_(0, 0.02, generator=draw)
+        u[:, 0] = 1
+        v = torch.zeros(self.config.rank, self.backbone.width)
+        v[0] = 1
+        self.u.add(u)
+        self.v.add(v)
+
+    def front(self, embeds: Tensor, source: Tensor) -> Tensor:
+        if self.teaching:
+            return self.teachers[list(self.rows.slots)]
+        return self.prompt() * (self.u() @ self.v())
+
+    def plan(self, batch: Batch) -> Plan:
+        """With a teacher beside it every row passes whole, so that hidden states can be compared place by place."""
+        return plan(batch, virtual=self.virtual, lead=not self.distills)
+
+    @property
+    def distills(self) -> bool:
+        return self.stage == SOURCE and self.config.distill > 0
+
+    def losses(self, plan: Plan) -> Tensor:
+        if not self.distills:
+            return super().losses(plan)
+        own = self.hidden(plan.input_ids, plan.attention_mask, plan.slots, source=plan.source).float()  # [b, s, d]
+        teacher = self.taught(plan)
+        logits, wanted = (self.backbone.head(hidden.flatten(0, 1)[plan.at]) for hidden in (own, teacher))  # [n, v]
+        kl = F.kl_div(logits.log_softmax(-1), wanted.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+        answer = F.cross_entropy(logits, plan.target, reduction="none") + self.config.distill * kl
+        text = plan.attention_mask.to(own.dtype)  # [b, s]
+        places = text.new_zeros(len(plan.present)).index_add(0, plan.owner, text.sum(1))  # of each slot [k]
+        far = ((own - teacher).square().mean(-1) * text).sum(1) / places[plan.owner]  # [b]
+        loss = answer.new_zeros(len(plan.present)).index_add(0, plan.share, answer * plan.weight)
+        return loss.index_add(0, plan.owner, self.config.distill * far)
+
+    @torch.no_grad()
+    def taught(self, plan: Plan) -> Tensor:
+        """Hidden states [b, s, d] under each row's teacher."""
+        self.teaching = True
+        try:
+            return self.hidden(plan.input_ids, plan.attention_mask, plan.slots, source=plan.source).float()
+        finally:
+            self.teaching = False
+
+    def learns(self, bank: str) -> bool:
+        return bank in self.config.target.split()
+
+    def rate(self, name: str) -> Rate:
+        return super().rate(name) if name.startswith("prompt.") else Rate(self.config.factor_lr)  # no pull on factors

@@ -1,0 +1,100 @@
+"""Prompt tuning: the input is [P ; E(x) ; E(y)] and P [l, d] all that learns (Lester et al. 2021, arXiv:2104.08691).
+
+Trained: l d numbers. The published rate, 0.3, belongs to T5, whose embeddings have entries of about 1; here `lr` counts
+in standard deviations of this backbone's embedding (`Backbone.sigma`), so it means the same on all (our choice).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.base import Bank, Method, Parent, Rate, stream
+from tasks.example import Encoded, UsageError
+
+SOURCE_PROMPTS = Parent("prompt", {"start": "common"}, ("length",))  # what SPoT, ATTEMPT and MPT rest on
+FREQUENT = 5000  # rows to sample from, as in Lester et al.; there the vocabulary's first, here training's commonest
+
+
+class Prompt(Method):
+    name = "prompt"
+    paper = "Lester et al. 2021, arXiv:2104.08691"
+    what = "virtual tokens at the input"
+
+    @dataclass(frozen=True)
+    class Config(Method.Config):
+        lr: float = 0.3  # in units of the embedding's standard deviation
+        length: int = 20  # 20 few-shot, 100 on full data
+        start: str = "task"  # label words and instruction, or "common": one draw for all tasks, which stay comparable
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.length < 1:
+                raise UsageError(f"prompt: length is at least 1, found {self.length}")
+            if self.start not in ("task", "common"):
+                raise UsageError(f"prompt: no start {self.start!r}; there are: task, common")
+
+    config: Config
+
+    def build(self) -> None:
+        self.virtual = self.config.length
+        self.prompt = Bank(self.rows)  # P [l, d] of each slot
+
+    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+        tokenizer = self.backbone.tokenizer
+        if self.config.start == "common":
+            draw, train = stream("prompt", "common start"), ()
+        ids = first_tokens(train, self.config.length, len(tokenizer), set(tokenizer.all_special_ids), draw)
+        rows = [self.backbone.embed(torch.tensor(word, device=self.backbone.device)).mean(0) for word in ids]
+        self.prompt.add(torch.stack(rows).detach().float())
+
+    def front(self, embeds: Tensor, source: Tensor) -> Tensor:
+        return self.prompt()
+
+    def rate(self, name: str) -> Rate:
+        return Rate(self.config.lr * self.backbone.sigma, self.config.weight_decay)
+
+    @torch.no_grad()
+    def peft_format(self, slot: int = 0) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        if not self.shares_lead:
+            return None  # every row has a prompt of its own
+        row = torch.zeros(1, 1, dtype=torch.long, device=self.backbone.device)  # of any text
+        self.rows.see((slot,), row.device)
+        shape, prompt = self.backbone.config, self.front(self.backbone.embed(row), row.bool())
+        sizes = {"num_layers": shape.num_hidden_layers, "num_attention_heads": shape.num_attention_heads}
+        config = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": self.virtual, "token_dim": self.backbone.width}
+        return {**config, **sizes, "num_transformer_submodules": 1}, {"prompt_embeddings": prompt}
+
+
+def prompts_of(sources: Sequence[Mapping[str, Tensor]], heir: Method) -> Tensor:
+    """The prompts [S, l, d] that cells of `prompt` learned on the sources, for a method of the same length."""
+    found = [state["prompt.sets.0"].detach().to(heir.backbone.device, torch.float32) for state in sources]
+    wanted = (heir.virtual, heir.backbone.width)
+    if not found or any(prompt.shape != wanted for prompt in found):
+        shapes = sorted({tuple(prompt.shape) for prompt in found}) or "none"
+        raise UsageError(f"method {heir.name}: source prompts of shape {wanted} are needed, found {shapes}")
+    return torch.stack(found)
+
+
+def first_tokens(
+    train: Sequence[Encoded], length: int, vocabulary: int, special: set[int], draw: torch.Generator
+) -> list[tuple[int, ...]]:
+    """What the prompt starts from, an entry per virtual token: label words (averaged over their tokens), the tokens of
+    the instruction, then tokens drawn without replacement from the commonest of the training texts (or from all).
+    """
+    words: list[tuple[int, ...]] = []
+    if train:
+        first = train[0]
+        fixed = all(item.choices == first.choices for item in train)  # not where every item brings its own options
+        words += dict.fromkeys(first.choices) if fixed else []
+        words += [(token,) for token in first.prompt[: first.prefix] if token not in special]
+    counts = Counter(token for item in train for token in item.prompt if token not in special)
+    pool = [token for token, _ in counts.most_common(FREQUENT)]
+    if len(words) + len(pool) < length:
+        pool = [token for token in range(vocabulary) if token not in special]
+    order = torch.randperm(len(pool), generator=draw).tolist()
+    words += [(pool[i],) for i in order]
+    return [words[i % len(words)] for i in range(length)]

@@ -1,0 +1,44 @@
+"""The plain tuples that pass between tasks, methods and harness. Light: imports no torch, so anyone may import it."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class UsageError(ValueError):
+    """Bad input, in one line: what is wrong, where, and what to do."""
+
+
+class Example(NamedTuple):
+    """One labelled item, readable as text: a prompt that ends where the answer begins, and the accepted answers."""
+
+    uid: str  # task name + hash of the item's own text: the same under another template or label word
+    task: str
+    prompt: str
+    answers: tuple[str, ...]  # the first is trained on, all are accepted
+    choices: tuple[str, ...] = ()  # empty: free text
+    field: tuple[int, int] = (0, 0)  # prompt[field[0]:field[1]] is the text that may be cut when too long
+    group: str = ""  # items of one sentence or document stay in one split; "" is a group of its own
+    prefix: int = 0  # prompt[:prefix] is the same for all examples of the task
+
+
+class Encoded(NamedTuple):
+    """An example as token ids."""
+
+    example: Example
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]  # ends in the end-of-sequence token
+    choices: tuple[tuple[int, ...], ...]  # without it
+    prefix: int  # leading ids that all prompts of the task share
+    cut: int = 0  # tokens of the prompt that were left out
+
+
+class Batch(NamedTuple):
+    """What passes through the backbone. A NamedTuple, because Lightning refuses to move a frozen dataclass."""
+
+    input_ids: "Tensor"  # [b, s]
+    attention_mask: "Tensor"  # [b, s]
+    labels: "Tensor"  # [b, s], -100 off the answer
+    slots: tuple[int, ...]  # whose row each row is
+    examples: tuple[Example, ...]

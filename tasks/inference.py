@@ -1,0 +1,54 @@
+"""Natural language inference: given the first sentence, does the second hold?"""
+
+from collections.abc import Iterator
+
+from tasks.base import Example, Task
+from tasks.formats import json_lines, tabbed
+from tasks.source import File, Hub
+
+CLUE = "28178267a609dd08bdc703dd6c931dfc2c2f4431"
+
+
+class Inference(Task):
+    """The label "-" marks a pair on which the annotators did not agree; the authors leave those out, and so do we."""
+
+    family = "inference"
+
+    def read(self, split: str) -> Iterator[Example]:
+        for row in self.records(split):
+            if row["label"] == "-":
+                self.drop(split, "no agreed label")
+                continue
+            pair = row["sentence1"], row["sentence2"]
+            field = int(len(pair[1]) > len(pair[0]))
+            yield self.example(pair, [self.word(row["label"])], self.words.values(), field=field)
+
+
+class CMNLI(Inference):
+    """CLUE's machine-translated MNLI and XNLI. Test labels are not public, so dev is our test."""
+
+    name, role = "cmnli", "source"
+    words = {"contradiction": "冲突", "neutral": "无关", "entailment": "支持"}
+    template = "判断第二句与第一句的关系，从冲突、无关、支持中选一个。\n第一句：{}\n第二句：{}\n关系："
+    licence = "academic research only (CSTS repository)"
+    files = (
+        File("train", ("train.txt",), tabbed("sentence1", "sentence2", "label")),
+        File("test", ("dev.txt",), tabbed("sentence1", "sentence2", "label")),
+        File("", ("test.txt",), tabbed("sentence1", "sentence2"), note="unlabelled"),
+    )
+    hub = Hub("clue/clue", "cmnli", CLUE, {"train": "train", "test": "validation"})
+
+
+class OCNLI(Inference):
+    """OCNLI (Hu et al. 2020), written in Chinese. Test labels are not public, so dev is our test."""
+
+    name, role = "ocnli", "target"
+    words = {"contradiction": "矛盾", "neutral": "中立", "entailment": "蕴含"}
+    template = "判断假设与前提的关系，从矛盾、中立、蕴含中选一个。\n前提：{}\n假设：{}\n关系："
+    licence = "CC BY-NC 2.0"
+    files = (
+        *(File("train", (f"train{size}.json",), json_lines) for size in (".50k", "", ".30k", ".10k", ".3k")),
+        File("test", ("dev.json",), json_lines),
+        File("", ("test.json",), json_lines, note="unlabelled"),
+    )
+    hub = Hub("clue/clue", "ocnli", CLUE, {"train": "train", "test": "validation"})

@@ -1,0 +1,85 @@
+"""Relations: how do two things named in a sentence relate?"""
+
+from collections.abc import Iterator
+
+from tasks.base import Example, Task
+from tasks.formats import tabbed
+from tasks.source import File, GitHub
+
+ROW = tabbed("head", "tail", "label", "text")
+NRE = "thunlp/Chinese_NRE", "2cd47e6dc1b95e8ca3e93b5b8567666c37c5d654"
+UNKNOWN = "unknown"
+SANWEN = {
+    UNKNOWN: "未知",
+    "Create": "创建",
+    "Use": "使用",
+    "Near": "贴近",
+    "Social": "社会",
+    "Located": "位于",
+    "Ownership": "占有",
+    "General-Special": "一般",
+    "Family": "家庭",
+    "Part-Whole": "部分",
+}
+FINRE = {UNKNOWN: "未知"} | {  # in the order of relation2id.txt
+    name: name
+    for name in (
+        "注资 拥有 纠纷 自己 增持 重组 买资 签约 持股 交易 入股 转让 成立 分析 合作 帮助 发行 商讨 合并 竞争 订单 减持 合资 收购 借壳 欠款 "
+        "被发行 被转让 被成立 被注资 被持股 被拥有 被收购 被帮助 被借壳 被买资 被欠款 被增持 拟收购 被减持 被分析 被入股 被拟收购"
+    ).split()
+}
+
+
+class Relation(Task):
+    """Head, tail and text are one item, whatever relations it has; sentences stay in one split (rows are mirrored)."""
+
+    family = "relation"
+    metrics = ("accuracy", "micro_f1")
+
+    def read(self, split: str) -> Iterator[Example]:
+        for row in self.records(split):
+            values = row["text"], row["head"], row["tail"]
+            yield self.example(values, [self.word(row["label"])], self.words.values(), group=row["text"])
+
+    def merge(self, same: list[Example]) -> Example:
+        """A pair may have several relations: all are accepted, the first of the label list is trained on.
+
+        `unknown` beside a named relation is dropped: it says that none was found.
+        """
+        named = {answer for example in same for answer in example.answers} - {self.words[UNKNOWN]}
+        answers = tuple(word for word in self.words.values() if word in named) or (self.words[UNKNOWN],)
+        return same[0]._replace(answers=answers)
+
+
+class SanWen(Relation):
+    """SanWen (Xu et al. 2017): literary prose. CRLF; `<N>` stands for a number."""
+
+    name, role = "sanwen", "source"
+    words = SANWEN
+    template = (
+        f"判断两个词在文中的关系，从{'、'.join(SANWEN.values())}中选一个。\n文：{{}}\n词一：{{}}\n词二：{{}}\n关系："
+    )
+    licence = "repository MIT; terms of the texts not stated"
+    files = (
+        File("train", ("train.txt",), ROW),
+        File("dev", ("valid.txt",), ROW),
+        File("test", ("test.txt",), ROW),
+    )
+    hub = GitHub(*NRE, "data/SanWen")
+
+
+class FinRE(Relation):
+    """FinRE (Li et al. 2019): financial news. Every (head, tail) row has its (tail, head) row in the same file."""
+
+    name, role = "finre", "target"
+    words = FINRE
+    template = (
+        f"判断主体与客体的关系，从{'、'.join(FINRE.values())}中选一个。\n句子：{{}}\n主体：{{}}\n客体：{{}}\n关系："
+    )
+    licence = "repository MIT; terms of the texts not stated"
+    files = (
+        File("train", ("train.txt",), ROW),
+        File("dev", ("valid.txt",), ROW),
+        File("test", ("test.txt",), ROW),
+    )
+    hub = GitHub(*NRE, "data/FinRE")

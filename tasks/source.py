@@ -1,0 +1,240 @@
+"""Where raw records come from: local original files, a script-free hub copy, or the embedded samples.
+
+All three hand the same dicts to the task's `read`. This is the only file of `tasks` that may touch a network.
+"""
+
+import os
+import shutil
+import socket
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from tasks.example import UsageError
+from tasks.formats import label_names
+
+Parse = Callable[[str, str], Iterator[dict]]  # (text of a file, its name for messages) -> records
+RAW = "https://raw.githubusercontent.com"
+SECONDS = 3.0  # to wait for a host before saying that there is no network; `datasets` alone would retry for 23
+
+
+class File(NamedTuple):
+    """Original files of one part: "train", "dev", "test", or "" for files that are only counted.
+
+    Several paths belong together; several Files of one part are alternatives, the first that is there is read.
+    A public "dev" set stands in for a missing train or test file; where nothing is missing it is not used.
+    """
+
+    part: str
+    paths: tuple[str, ...]
+    parse: Parse
+    names: str = ""  # file that names the label ids
+    note: str = ""  # why a file is only counted
+
+    @property
+    def title(self) -> str:
+        return " + ".join(self.paths)
+
+
+class Hub(NamedTuple):
+    """A Hugging Face dataset that needs no script: id, config, pinned revision, part -> split, column -> key."""
+
+    id: str
+    config: str | None
+    revision: str
+    splits: dict[str, str]
+    columns: dict[str, str] = {}
+
+
+class GitHub(NamedTuple):
+    """The canonical repository's raw files, by the names in the task's `files`, at a pinned commit."""
+
+    repository: str
+    commit: str
+    folder: str
+
+
+class Local:
+    """The files of one task below a folder: `<folder>/<task>/<path>`."""
+
+    def __init__(self, task: str, files: tuple[File, ...], folder: Path, name: str = "local") -> None:
+        self.task, self.files, self.folder, self.name = task, files, Path(folder) / task, name
+
+    @property
+    def title(self) -> str:
+        return self.name
+
+    def parts(self) -> dict[str, File]:
+        """The part names that can be read here, with the files that serve them."""
+        found: dict[str, File] = {}
+        for file in self.files:
+            if file.part and file.part not in found and self.has(file):
+                found[file.part] = file
+        if not found:
+            looked = ", ".join(file.title for file in self.files if file.part)
+            raise UsageError(f"{self.task}: no records in {self.folder}; looked for {looked}")
+        return found
+
+    def has(self, file: File) -> bool:
+        return all((self.folder / path).is_file() for path in file.paths)
+
+    def stamp(self) -> tuple:
+        """What identifies the content: it changes when a file does."""
+        paths = [self.folder / path for file in self.files for path in (*file.paths, file.names) if path]
+        facts = [(path.name, path.stat()) for path in paths if path.is_file()]
+        return (str(self.folder), *((name, fact.st_size, fact.st_mtime_ns) for name, fact in facts))
+
+    def rows(self, file: File) -> Iterator[dict]:
+        """Records with their label ids replaced by names, where the files come with a list of names."""
+        names = label_names(self.text(file.names)) if file.names and self.lists(file.names) else {}
+        for path in file.paths:
+            for row in file.parse(self.text(path), f"{self.task}/{path}"):
+                if names:
+                    row["label"] = names.get(str(row["label"]), row["label"])
+                yield row
+
+    def lists(self, path: str) -> bool:
+        return (self.folder / path).is_file()
+
+    def text(self, path: str) -> str:
+        # newline="": only LF ends a line here; universal newlines would also split at a lone CR
+        try:
+            with (self.folder / path).open(encoding="utf-8-sig", newline="") as file:
+                return file.read()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{self.task}/{path} is not UTF-8 (byte {error.start}); convert it first") from error
+
+
+class Raw(Local):
+    """The same files from their canonical repository, fetched and cached by `datasets`."""
+
+    def __init__(self, task: str, files: tuple[File, ...], hub: GitHub, root: str = RAW) -> None:
+        super().__init__(task, files, Path(), "hub")
+        self.hub, self.root = hub, root
+
+    @property
+    def title(self) -> str:
+        return f"hub: https://github.com/{self.hub.repository} at {self.hub.commit}, {self.hub.folder}"
+
+    def has(self, file: File) -> bool:
+        return True  # the first alternative of a part is the canonical one
+
+    def lists(self, path: str) -> bool:
+        return True
+
+    def stamp(self) -> tuple:
+        return tuple(self.hub)
+
+    def text(self, path: str) -> str:
+        url = "/".join([self.root, self.hub.repository, self.hub.commit, self.hub.folder, path])
+        table = fetch(self.task, urlsplit(url).hostname, "text", data_files={"file": [url]}, sample_by="document")
+        return table["file"][0]["text"].removeprefix("\ufeff")
+
+
+class Parquet:
+    """A script-free dataset on the Hugging Face hub (or a folder of the same shape)."""
+
+    def __init__(self, task: str, hub: Hub) -> None:
+        self.task, self.hub = task, hub
+
+    @property
+    def title(self) -> str:
+        config = f" ({self.hub.config})" if self.hub.config else ""
+        return f"hub: https://huggingface.co/datasets/{self.hub.id}{config} at {self.hub.revision}"
+
+    def parts(self) -> dict[str, File]:
+        return {part: File(part, (split,), lambda text, where: iter(())) for part, split in self.hub.splits.items()}
+
+    def has(self, file: File) -> bool:
+        return file.paths[0] in self.hub.splits.values()
+
+    def stamp(self) -> tuple:
+        return (self.hub.id, self.hub.config, self.hub.revision)
+
+    def rows(self, file: File) -> Iterator[dict]:
+        h = self.hub
+        host = None if Path(h.id).is_dir() else "huggingface.co"
+        tables = fetch(self.task, host, h.id, name=h.config, revision=h.revision)
+        table = tables[file.paths[0]]
+        # ids of a ClassLabel mean nothing outside their table (NLI orders differ): names only
+        names = {key: feature.names for key, feature in table.features.items() if hasattr(feature, "names")}
+        for row in table:
+            for key, values in names.items():
+                row[key] = values[row[key]] if row[key] is not None and row[key] >= 0 else "-"
+            yield {h.columns.get(key, key): value for key, value in row.items()}
+
+
+def fetch(task: str, host: str | None, *args: object, **options: object):  # -> datasets.DatasetDict
+    """`datasets.load_dataset`, but where the host is out of reach it says so in seconds and in one line."""
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.constants import is_offline_mode
+
+    advice = "use source=sample, or source=local with data_dir=<folder of original files>"
+    if host and not is_offline_mode() and not reachable(host):
+        # a filled cache is used only when asked, because finding out takes `datasets` half a minute
+        raise UsageError(f"{task}: {host} cannot be reached; {advice} (HF_HUB_OFFLINE=1 reads what is cached)")
+    try:
+        return load_dataset(*args, **options)
+    except (OSError, ValueError, DatasetsError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UsageError(f"{task}: source=hub failed ({line}); {advice}") from error
+
+
+def reachable(host: str) -> bool:
+    """Whether the host answers on its HTTPS port; behind a proxy that question goes to the proxy, so: assume so."""
+    if urllib.request.getproxies().get("https"):
+        return True
+    try:
+        socket.create_connection((host, 443), timeout=SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("ADAPTERBENCH_CACHE") or Path.home() / ".cache" / "adapterbench")
+
+
+def sample_folder(task: str, home: Path | None = None) -> Path:
+    """The folder with the embedded records of a task, written on first use.
+
+    Atomic: each process writes a private copy and renames it into place; whoever comes second throws its own away.
+    """
+    from tasks import samples
+
+    home = (home or cache_folder()) / f"samples-{samples.fingerprint()}"
+    if (home / task).is_dir():
+        return home
+    home.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=home, prefix=f".{task}-"))
+    try:
+        samples.write(task, scratch)
+        (scratch / task).rename(home / task)
+    except OSError:
+        if not (home / task).is_dir():
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return home
+
+
+def open_source(task: str, files: tuple[File, ...], hub: Hub | GitHub, source: str, data_dir: str | Path | None):
+    """The records of a task: -> Local, Raw or Parquet, which answer parts(), rows(file), stamp() and title."""
+    match source:
+        case "sample":
+            from tasks import samples
+
+            return Local(task, files, sample_folder(task), f"sample: generated, version {samples.fingerprint()}")
+        case "local" if data_dir is None:
+            raise UsageError(f"{task}: source=local needs data_dir, the folder with one sub-folder per task")
+        case "local" if not Path(data_dir).is_dir():
+            raise UsageError(f"{task}: data_dir {data_dir} is not a folder; it should hold one sub-folder per task")
+        case "local":
+            return Local(task, files, Path(data_dir), f"local: {Path(data_dir) / task}")
+        case "hub":
+            return Raw(task, files, hub) if isinstance(hub, GitHub) else Parquet(task, hub)
+    raise UsageError(f"{task}: no source {source!r}; there are: hub, local, sample")

@@ -1,0 +1,72 @@
+"""Results made by hand, for everything that only reads them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmark import grid, profile
+from benchmark.environment import now
+from benchmark.grid import Planned
+from benchmark.profile import Profile
+from benchmark.result import header
+from benchmark.store import Store
+
+SECONDS = {"load": 0.1, "tokenise": 0.1, "train": 1.0, "dev": 0.2, "test": 0.5, "save": 0.1, "rest": 0.0}
+
+
+@pytest.fixture
+def small(tmp_path: Path, model_folders: dict[str, Path]) -> Profile:
+    """Two trained methods and a control, a source and two target tasks, two numbers of shots, three seeds."""
+    changes = {
+        "methods": ["zero_shot", "lora", "prompt"], "tasks": ["afqmc", "chnsent", "cote_bd"], "shots": [4, 16],
+        "seeds": [0, 1, 2], "results": str(tmp_path / "results"), "backbone": {"name": str(model_folders["qwen3"])},
+    }  # fmt: skip
+    return profile.load("smoke", changes)
+
+
+@pytest.fixture
+def fake() -> Callable[..., dict]:
+    """A finished cell with this score, saved."""
+
+    def make(found: Profile, planned: Planned, score: float | None, **more: object) -> dict:
+        result = header(planned, found, now(), 2.0) | {
+            "state": "done",
+            "environment": {"commit": None},
+            "metrics": {"test": {result_metric(planned): score}, "dev": {result_metric(planned): 0.5}},
+            "training": {"steps": 3, "best": 2, "stopped": 0, "loss": [[1, 2.0], [2, 1.5], [3, 1.0]], "dev": [[2, 0.5, 1.1]]},
+            "data": {},
+            "cost": {"trained_parameters": 1000, "adapter_bytes": 4000, "seconds": SECONDS, "pack": 1, "tokens": 90,
+                     "tokens_per_second": 90.0, "padded_share": 0.1, "peak_bytes": 2**20, "peak_of": "process"},
+            "predictions": {"file": "predictions/none.parquet", "sha256": "", "rows": 0},
+        } | more  # fmt: skip
+        Store(found.folder).save(planned, result)
+        return result
+
+    return make
+
+
+def result_metric(planned: Planned) -> str:
+    return grid.catalogue.task(planned.members[0])["metric"]
+
+
+TWO_STAGES = '''
+"""A method that learns from the sources first, and from the prompts of each source before that."""
+from methods.base import SOURCE, TARGET, Parent
+from methods.lora import LoRA
+
+class Heir(LoRA):
+    name = "heir"
+    stages = (SOURCE, TARGET)
+    parent = Parent("prompt", {"length": 3}, ("lr",))
+'''
+
+
+@pytest.fixture
+def heir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: Profile) -> Profile:
+    """A grid whose method rests on cells of its own and of another method."""
+    (tmp_path / "heirs.py").write_text(TWO_STAGES)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = {"heirs:Heir": {"lr": 0.125}}
+    return replace(small, methods=("heirs:Heir",), shots=(4,), seeds=(0, 1), sources=("afqmc", "bq"), config=config)

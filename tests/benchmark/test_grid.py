@@ -1,0 +1,149 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmark import catalogue, grid, profile
+from benchmark.grid import Cell
+from benchmark.profile import Profile
+from tasks.example import UsageError
+
+
+def test_controls_have_one_cell_per_task_and_the_rest_one_per_shots_and_seed(small: Profile):
+    cells = [planned.cell for planned in grid.plan(small)]
+    assert [cell for cell in cells if cell.method == "zero_shot"] == [
+        Cell("zero_shot", task, 0, 0) for task in ("afqmc", "chnsent", "cote_bd")
+    ]
+    assert sum(cell.method == "lora" for cell in cells) == 3 * 2 * 3
+    assert len(set(cells)) == len(cells) == 3 + 2 * 18
+
+
+def test_a_control_that_sees_the_examples_has_a_cell_per_shots_and_seed_where_it_can_answer(small: Profile):
+    cells = [planned.cell for planned in grid.plan(replace(small, methods=("head_only",)))]
+    assert {cell.task for cell in cells} == {"afqmc", "chnsent"}  # cote_bd has no choices
+    assert len(cells) == 2 * 2 * 3
+
+
+def test_all_methods_of_a_task_and_shots_and_seed_come_before_the_next(small: Profile):
+    cells = [planned.cell for planned in grid.plan(small)][3:]
+    assert [cell.method for cell in cells[:4]] == ["lora", "prompt"] * 2
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells)
+
+
+def test_full_data_comes_after_numbers_of_shots(small: Profile):
+    cells = [planned.cell for planned in grid.plan(replace(small, shots=("full", 16, 4), seeds=(0,)))][3:]
+    assert list(dict.fromkeys(cell.shots for cell in cells)) == [4, 16, "full"]
+
+
+def test_identities_are_stable_and_differ(small: Profile):
+    first, second = grid.plan(small), grid.plan(small)
+    assert [cell.identity for cell in first] == [cell.identity for cell in second]
+    assert len({cell.identity for cell in first}) == len(first)
+
+
+@pytest.mark.parametrize(
+    ("settings", "touched", "why"),
+    [
+        (["lora.lr=0.5"], {"lora"}, "options.lr 0.0002 -> 0.5"),
+        (["budget.epochs=7"], {"lora", "prompt"}, "budget.epochs 1 -> 7"),
+        (["limit.test=5"], {"lora", "prompt", "zero_shot"}, "settings.limit"),
+        (["normalise=mean"], {"lora", "prompt", "zero_shot"}, "settings.normalise sum -> mean"),
+        (["workers=2", "wandb=offline", "about=other words"], set(), ""),
+    ],
+)
+def test_a_change_touches_the_cells_it_concerns_and_says_what_it_is(small: Profile, settings, touched, why):
+    changed = profile.as_dict(small)
+    for setting in settings:
+        profile.assign(changed, setting)
+    before, after = grid.plan(small), grid.plan(profile.check(profile.typed(changed, "test")))
+    differ = [(a, b) for a, b in zip(before, after, strict=True) if a.identity != b.identity]
+    assert {a.cell.method for a, _ in differ} == touched
+    assert all(why in ", ".join(grid.changed(a.parts, b.parts)) for a, b in differ)
+
+
+def test_an_edit_of_a_methods_code_touches_it_alone_but_a_comment_does_not(tmp_path, monkeypatch, small):
+    path = tmp_path / "edited.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    chosen = replace(small, methods=("lora", "edited:Edited"), shots=(4,), seeds=(0,))
+
+    def identities(body: str) -> dict[str, str]:
+        path.write_text("from methods.lora import LoRA\n\n\nclass Edited(LoRA):\n    name = 'edited'\n" + body)
+        for remembered in (catalogue.code_of, catalogue.parsed, catalogue.method):
+            remembered.cache_clear()
+        return {planned.cell.method: planned.identity for planned in grid.plan(chosen)}
+
+    plain, comment, edit = identities(""), identities("    # nothing\n"), identities("    mergeable = False\n")
+    assert plain == comment
+    assert {name for name in plain if plain[name] != edit[name]} == {"edited:Edited"}
+
+
+def test_other_records_touch_only_their_task(tmp_path: Path, small: Profile):
+    for task in ("chnsent", "cote_bd"):
+        (tmp_path / task).mkdir()
+        for split in ("train", "test"):
+            suffix = "tsv" if task == "chnsent" else "txt"
+            (tmp_path / task / f"{split}.{suffix}").write_text("x\n")
+    local = replace(small, source="local", data_dir=str(tmp_path), tasks=("chnsent", "cote_bd"))
+    before = {cell.cell: cell.identity for cell in grid.plan(local)}
+    (tmp_path / "chnsent" / "train.tsv").write_text("y\nz\n")
+    catalogue.records.cache_clear()
+    grid._records.cache_clear()
+    after = {cell.cell: cell.identity for cell in grid.plan(local)}
+    assert {cell.task for cell in before if before[cell] != after[cell]} == {"chnsent"}
+
+
+def test_a_folder_without_records_is_refused_before_anything_runs(tmp_path: Path, small: Profile):
+    with pytest.raises(UsageError, match="afqmc: no records in"):
+        grid.plan(replace(small, source="local", data_dir=str(tmp_path)))
+
+
+def test_source_stages_are_parents_found_by_content_and_come_first(heir: Profile):
+    cells = grid.plan(heir)
+    kinds = [(c.cell.method, c.cell.stage, c.cell.task) for c in cells if c.cell.seed == 0]
+    place = {c.identity: i for i, c in enumerate(cells)}
+    assert all(place[parent] < place[c.identity] for c in cells for parent in c.parents)
+    # afqmc is a source: its own source stage leaves it out, and needs the prompt of the other source only
+    assert kinds.count(("heirs:Heir", "source", "sources")) == 1
+    assert kinds.count(("heirs:Heir", "source", "sources-afqmc")) == 1
+    assert sum(method == "prompt" for method, _, _ in kinds) == 2
+    assert sum(c.needed for c in cells if c.cell.seed == 0) == 4
+
+
+def test_a_parent_runs_with_the_options_its_heir_asks_for(heir: Profile):
+    parent = next(c for c in grid.plan(heir) if c.cell.method == "prompt")
+    assert (parent.options["length"], parent.options["lr"]) == (3, 0.125)
+    assert parent.cell.shots == "full"
+
+
+def test_a_target_never_trains_in_its_own_source_stage(heir: Profile):
+    by_identity = {c.identity: c for c in grid.plan(heir)}
+    targets = [c for c in by_identity.values() if c.cell.stage == "target" and c.cell.method == "heirs:Heir"]
+    assert all(c.cell.task not in by_identity[parent].members for c in targets for parent in c.parents)
+
+
+def test_an_edit_of_a_parent_reaches_its_children(heir: Profile):
+    other = replace(heir, source_shots=8)
+    before = {c.cell: c.identity for c in grid.plan(heir) if c.cell.stage == "target" and c.cell.method != "prompt"}
+    after = {c.cell: c.identity for c in grid.plan(other) if c.cell.stage == "target" and c.cell.method != "prompt"}
+    assert all(before[cell] != after[cell] for cell in before)
+
+
+def test_options_that_no_method_has_are_refused(small: Profile):
+    with pytest.raises(UsageError, match="did you mean 'rank'"):
+        grid.plan(replace(small, config={"lora": {"rnak": 3}}))
+    with pytest.raises(UsageError, match="none of"):
+        grid.unknown_options(replace(small, config={"method": {"rnak": 3}}))
+    grid.unknown_options(replace(small, config={"method": {"rank": 3}}))
+
+
+def test_facts_of_an_older_version_of_the_catalogue_are_not_used(monkeypatch, tmp_path):
+    monkeypatch.setenv("ADAPTERBENCH_CACHE", str(tmp_path))
+    assert catalogue.remembered("key", lambda: "old") == "old"
+    assert catalogue.remembered("key", lambda: "new") == "old"
+    monkeypatch.setattr(catalogue, "parsed", lambda module: ("other code", []))
+    assert catalogue.remembered("key", lambda: "new") == "new"
+
+
+def test_a_backbone_that_is_nowhere_is_refused_without_a_network(small: Profile):
+    with pytest.raises(UsageError, match="no such folder"):
+        grid.plan(replace(small, backbone=replace(small.backbone, name="./nowhere")))

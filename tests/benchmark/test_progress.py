@@ -1,0 +1,61 @@
+import io
+
+from rich.console import Console
+
+from benchmark import grid
+from benchmark.price import Prices, parameters, spoken
+from benchmark.progress import Progress
+
+
+def shown(small, fake, terminal: bool) -> str:
+    cells = grid.plan(small)[:3]
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=100)
+    with Progress(cells, 4, {cell.identity: 2.0 for cell in cells}, 1, console) as progress:
+        for cell, score in zip(cells, (0.5, 0.25, None), strict=True):
+            progress.start(cell)
+            more = {} if score else {"state": "failed", "error": {"reason": "RuntimeError: no", "traceback": ""}}
+            progress.finish(cell, fake(small, cell, score, **more))
+    assert (progress.done, progress.failed) == (2, 1)
+    return out.getvalue()
+
+
+def test_where_there_is_no_terminal_each_cell_is_one_plain_line(small, fake):
+    text = shown(small, fake, terminal=False)
+    assert "\x1b" not in text
+    assert [line.split()[:2] for line in text.splitlines()] == [
+        ["1/3", "accuracy"],
+        ["2/3", "accuracy"],
+        ["3/3", "failed"],
+    ]
+    assert "RuntimeError: no" in text
+
+
+def test_a_terminal_also_sees_counts_and_what_runs(small, fake):
+    text = shown(small, fake, terminal=True)
+    assert "4 cached" in text
+    assert "left" in text
+
+
+def test_time_left_follows_how_the_finished_cells_went(small, fake):
+    cells = grid.plan(small)[:3]
+    progress = Progress(cells, 0, {cell.identity: 1.0 for cell in cells}, 2, Console(file=io.StringIO()))
+    assert progress.left == 1.5
+    progress.start(cells[0])
+    progress.finish(cells[0], fake(small, cells[0], 0.5))  # took 2 s where 1 was expected
+    assert progress.left == 2 * 2 * 1.0 / 2
+
+
+def test_prices_come_from_cells_like_it_and_say_so(small, fake):
+    cells = {cell.cell.key: cell for cell in grid.plan(small)}
+    done = [fake(small, cells["lora/chnsent/4/0"], 0.5)]
+    prices = Prices(small, done)
+    assert prices.seconds(cells["lora/chnsent/4/1"]) == (2.0, True)
+    assert prices.seconds(cells["lora/afqmc/16/1"]) == (2.0, True)
+    assert prices.seconds(cells["prompt/afqmc/16/1"])[1] is False
+
+
+def test_sizes_and_durations_as_people_say_them():
+    assert parameters("Qwen/Qwen2.5-0.5B") == 0.5e9
+    assert parameters("Qwen/Qwen2.5-7B") == 7e9
+    assert [spoken(s) for s in (3.2, 600, 9000, 400_000)] == ["3 s", "10 min", "2.5 h", "4.6 d"]

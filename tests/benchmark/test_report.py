@@ -1,0 +1,156 @@
+import csv
+import io
+import re
+from dataclasses import replace
+from math import isclose, sqrt
+
+import pytest
+from rich.console import Console
+
+from benchmark import grid, report
+from benchmark.profile import Profile
+from benchmark.store import Store
+from benchmark.table import board, figure
+
+T2 = 4.302652729911275  # t(2, 0.975), from a printed table
+
+
+def fill(small: Profile, fake, scores: dict, but: tuple = ()) -> None:
+    """A finished cell for every planned one, by (method, task, seed); none for the keys in `but`."""
+    for planned in grid.plan(small):
+        cell = planned.cell
+        if cell.key not in but:
+            fake(small, planned, scores.get((cell.method, cell.task, cell.seed), 0.5))
+
+
+def lines(small: Profile) -> dict:
+    _, results, _ = report.collect(small, Store(small.folder))
+    return {(line.method, line.shots): line for line in board(small, results).lines}
+
+
+def test_mean_and_interval_are_those_of_the_t_distribution():
+    mean, half, seeds = figure([0.5, 0.6, 0.7])
+    assert (round(mean, 12), seeds) == (0.6, 3)
+    assert isclose(half, T2 * 0.1 / sqrt(3), rel_tol=1e-9)
+
+
+def test_one_seed_has_no_interval():
+    assert figure([0.5]) == (0.5, None, 1)
+
+
+def test_figures_of_a_grid_by_hand(small, fake):
+    scores = {("lora", "afqmc", seed): value for seed, value in enumerate((0.5, 0.6, 0.7))}
+    scores |= {("lora", "chnsent", seed): value for seed, value in enumerate((0.9, 0.8, 0.7))}
+    scores |= {("lora", "cote_bd", seed): value for seed, value in enumerate((0.1, 0.2, 0.6))}
+    fill(small, fake, scores)
+    line = lines(small)["lora", 4]
+    assert isclose(line.tasks["afqmc"].mean, 0.6)
+    # choice tasks: afqmc and chnsent, 0.7 with every seed, so no spread at all
+    assert isclose(line.averages["choice tasks"].mean, 0.7)
+    assert isclose(line.averages["choice tasks"].half, 0.0, abs_tol=1e-12)
+    # target tasks: chnsent and cote_bd, by seed 0.5, 0.5, 0.65
+    assert isclose(line.averages["target tasks"].mean, 1.65 / 3)
+    assert isclose(line.averages["target tasks"].half, T2 * sqrt(0.0075) / sqrt(3))
+    assert isclose(line.averages["source tasks"].mean, 0.6)
+
+
+def test_an_average_is_empty_while_a_cell_is_missing_and_a_mean_says_its_seeds(small, fake):
+    fill(small, fake, {}, but=("lora/chnsent/4/1",))
+    found = lines(small)
+    line = found["lora", 4]
+    assert line.averages["choice tasks"] is None
+    assert line.averages["target tasks"] is None
+    assert line.averages["source tasks"] is not None
+    assert line.tasks["chnsent"].seeds == 2
+    assert report.points(line.tasks["chnsent"], 3).endswith("(2/3)")
+    assert (line.done, line.due) == (8, 9)
+    assert found["lora", 16].averages["choice tasks"] is not None
+
+
+def test_a_failed_cell_is_a_missing_one(small, fake):
+    fill(small, fake, {}, but=("lora/chnsent/4/1",))
+    planned = next(cell for cell in grid.plan(small) if cell.cell.key == "lora/chnsent/4/1")
+    fake(small, planned, None, state="failed", metrics={}, error={"reason": "no", "traceback": ""})
+    assert lines(small)["lora", 4].averages["choice tasks"] is None
+
+
+def test_a_control_stands_in_every_table_with_its_one_run(small, fake):
+    fill(small, fake, {})
+    found = lines(small)
+    assert found["zero_shot", 4].tasks == found["zero_shot", 16].tasks
+    assert found["zero_shot", 4].control
+    assert found["zero_shot", 4].tasks["afqmc"].seeds == 1
+    assert found["zero_shot", 4].averages["choice tasks"] == (0.5, None, 1)
+
+
+def test_a_method_without_an_answer_to_a_task_has_no_average_over_it_but_is_complete(small, fake):
+    chosen = replace(small, methods=("head_only",))
+    fill(chosen, fake, {})
+    line = lines(chosen)["head_only", 4]
+    assert (line.control, line.fixed, line.done, line.due) == (True, False, 6, 6)
+    assert line.averages["choice tasks"].seeds == 3
+    assert line.averages["target tasks"] is None
+
+
+def test_stale_results_are_left_out_unless_asked_for_and_always_counted(small, fake):
+    fill(small, fake, {})
+    other = replace(small, config={"lora": {"rank": 3}})
+    assert lines(other)["lora", 4].tasks["afqmc"] is None
+    _, results, old = report.collect(other, Store(small.folder))
+    assert old == 18
+    _, results, _ = report.collect(other, Store(small.folder), stale=True)
+    assert sum(result["cell"]["method"] == "lora" for result in results) == 18
+
+
+@pytest.fixture
+def written(small, fake):
+    fill(small, fake, {("lora", "afqmc", 0): 0.75}, but=("prompt/cote_bd/16/2",))
+    out = io.StringIO()
+    folder = report.make(small, Console(file=out, width=120))
+    return folder, out.getvalue()
+
+
+def test_the_files_are_written_and_say_the_same(written):
+    folder, shown = written
+    assert {path.name for path in folder.iterdir()} == {
+        "leaderboard.md", "leaderboard.csv", "cells.csv", "leaderboard.png", "leaderboard.svg",
+    }  # fmt: skip
+    text = (folder / "leaderboard.md").read_text()
+    first = figure([0.75, 0.5, 0.5])
+    assert report.points(first) == f"58.3 ±{100 * first.half:.1f}"
+    assert report.points(first) in text
+    assert report.points(first) in shown
+    rows = list(csv.DictReader((folder / "leaderboard.csv").open()))
+    row = next(r for r in rows if (r["method"], r["shots"], r["name"]) == ("lora", "4", "afqmc"))
+    assert isclose(float(row["mean"]), first.mean)
+    assert isclose(float(row["high"]) - float(row["low"]), 2 * first.half)
+    empty = next(r for r in rows if (r["method"], r["shots"], r["name"]) == ("prompt", "16", "target tasks"))
+    assert (empty["mean"], empty["low"]) == ("", "")
+    assert len(list(csv.DictReader((folder / "cells.csv").open()))) == 38
+
+
+def test_tables_have_a_cell_for_every_column(written):
+    folder, _ = written
+    tables = re.split(r"\n\n", (folder / "leaderboard.md").read_text())
+    for table in (block.splitlines() for block in tables if block.startswith("|")):
+        assert len({row.count("|") for row in table}) == 1
+
+
+def test_controls_are_marked(written):
+    folder, shown = written
+    assert f"zero_shot {report.MARK}" in (folder / "leaderboard.md").read_text()
+    assert f"zero_shot {report.MARK}" in shown
+
+
+def test_the_picture_has_only_latin_labels(written):
+    folder, _ = written
+    texts = re.findall(r"<!-- (.*?) -->", (folder / "leaderboard.svg").read_text())
+    assert any("chnsent" in text for text in texts)
+    assert all(text.isascii() for text in texts)
+
+
+def test_a_report_needs_no_result_to_be_written(small):
+    out = io.StringIO()
+    folder = report.make(small, Console(file=out, width=120))
+    assert "lora" in (folder / "leaderboard.md").read_text()
+    assert not (folder / "leaderboard.png").exists()

@@ -1,0 +1,193 @@
+"""Grids of a few cells, from records to leaderboard, on a random backbone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmark import engine, grid
+from benchmark.__main__ import entry
+from benchmark.profile import Profile
+from benchmark.store import Store
+
+ROOT = Path(__file__).parents[2]
+BROKEN = """
+import os, signal, time
+from methods.lora import LoRA
+
+class Raises(LoRA):
+    name = "raises"
+    def training_step(self, batch, batch_idx):
+        raise RuntimeError("on purpose")
+
+class NoNumber(LoRA):
+    name = "no_number"
+    def losses(self, plan):
+        return super().losses(plan) * float("nan")
+
+class Dies(LoRA):
+    name = "dies"
+    def training_step(self, batch, batch_idx):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Slow(LoRA):
+    name = "slow"
+    def training_step(self, batch, batch_idx):
+        time.sleep(4)
+        return super().training_step(batch, batch_idx)
+"""
+
+
+@pytest.fixture
+def words(small: Profile) -> list[str]:
+    """A grid of two cells on a random backbone."""
+    return ["--profile", "smoke", "--backbone", small.backbone.name, "--tasks", "cote_bd,ocnli", "--seeds", "0",
+            "--results", str(small.folder), "--workers", "1"]  # fmt: skip
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+def results(folder: Path) -> dict[str, dict]:
+    return {result["key"]: result for result in Store(folder).results()}
+
+
+def test_a_grid_runs_and_running_again_does_nothing(small: Profile, words, capsys):
+    assert entry(["run", *words, "--methods", "lora"]) == 0
+    assert "2 done, 0 failed" in capsys.readouterr().out
+    found = results(small.folder)
+    assert set(found) == {"lora/cote_bd/4/0", "lora/ocnli/4/0"}
+    times = {path: path.stat().st_mtime_ns for path in (small.folder / "cells").iterdir()}
+    assert entry(["run", *words, "--methods", "lora"]) == 0
+    assert "nothing is due" in capsys.readouterr().out
+    assert times == {path: path.stat().st_mtime_ns for path in (small.folder / "cells").iterdir()}
+
+
+def test_a_result_says_everything_the_protocol_asks_for(small: Profile, words):
+    assert entry(["run", *words, "--methods", "lora"]) == 0
+    result = results(small.folder)["lora/ocnli/4/0"]
+    assert result["state"] == "done"
+    assert {"accuracy", "macro_f1"} <= set(result["metrics"]["test"])
+    assert set(result["cost"]["seconds"]) == {"load", "tokenise", "train", "dev", "test", "save", "rest"}
+    assert abs(sum(result["cost"]["seconds"].values()) - result["times"]["seconds"]) < 0.2
+    assert result["cost"]["trained_parameters"] > 0
+    assert result["cost"]["adapter_bytes"] == 4 * result["cost"]["trained_parameters"]
+    assert 0 <= result["cost"]["padded_share"] < 1
+    assert result["data"]["splits"]["test"] == 16
+    assert {"packages", "device", "commit", "dirty"} <= set(result["environment"])
+    text = json.dumps(result)
+    assert os.uname().nodename not in text
+    assert str(Path.home()) + "/" not in text
+    assert str(small.folder) not in text
+
+
+def test_scores_can_be_recomputed_from_the_kept_predictions(small: Profile, words):
+    import pyarrow.parquet
+
+    assert entry(["run", *words, "--methods", "lora"]) == 0
+    result = results(small.folder)["lora/ocnli/4/0"]
+    rows = pyarrow.parquet.read_table(small.folder / result["predictions"]["file"]).to_pylist()
+    assert len(rows) == 16
+    assert sum(row["correct"] for row in rows) / 16 == result["metrics"]["test"]["accuracy"]
+    assert all(len(row["scores"]) == 3 for row in rows)
+    assert len({row["asked"] for row in rows}) == 16
+
+
+def test_a_cell_that_fails_is_recorded_and_the_grid_goes_on(small: Profile, words, broken, capsys):
+    assert entry(["run", *words, "--methods", "broken:Raises,broken:NoNumber,lora"]) == 1
+    assert "2 done, 4 failed" in capsys.readouterr().out
+    found = results(small.folder)
+    error = found["broken:Raises/ocnli/4/0"]["error"]
+    assert error["reason"] == "RuntimeError: on purpose"
+    assert "training_step" in error["traceback"]
+    assert "step 1" in found["broken:NoNumber/ocnli/4/0"]["error"]["reason"]
+    assert found["lora/ocnli/4/0"]["state"] == "done"
+
+
+def test_missing_cells_are_all_that_a_second_run_does(small: Profile, words, capsys):
+    assert entry(["run", *words, "--methods", "zero_shot"]) == 0
+    capsys.readouterr()
+    assert entry(["run", *words, "--methods", "zero_shot,majority"]) == 0
+    assert "2 done, 0 failed, 2 cached" in capsys.readouterr().out
+
+
+def test_the_same_cell_twice_gives_the_same_predictions(small: Profile, words):
+    def once(folder: str) -> list[str]:
+        there = [str(small.folder / folder) if word == str(small.folder) else word for word in words]
+        assert entry(["run", *there, "--methods", "lora"]) == 0
+        return [result["predictions"]["sha256"] for _, result in sorted(results(small.folder / folder).items())]
+
+    assert once("a") == once("b")
+
+
+def test_stages_run_as_parents_whose_adapters_their_targets_load(heir: Profile):
+    chosen = replace(heir, tasks=("ocnli",), seeds=(0,))
+    cells = grid.plan(chosen)
+    assert [c.cell.stage for c in cells] == ["target", "target", "source", "target"]
+    from benchmark.run import Bench
+
+    place = Store(chosen.folder)
+    bench = Bench(chosen, place)
+    for planned in cells:
+        (result,) = bench.run([planned])
+        assert result["error"] is None, result["error"]["traceback"]
+        assert place.done(planned)
+    assert set(result["metrics"]) == {"test", "dev"}
+    assert len(list((chosen.folder / "adapters").iterdir())) == 3
+
+
+def test_a_cell_whose_parent_failed_is_not_tried(heir: Profile):
+    cells = grid.plan(replace(heir, tasks=("ocnli",), seeds=(0,)))
+    queue = engine.Queue(cells)
+    first = queue.next()
+    assert first == cells[0]
+    assert queue.next() == cells[1]
+    assert queue.next() is None  # the rest waits for both
+    queue.over(cells[0], failed=True)
+    queue.over(cells[1], failed=False)
+    assert queue.next() == cells[2]
+    assert queue.orphaned(cells[2])
+
+
+def test_workers_share_a_grid_and_a_dead_one_costs_its_cell(small: Profile, words, broken):
+    there = [*words[:-1], "2", "--methods", "broken:Dies,lora"]
+    said = subprocess.run([sys.executable, "-m", "benchmark", "run", *there], capture_output=True, text=True, cwd=ROOT)
+    assert said.returncode == 1, said.stderr
+    found = results(small.folder)
+    assert {key: result["state"] for key, result in found.items()} == {
+        "broken:Dies/cote_bd/4/0": "failed", "broken:Dies/ocnli/4/0": "failed",
+        "lora/cote_bd/4/0": "done", "lora/ocnli/4/0": "done",
+    }  # fmt: skip
+    assert "SIGKILL" in found["broken:Dies/ocnli/4/0"]["error"]["reason"]
+    assert not list((small.folder / "locks").iterdir())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_grid_keeps_what_is_finished(number, code, small: Profile, words, broken):
+    there = ["run", *words, "--methods", "zero_shot,broken:Slow"]
+    process = subprocess.Popen([sys.executable, "-m", "benchmark", *there], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True, cwd=ROOT)  # fmt: skip
+    limit = time.monotonic() + 400
+    while not list((small.folder / "locks").glob("broken*")) and time.monotonic() < limit and process.poll() is None:
+        time.sleep(0.2)
+    time.sleep(1.5)  # well inside the slow step
+    process.send_signal(number)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == code, said
+    assert said.splitlines()[-1].startswith("interrupted")
+    assert {result["key"] for result in results(small.folder).values()} == {
+        "zero_shot/cote_bd/0/0",
+        "zero_shot/ocnli/0/0",
+    }
+    assert not list((small.folder / "locks").iterdir())

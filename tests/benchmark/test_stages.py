@@ -1,0 +1,79 @@
+"""Methods that learn from the sources first, through the grid: what is trained once, shared, and in which order."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmark import grid, profile
+from benchmark.run import Bench
+from benchmark.store import Store
+from tasks import samples
+
+CHANGES = {
+    "tasks": ("ocnli",),
+    "sources": ("afqmc", "cote_mfw"),
+    "budget": {"batch_size": 4, "epochs": 1, "max_steps": 2, "evaluations": 1, "patience": 0},
+    "source_budget": {"batch_size": 4, "epochs": 1, "max_steps": 2, "evaluations": 0, "patience": 0},
+    "limit": {"train": 8, "dev": 4, "test": 4},
+}
+
+
+@pytest.fixture
+def ran(model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Cells of some methods by key, with their results, run in order as one process would."""
+    monkeypatch.setenv("ADAPTERBENCH_CACHE", str(tmp_path / "records"))
+
+    def run(*methods: str) -> dict[str, tuple[grid.Planned, dict]]:
+        backbone = {"name": str(model_folders["qwen3"]), "device": "cpu"}
+        changes = CHANGES | {"methods": methods, "backbone": backbone, "results": str(tmp_path / "results")}
+        found = profile.load("smoke", changes)
+        bench = Bench(found, Store(found.folder))
+        return {cell.cell.key: (cell, bench.run([cell])[0]) for cell in grid.plan(found)}
+
+    return run
+
+
+def test_source_prompts_are_shared_and_every_stage_is_run(ran):
+    found = ran("spot", "attempt", "mpt")
+    assert {key.split("/")[0] for key in found} == {"prompt", "spot", "attempt", "mpt.source", "mpt"}
+    assert len(found) == 2 + 4
+    assert [result.get("error") for _, result in found.values()] == [None] * 6
+    prompts = {cell.identity for key, (cell, _) in found.items() if key.startswith("prompt/")}
+    assert all(set(found[f"{method}/ocnli/4/0"][0].parents) == prompts for method in ("spot", "attempt"))
+    assert set(found["mpt.source/sources/full/0"][0].parents) == prompts
+    assert found["mpt/ocnli/4/0"][0].parents == (found["mpt.source/sources/full/0"][0].identity,)
+    tokens = {method: found[f"{method}/ocnli/4/0"][1]["cost"]["tokens"] for method in ("spot", "mpt")}
+    assert tokens["spot"] == 2 * tokens["mpt"]  # its own prompt first, then the tuning
+
+
+def test_a_mixture_of_sources_is_trained_once_and_carried_to_the_target(ran):
+    found = ran("spot_generic", "shared_lora", "hydra_lora", "mtl_lora", "moe_lora")
+    assert len(found) == 2 * 5
+    assert {result["state"] for _, result in found.values()} == {"done"}
+    for key, (cell, result) in found.items():
+        if ".source/" in key:
+            assert result["metrics"] == {"dev": {}}  # no evaluations were asked for, and test is never read
+        else:
+            assert len(cell.parents) == 1
+            assert set(result["metrics"]["test"]) >= {"accuracy"}
+
+
+def test_a_target_test_text_in_a_source_is_counted(model_folders, tmp_path):
+    for task in ("cote_mfw", "cote_bd"):
+        samples.write(task, tmp_path / "data")
+    stolen = (tmp_path / "data/cote_bd/test.txt").read_text(encoding="utf-8").splitlines()[:3]
+    with (tmp_path / "data/cote_mfw/train.txt").open("a", encoding="utf-8") as file:
+        file.write("\n".join(stolen) + "\n")
+    backbone = {"name": str(model_folders["qwen3"]), "device": "cpu"}
+    where = {"source": "local", "data_dir": str(tmp_path / "data"), "results": str(tmp_path / "results"), "limit": {}}
+    changes = (
+        CHANGES | where | {"methods": ("lora",), "tasks": ("cote_bd",), "sources": ("cote_mfw",), "backbone": backbone}
+    )
+    found = profile.load("smoke", changes)
+    bench = Bench(found, Store(found.folder))
+    (cell,) = grid.plan(found)
+    task = bench.open(cell)[0]
+    assert bench.leaked(cell, task) == {}  # it rests on no source
+    leaked = bench.leaked(replace(cell, parents=("x",)), task)["cote_mfw"]
+    assert 1 <= leaked <= 3  # a stolen row may have been cut to dev

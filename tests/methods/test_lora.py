@@ -1,0 +1,93 @@
+import peft
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from benchmark.proofs.material import built, items, run
+from methods.backbone import Backbone
+from methods.bank import Rows
+from methods.base import TARGET
+from methods.lora import LoRA, LowRank
+from tasks.example import UsageError
+
+
+def test_each_row_gets_its_own_slots_product():
+    torch.manual_seed(0)
+    rows, slots = Rows(), (2, 0, 2, 0)
+    rows.see(slots, torch.device("cpu"))
+    delta = LowRank(nn.Linear(6, 5), rank=4, scale=2.0, dropout=0.0, rows=rows)
+    for _ in range(3):
+        delta.start(torch.Generator())
+    for parameter in delta.parameters():
+        nn.init.normal_(parameter)
+    x, y = torch.randn(4, 7, 6), torch.randn(4, 7, 5)
+    want = [y[row] + 2.0 * x[row] @ (delta.b.sets[slot] @ delta.a.sets[slot]).T for row, slot in enumerate(slots)]
+    assert_close(delta(x, y), torch.stack(want))
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_peft_computes_the_same(backbone: Backbone, rslora: bool):
+    ids = items(1, 1)[0].prompt
+    method = LoRA(backbone, {"rank": 4, "alpha": 12, "rslora": rslora})
+    method.enter(TARGET, [0])
+    for parameter in method.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    want, copied = run(method, ids), {key: (d.a.sets[0].data, d.b.sets[0].data) for key, d in method.deltas.items()}
+    method.close()
+    config = peft.LoraConfig(
+        r=4,
+        lora_alpha=12,
+        use_rslora=rslora,
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+        task_type="CAUSAL_LM",
+    )
+    theirs = peft.get_peft_model(backbone.model, config)
+    for key, (a, b) in copied.items():
+        layer = theirs.base_model.model.get_submodule(backbone.path(key))
+        layer.lora_A["default"].weight.data.copy_(a)
+        layer.lora_B["default"].weight.data.copy_(b)
+    with torch.no_grad():
+        found = theirs(input_ids=torch.tensor([ids])).logits[0]
+        assert_close(backbone.head(want), found, rtol=1e-4, atol=1e-5)
+    theirs.unload()
+    backbone.model.requires_grad_(False)
+
+
+@pytest.mark.parametrize(("sites", "rank"), [("q v", 8), ("q k v o", 4), ("q k v o gate up down", 2)])
+def test_count(backbone: Backbone, sites: str, rank: int):
+    """r (d_in + d_out) for every linear."""
+    c, d = backbone.config, backbone.width
+    heads, keys, f = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim, c.intermediate_size
+    sizes = {"q": d + heads, "k": d + keys, "v": d + keys, "o": heads + d, "gate": d + f, "up": d + f, "down": f + d}
+    method = LoRA(backbone, {"sites": sites, "rank": rank})
+    method.enter(TARGET, [0, 1])
+    want = rank * c.num_hidden_layers * sum(sizes[site] for site in sites.split())
+    assert method.trained_parameters() == want
+    assert method.trained_parameters(3) == 3 * want
+    assert sum(tensor.numel() for tensor in method.adapter(1).values()) == want
+
+
+def test_dropout_draws_from_its_own_stream_and_stops_at_evaluation(qwen3: Backbone):
+    def losses(seed: int, training: bool) -> float:
+        method = LoRA(qwen3, {"dropout": 0.5})
+        method.enter(TARGET, [seed])
+        for delta in method.deltas.values():
+            nn.init.ones_(delta.b.sets[0])
+            nn.init.ones_(delta.a.sets[0])
+        torch.manual_seed(torch.seed() % 1000)
+        return run(method.train(training), items(1, 1)[0].prompt).sum().item()
+
+    assert losses(0, True) == losses(0, True)
+    assert losses(0, True) != losses(1, True)
+    assert losses(0, False) == losses(1, False)
+
+
+def test_dropout_refuses_a_pack(qwen3: Backbone):
+    with pytest.raises(UsageError, match="cannot be packed"):
+        LoRA(qwen3, {"dropout": 0.1}).enter(TARGET, [0, 1])
+
+
+def test_merged_names_are_the_backbones_own(backbone: Backbone):
+    names = set(backbone.model.state_dict())
+    assert set(built(LoRA, backbone).merged(1)) < names

@@ -1,0 +1,114 @@
+import pytest
+import torch
+from stages import away, batch_of, logits, rows_of, started, step
+from torch import nn
+from torch.testing import assert_close
+
+from methods.bank import Bank
+from methods.base import SOURCE, TARGET
+from methods.controls import ZeroShot
+from methods.lora import LowRank
+from methods.moe_lora import Experts, MoELoRA
+from tasks.example import UsageError
+
+LINEAR = nn.Linear(6, 5)
+
+
+def experts(n: int, *slots: int, rank: int = 4) -> Experts:
+    rows = rows_of(*slots)
+    task, gate = Bank(rows), Bank(rows, shared=True)
+    draw = torch.Generator().manual_seed(0)
+    task.fill([torch.randn(64, generator=draw) for _ in range(3)])
+    gate.fill([torch.randn(n, 64, generator=draw) / 8])
+    return started(Experts(LINEAR, n, task, gate, rank, 2.0, 0.0, rows))
+
+
+def test_each_row_is_the_paper_written_out():
+    slots = (2, 0, 2, 0)
+    delta, x, y = experts(2, *slots), torch.randn(4, 7, 6), torch.randn(4, 7, 5)
+    task, gate = delta.gates()
+    a, b = delta.a.sets[0].view(2, 2, 6), delta.b.sets[0].view(5, 2, 2).transpose(0, 1)  # per expert
+    want = y.clone()
+    for row, slot in enumerate(slots):
+        weights = torch.softmax(gate.sets[0] @ task.sets[slot], 0)
+        for place in range(7):
+            want[row, place] += 2.0 * sum(weights[i] * (b[i] @ (a[i] @ x[row, place])) for i in range(2))
+    assert_close(delta(x, y), want)
+
+
+def test_one_expert_is_lora_of_the_same_rank():
+    delta, x, y = experts(1, 0, 1), torch.randn(2, 3, 6), torch.randn(2, 3, 5)
+    lora = LowRank(LINEAR, 4, 2.0, 0.0, rows_of(0, 0))
+    lora.a.fill([delta.a.sets[0].detach()])
+    lora.b.fill([delta.b.sets[0].detach()])
+    assert_close(delta(x, y), lora(x, y))
+
+
+def test_a_gate_that_is_sure_selects_one_expert():
+    delta, x = experts(2, 1, 1), torch.randn(2, 3, 6)
+    task, gate = delta.gates()
+    with torch.no_grad():
+        gate.sets[0].copy_(torch.stack([-task.sets[1], task.sets[1]]))
+    chosen = 2.0 * x @ delta.a.sets[0][2:].T @ delta.b.sets[0][:, 2:].T
+    assert_close(delta(x, torch.zeros(2, 3, 5)), chosen)
+
+
+@pytest.mark.parametrize("gate", ["shared", "per_linear"])
+def test_count_is_the_closed_form_in_both_stages(backbone, gate):
+    method = MoELoRA(backbone, {"gate": gate})
+    linears = backbone.linears("q k v o").values()
+    gates = 8 * 64 * (1 if gate == "shared" else len(linears))
+    method.enter(SOURCE, [0, 0, 0])
+    assert method.trained_parameters(3) == sum(16 * sum(linear.weight.shape) for linear in linears) + gates + 3 * 64
+    method.enter(TARGET, [0, 1])
+    assert method.trained_parameters(1) == gates + 64
+
+
+@pytest.mark.parametrize("gate", ["shared", "per_linear"])
+def test_only_the_embedding_of_an_absent_source_stays(qwen3, gate):
+    method = MoELoRA(qwen3, {"weight_decay": 0.1, "gate": gate})
+    method.enter(SOURCE, [0, 0, 0])
+    assert not torch.equal(method.task.sets[0], method.task.sets[1])  # though the seed is the same
+    away(method)
+    before = {name: tensor.clone() for name, tensor in method.learned().items()}
+    step(method, batch_of(0, 2))
+    still = {name for name, tensor in method.learned().items() if torch.equal(tensor, before[name])}
+    assert still == {"task.sets.1"}
+
+
+def test_a_target_starts_from_the_mean_embedding_and_its_own_copy_of_the_gate(qwen3):
+    method = MoELoRA(qwen3)
+    method.enter(SOURCE, [0, 0, 0])
+    mean = torch.stack(list(method.task.sets)).detach().mean(0)
+    gate = method.gate.sets[0].detach().clone()
+    method.enter(TARGET, [0, 1])
+    assert all(torch.equal(task, mean) for task in method.task.sets)
+    assert all(torch.equal(own, gate) for own in method.gate.sets)
+    assert {slot: set(part) for slot, part in method.owned().items()} == {
+        slot: {f"task.sets.{slot}", f"gate.sets.{slot}"} for slot in (0, 1)
+    }
+
+
+@pytest.mark.parametrize("gate", ["shared", "per_linear"])
+def test_it_starts_as_the_frozen_model_and_merges_for_each_task(backbone, gate):
+    batch = batch_of(1, 1)
+    frozen = logits(ZeroShot(backbone), batch)
+    method = MoELoRA(backbone, {"gate": gate})
+    method.enter(SOURCE, [0, 0])
+    assert torch.equal(logits(method, batch), frozen)
+    away(method)
+    want, weights = logits(method, batch), method.merged(1)
+    method.close()
+    kept = {name: backbone.model.get_parameter(name).detach().clone() for name in weights}
+    with torch.no_grad():
+        for name, weight in weights.items():
+            backbone.model.get_parameter(name).copy_(weight)
+        found = logits(ZeroShot(backbone), batch)
+        for name, weight in kept.items():
+            backbone.model.get_parameter(name).copy_(weight)
+    assert_close(found, want, rtol=1e-4, atol=1e-4)
+
+
+def test_experts_have_to_divide_the_rank():
+    with pytest.raises(UsageError, match="do not divide"):
+        MoELoRA.configure({"experts": 3})

@@ -1,0 +1,96 @@
+import peft
+import pytest
+import torch
+from single import entered, frozen, ids_of, logits
+from torch.testing import assert_close
+
+from methods.base import TARGET
+from methods.prefix import Prefix, opening
+from tasks.example import Encoded, Example, UsageError
+
+WORDS = ((5, 6), (7,))
+ITEM = Encoded(Example("u", "toy", "", ("一",), ("一", "二")), (1, 8, 9, 10, 20, 21), (5, 6, 1), WORDS, 4)
+
+
+def test_it_starts_as_the_model_with_label_words_and_instruction_in_front(backbone):
+    method, ids = Prefix(backbone, {"length": 8}), ids_of()
+    method.enter(TARGET, [0], [[ITEM]])
+    text = torch.tensor([[5, 6, 7, 8, 9, 10, 5, 6]]).expand(3, -1)  # 1 is special; what is too short repeats
+    assert_close(logits(method, ids), frozen(backbone, torch.cat([text, ids], 1))[:, 8:], rtol=0, atol=1e-5)
+
+
+def test_options_of_single_items_are_no_label_words():
+    other = ITEM._replace(choices=((11,), (12,)))
+    assert opening([ITEM, other], 20, {0, 1}, torch.Generator()) == [8, 9, 10]
+    assert sorted(opening([], 6, {0, 1}, torch.Generator())) == [2, 3, 4, 5]
+
+
+def test_attention_is_the_paper_written_out(backbone):
+    """One layer's attention output against softmax([K_p; K]) [V_p; V], position by position, heads in groups."""
+    method, ids = entered(Prefix, backbone, slots=3, length=4), ids_of()
+    slots, found, seen = (2, 0, 1), {}, {}
+    attention = backbone.model.model.layers[0].self_attn
+    hooks = [
+        attention.o_proj.register_forward_pre_hook(lambda _m, inputs: found.update(out=inputs[0])),
+        attention.register_forward_pre_hook(
+            lambda _m, _i, kwargs: seen.update(x=kwargs["hidden_states"], at=kwargs["position_embeddings"]),
+            with_kwargs=True,
+        ),
+    ]
+    logits(method, ids, slots)
+    for hook in hooks:
+        hook.remove()
+    heads = [part.unflatten(-1, (-1, 8)) for part in (attention.q_proj(seen["x"]), attention.k_proj(seen["x"]))]
+    if hasattr(attention, "q_norm"):
+        heads = [attention.q_norm(heads[0]), attention.k_norm(heads[1])]
+    cos, sin = seen["at"]
+    q, k = (part * cos[:, :, None] + torch.cat([-part[..., 4:], part[..., :4]], -1) * sin[:, :, None] for part in heads)
+    v = attention.v_proj(seen["x"]).unflatten(-1, (-1, 8))
+    with torch.no_grad():
+        for row, slot in enumerate(slots):
+            for head in range(4):
+                keys = torch.cat([method.keys[0].sets[slot][head // 2], k[row, :, head // 2]])
+                values = torch.cat([method.values[0].sets[slot][head // 2], v[row, :, head // 2]])
+                for place in range(ids.shape[1]):
+                    weight = torch.softmax(keys[: 4 + place + 1] @ q[row, place, head] / 8**0.5, 0)
+                    want = weight @ values[: 4 + place + 1]
+                    assert_close(found["out"][row, place, head * 8 : head * 8 + 8], want, rtol=1e-4, atol=1e-5)
+
+
+def test_the_text_starts_at_position_l(qwen3):
+    """The first token's rotation is that of position 4: cos of 4 on the fastest pair."""
+    method, seen = entered(Prefix, qwen3, length=4), {}
+    hook = qwen3.model.model.layers[0].self_attn.register_forward_pre_hook(
+        lambda _m, _i, kwargs: seen.update(at=kwargs["position_embeddings"]), with_kwargs=True
+    )
+    logits(method, ids_of())
+    hook.remove()
+    assert_close(seen["at"][0][0, 0, 0], torch.tensor(4.0).cos())
+
+
+def test_peft_with_the_same_tables_gives_the_same_logits(backbone):
+    method, ids, layers, length = entered(Prefix, backbone, length=4), ids_of(), 2, 4
+    got = logits(method, ids)
+    pairs = [bank.sets[0].detach() for pair in zip(method.keys, method.values, strict=True) for bank in pair]
+    table = torch.stack(pairs).permute(2, 0, 1, 3).reshape(length, -1)  # [l, (K_0, V_0, K_1, ...) of H_kv d_h]
+    method.close()
+    config = peft.PrefixTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=length, token_dim=16, num_attention_heads=2, num_layers=layers
+    )
+    model = peft.get_peft_model(backbone.model, config).eval()
+    with torch.no_grad():
+        model.prompt_encoder["default"].embedding.weight.copy_(table)
+        want = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    backbone.detach()
+    assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_count(backbone):
+    layers, d_kv = 2, 16
+    assert entered(Prefix, backbone).trained_parameters() == 2 * 20 * layers * d_kv
+    assert entered(Prefix, backbone, slots=3, length=7).trained_parameters(3) == 3 * 2 * 7 * layers * d_kv
+
+
+def test_a_prefix_of_nothing_is_an_error(qwen3):
+    with pytest.raises(UsageError, match="length is at least 1"):
+        Prefix(qwen3, {"length": 0})

@@ -1,0 +1,173 @@
+"""The proofs have power: each fails a method that is wrong in the way it is there to find."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmark.proofs import kit
+from benchmark.proofs.material import weights
+from methods.attempt import ATTEMPT
+from methods.backbone import Backbone
+from methods.bank import Bank
+from methods.base import Method, Rate
+from methods.lora import LoRA
+from methods.plan import Plan
+from methods.prompt import Prompt
+
+
+class StartsNoisy(LoRA):
+    """B does not start at zero."""
+
+    def start(self, draw, train):
+        super().start(draw, train)
+        for delta in self.deltas.values():
+            nn.init.normal_(delta.b.sets[-1], std=0.01)
+
+
+class TouchesTheBackbone(LoRA):
+    """Leaves a trace in a frozen weight."""
+
+    def start(self, draw, train):
+        super().start(draw, train)
+        self.backbone.model.model.norm.weight.data += 1e-3
+
+
+class JointMean(LoRA):
+    """One mean over all answer tokens of a pack: longer cells weigh more."""
+
+    def losses(self, plan: Plan) -> Tensor:
+        return super().losses(plan._replace(weight=torch.full_like(plan.weight, 1 / len(plan.target))))
+
+
+class JointClipping(LoRA):
+    """One gradient norm for the whole pack."""
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+        nn.utils.clip_grad_norm_([p for p in self.parameters() if p.grad is not None], self.config.clip)
+
+
+class OneSchedule(LoRA):
+    """All slots follow the longest slot's schedule."""
+
+    def configure_optimizers(self):
+        self.steps = [max(self.steps)] * len(self.steps) if len(self.steps) > 1 else self.steps
+        return super().configure_optimizers()
+
+
+class ForgetsScale(LoRA):
+    """Merges without alpha / r."""
+
+    def merged(self, slot=0):
+        for delta in self.deltas.values():
+            delta.scale /= 2
+        return super().merged(slot)
+
+
+class ExportsAnotherScale(LoRA):
+    """Leaves the square root of rsLoRA to chance."""
+
+    def peft_format(self, slot=0):
+        config, tensors = super().peft_format(slot)
+        return config | {"use_rslora": not config["use_rslora"]}, tensors
+
+
+class ExportsTheFirst(Prompt):
+    """Gives every slot's prompt as the first's."""
+
+    def peft_format(self, slot=0):
+        return super().peft_format(0)
+
+
+class Deaf(LoRA):
+    """Its learning rate never applies."""
+
+    def rate(self, name):
+        return Rate(0.0)
+
+
+class PoolsAnswers(ATTEMPT):
+    """Looks at the answer, too, for the text's prompt."""
+
+    def front(self, embeds, source):
+        return super().front(embeds, torch.ones_like(source))
+
+
+class KeepsTheFirst(LoRA):
+    """Gives every slot's adapter as the first's."""
+
+    def adapter(self, slot=0):
+        return super().adapter(0)
+
+
+@pytest.mark.parametrize(
+    ("proof", "wrong"),
+    [
+        (kit.starts_as_the_backbone, StartsNoisy),
+        (kit.leaves_the_backbone_alone, TouchesTheBackbone),
+        (kit.packed_equals_solo, JointMean),
+        (kit.packed_equals_solo, JointClipping),
+        (kit.packed_equals_solo, OneSchedule),
+        (kit.merging_changes_nothing, ForgetsScale),
+        (kit.peft_computes_the_same, ExportsAnotherScale),
+        (kit.peft_computes_the_same, ExportsTheFirst),
+        (kit.learns_by_heart, Deaf),
+        (kit.what_was_learned_is_all_there_is, KeepsTheFirst),
+        (kit.rows_get_their_own_slot, PoolsAnswers),
+        (kit.a_cache_changes_nothing, PoolsAnswers),
+    ],
+    ids=lambda value: value.__name__,
+)
+def test_a_wrong_method_fails(proof, wrong: type[Method], qwen3: Backbone):
+    kept = weights(qwen3)
+    try:
+        with pytest.raises(AssertionError):
+            proof(wrong, qwen3)
+    finally:
+        qwen3.detach()
+        qwen3.model.load_state_dict(kept)
+
+
+def every_slot_stacked(bank: Bank) -> Tensor:
+    """Absent slots get a gradient of zeros, not none: AdamW moves them by momentum."""
+    return torch.stack(list(bank.sets))[list(bank.rows.slots)] if len(bank.sets) > 1 else bank.sets[0]
+
+
+def first_for_all(bank: Bank) -> Tensor:
+    return bank.sets[0]
+
+
+@pytest.mark.parametrize(
+    ("proof", "wrong"),
+    [(kit.absent_slots_keep_still, every_slot_stacked), (kit.rows_get_their_own_slot, first_for_all)],
+    ids=lambda value: value.__name__,
+)
+def test_a_wrong_bank_fails(proof, wrong, qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Bank, "forward", wrong)
+    with pytest.raises(AssertionError):
+        proof(LoRA, qwen3)
+
+
+@pytest.mark.parametrize("proof", [kit.padding_changes_nothing, kit.a_cache_changes_nothing], ids=lambda p: p.__name__)
+def test_positions_that_ignore_the_mask_fail(proof, qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
+    right = qwen3.hidden
+
+    def counted(*, position_ids: Tensor, **given):
+        return right(position_ids=torch.arange(position_ids.shape[1]).expand_as(position_ids), **given)
+
+    monkeypatch.setattr(qwen3, "hidden", counted)
+    with pytest.raises(AssertionError):
+        proof(Prompt, qwen3)
+
+
+def test_a_lead_without_gradient_fails(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
+    right = Prompt.hidden
+
+    def cut(self, input_ids, attention_mask, slots, cache=None, **given):
+        found = right(self, input_ids, attention_mask, slots, cache, **given)
+        for layer in cache.layers if cache is not None else ():
+            layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
+        return found
+
+    monkeypatch.setattr(Prompt, "hidden", cut)
+    with pytest.raises((AssertionError, RuntimeError)):
+        kit.the_lead_once_equals_every_row(Prompt, qwen3)

@@ -1,0 +1,92 @@
+"""The hub without a network: what it would read, from folders of the same shape; and what it says when offline."""
+
+import socket
+import time
+from multiprocessing import get_context
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+
+import tasks
+from tasks import samples, source
+from tasks.example import UsageError
+from tasks.formats import tabbed
+from tasks.source import File, GitHub, Hub, Parquet, Raw, sample_folder
+
+
+def test_hub_columns_are_renamed_and_ids_become_names(tmp_path):
+    features = Features({"text": Value("string"), "score": ClassLabel(names=["neutral", "entailment"])})
+    table = Dataset.from_dict({"text": ["甲", "乙", "丙"], "score": [1, 0, -1]}, features=features)
+    for split in ("train", "validation"):
+        table.to_parquet(tmp_path / "data" / f"{split}-00000-of-00001.parquet")
+    hub = Hub(str(tmp_path), None, "main", {"train": "train", "test": "validation"}, {"score": "label"})
+    found = Parquet("x", hub)
+    assert set(found.parts()) == {"train", "test"}
+    rows = list(found.rows(found.parts()["test"]))
+    assert rows == [{"text": t, "label": y} for t, y in zip("甲乙丙", ["entailment", "neutral", "-"], strict=True)]
+
+
+def test_raw_files_are_read_by_the_parser_of_the_local_ones(tmp_path):
+    folder = tmp_path / "owner/name" / "abc" / "data"
+    folder.mkdir(parents=True)
+    (folder / "train.txt").write_bytes("\ufeff甲\t1\r\n\r\n乙\t0".encode())
+    (folder / "class.txt").write_text("sports\nfinance")
+    files = (File("train", ("train.txt",), tabbed("text", "label"), "class.txt"),)
+    raw = Raw("x", files, GitHub("owner/name", "abc", "data"), root=str(tmp_path))
+    rows = list(raw.rows(raw.parts()["train"]))
+    assert rows == [{"text": "甲", "label": "finance"}, {"text": "乙", "label": "sports"}]
+    assert "abc" in raw.title
+
+
+@pytest.mark.parametrize("name", tasks.NAMES)
+def test_every_task_pins_a_revision(name):
+    task = tasks.load(name)
+    revision = task.hub.commit if isinstance(task.hub, GitHub) else task.hub.revision
+    assert len(revision) == 40
+    assert int(revision, 16)
+
+
+@pytest.mark.parametrize("name", ["ocnli", "finre"])
+def test_offline_hub_says_at_once_what_to_do(name):
+    start = time.perf_counter()
+    with pytest.raises(UsageError, match=f"^{name}: source=hub failed .*source=sample, or source=local") as caught:
+        tasks.load(name)(source="hub").prepare_data()
+    assert time.perf_counter() - start < 5
+    assert "\n" not in str(caught.value)
+
+
+def test_no_network_is_noticed_without_the_retries_of_datasets(monkeypatch):
+    def refuse(*args, **options):
+        raise OSError("no route")
+
+    monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: False)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    with pytest.raises(UsageError, match="ocnli: huggingface.co cannot be reached; use source=sample"):
+        tasks.load("ocnli")(source="hub").prepare_data()
+
+
+def test_samples_are_written_once_and_by_whoever_comes_first(tmp_path):
+    with get_context("fork").Pool(3) as pool:
+        homes = pool.starmap(sample_folder, [("bq", tmp_path)] * 3)
+    assert set(homes) == {tmp_path / f"samples-{samples.fingerprint()}"}
+    assert sorted(path.name for path in homes[0].iterdir()) == ["bq"]  # no scratch folder stays
+    before = (homes[0] / "bq" / "train.csv").stat().st_mtime_ns
+    sample_folder("bq", tmp_path)
+    assert (homes[0] / "bq" / "train.csv").stat().st_mtime_ns == before
+
+
+def test_a_half_written_sample_is_never_seen(tmp_path, monkeypatch):
+    def broken(task, folder):
+        (folder / task).mkdir()
+        raise OSError("disk full")
+
+    monkeypatch.setattr(samples, "write", broken)
+    with pytest.raises(OSError, match="disk full"):
+        sample_folder("bq", tmp_path)
+    assert list((tmp_path / f"samples-{samples.fingerprint()}").iterdir()) == []
+
+
+def test_the_cache_folder_can_be_moved(monkeypatch, tmp_path):
+    monkeypatch.setenv("ADAPTERBENCH_CACHE", str(tmp_path))
+    assert source.cache_folder() == tmp_path

@@ -1,0 +1,198 @@
+"""A stage of training: budgets, selection, early stops, packs, and failures that name their step."""
+
+import os
+import signal
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+
+import tasks
+from benchmark import learn as module
+from benchmark.learn import Budget, learn
+from benchmark.score import predict
+from methods import load
+from methods.backbone import Backbone
+from methods.base import TARGET, Method
+from methods.lora import LoRA
+from methods.prompt import Prompt
+from tasks.base import Task
+from tasks.example import UsageError
+from tasks.group import Group
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ADAPTERBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "records"))
+
+
+def task(name: str, backbone: Backbone, shots: int = 2, seed: int = 0, batch_size: int = 4) -> Task:
+    made = tasks.load(name)(
+        backbone.tokenizer, shots=shots, seed=seed, batch_size=batch_size, limit={"test": 12}, max_length=200
+    )
+    made.setup()
+    return made
+
+
+def flat(method: Method, slot: int = 0) -> torch.Tensor:
+    return torch.cat([tensor.flatten() for tensor in method.adapter(slot).values()])
+
+
+@pytest.mark.parametrize("name", ["lora", "prompt"])
+def test_a_pack_of_real_cells_equals_each_alone(qwen3: Backbone, name: str):
+    """Two choice tasks and a span task of different sizes through the Trainer: weights, dev scores and predictions."""
+    cells = [task("chnsent", qwen3), task("ocnli", qwen3, seed=1), task("cote_bd", qwen3, shots=5)]
+    budget, options = Budget(epochs=5, max_steps=9), {"lr": 1e-2 if name == "lora" else 0.3}
+    pack = load(name)(qwen3, options)
+    together = learn(pack, Group(cells), TARGET, budget, seeds=[0, 1, 2])
+    assert [history.steps for history in together] == [5, 9, 9]
+    packed = [flat(pack, slot).clone() for slot in range(3)]
+    answers = [predict(pack, cell.encoded("test"), slot) for slot, cell in enumerate(cells)]
+    for slot, cell in enumerate(cells):
+        solo = load(name)(qwen3, options)
+        [history] = learn(solo, Group([cell]), TARGET, budget, seeds=[slot])
+        assert (flat(solo) - packed[slot]).norm() < 1e-3 * packed[slot].norm()
+        assert history.best == together[slot].best
+        assert history.tokens == together[slot].tokens
+        for one, other in zip(history.dev, together[slot].dev, strict=True):
+            assert one == pytest.approx(other, rel=1e-3)
+        assert [loss for _, loss in history.curve] == pytest.approx(
+            [loss for _, loss in together[slot].curve], rel=1e-3
+        )
+        assert [row.text for row in predict(solo, cell.encoded("test"))] == [row.text for row in answers[slot]]
+
+
+def test_every_method_runs_a_stage(qwen3: Backbone, method_name: str):
+    cls = load(method_name)
+    if cls.parent or len(cls.stages) > 1:
+        pytest.skip("several stages: walked by the run's own test")
+    method = cls(qwen3)
+    cell = task("chnsent", qwen3)
+    [history] = learn(method, Group([cell]), TARGET, Budget(epochs=1, max_steps=1), seeds=[0])
+    assert history.steps == (1 if cls.trains else 0)
+    assert len(predict(method, cell.encoded("test"))) == 12
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[tuple[float, float]]) -> list[torch.Tensor]:
+    """Let dev give these (score, loss) one after the other; the weights seen at each are returned."""
+    seen, left = [], iter(scores)
+
+    def evaluate(method: Method, _task: Task, slot: int) -> tuple[float, float]:
+        seen.append(flat(method, slot).clone())
+        return next(left)
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    return seen
+
+
+def test_the_best_weights_are_kept_and_ties_go_to_the_lower_loss(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
+    seen = scripted(monkeypatch, [(0.5, 1.0), (0.7, 3.0), (0.7, 2.0), (0.6, 0.1)])
+    method = LoRA(qwen3, {"lr": 1e-2})
+    [history] = learn(method, Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=8, patience=0), seeds=[0])
+    assert [step for step, _, _ in history.dev] == [2, 4, 6, 8]
+    assert (history.best, history.score, history.stopped) == (6, 0.7, 0)
+    assert torch.equal(flat(method), seen[2])
+    assert not torch.equal(seen[2], seen[3])
+
+
+def test_a_slot_stops_alone_when_dev_no_longer_improves(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
+    seen = scripted(monkeypatch, [(0.9, 1.0), (0.1, 1.0), (0.8, 1.0), (0.2, 1.0), (0.7, 1.0), (0.3, 1.0), (0.4, 1.0)])
+    method = LoRA(qwen3, {"lr": 1e-2})
+    cells = [task("chnsent", qwen3), task("lcqmc", qwen3)]
+    first, second = learn(method, Group(cells), TARGET, Budget(epochs=8, evaluations=4, patience=2), seeds=[0, 1])
+    assert (first.best, first.stopped, len(first.dev)) == (2, 6, 3)
+    assert (second.best, second.stopped, len(second.dev)) == (8, 0, 4)
+    assert torch.equal(flat(method, 0), seen[0])
+    assert torch.equal(flat(method, 1), seen[-1])
+    assert max(step for step, _ in first.curve) <= 7  # at most the batch that was already on its way
+    assert max(step for step, _ in second.curve) == 8
+
+
+def test_no_evaluations_keep_the_last_weights(qwen3: Backbone):
+    method = LoRA(qwen3)
+    [history] = learn(method, Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=2, evaluations=0), seeds=[0])
+    assert (history.dev, history.best, len(history.curve)) == ([], 2, 2)
+
+
+class Breaks(LoRA):
+    """Its loss is not a number from the fourth step on."""
+
+    done = 0
+
+    def losses(self, plan):
+        self.done += self.training
+        return super().losses(plan) * (float("nan") if self.done > 3 else 1)
+
+
+def test_a_loss_that_is_no_number_names_its_step(qwen3: Backbone):
+    with pytest.raises(FloatingPointError, match="nan at step 4 of 8"):
+        learn(Breaks(qwen3), Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=8), seeds=[0])
+
+
+def test_the_loss_falls_and_the_curve_tells(qwen3: Backbone):
+    method = LoRA(qwen3, {"lr": 2e-2, "sites": "q k v o gate up down"})
+    cell = task("chnsent", qwen3)
+    [history] = learn(method, Group([cell]), TARGET, Budget(epochs=40, evaluations=1), seeds=[0])
+    losses = [loss for _, loss in history.curve]
+    assert len(losses) == history.steps == 40
+    assert sum(losses[-5:]) < 0.3 * sum(losses[:5])
+    assert history.tokens == 40 * sum(len(item.prompt) + len(item.answer) for item in cell.encoded("train"))
+    assert history.tokens < history.padded
+    assert 0 < history.dev_seconds < history.seconds
+
+
+def test_nothing_is_written(
+    qwen3: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+):
+    monkeypatch.chdir(tmp_path)
+    learn(LoRA(qwen3), Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=1), seeds=[0])
+    assert list(tmp_path.iterdir()) == []
+    assert "".join(capfd.readouterr()) == ""
+
+
+class Interrupt(L.Callback):
+    def on_train_batch_end(self, *_):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_is_ctrl_c_and_stays_so(qwen3: Backbone):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        learn(
+            LoRA(qwen3), Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=5), seeds=[0], callbacks=[Interrupt()]
+        )
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(("budget", "examples", "steps"), [
+    (Budget(), 8, 20), (Budget(), 9, 40), (Budget(min_steps=60), 8, 60), (Budget(max_steps=5), 900, 5), (Budget(batch_size=32, epochs=3), 100, 12),
+])  # fmt: skip
+def test_steps_follow_epochs_within_limits(budget: Budget, examples: int, steps: int):
+    assert budget.steps(examples) == steps
+
+
+def test_wrong_input_is_one_line(qwen3: Backbone):
+    with pytest.raises(UsageError, match="1 or more"):
+        Budget(epochs=0)
+    with pytest.raises(UsageError, match="2 seeds for 1 members"):
+        learn(LoRA(qwen3), Group([task("chnsent", qwen3)]), TARGET, Budget(), seeds=[0, 1])
+
+
+def test_a_plain_trainer_trains_a_method_on_a_task(qwen3: Backbone):
+    """The parts are ordinary Lightning parts."""
+    method, cell = Prompt(qwen3), task("chnsent", qwen3)  # nobody enters a stage
+    trainer = L.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(method, datamodule=cell)
+    assert trainer.global_step == 2
+    trained = flat(method).clone()
+    method.enter(TARGET, [0], [cell.encoded("train")])  # as it started: from the task's own label words
+    assert trained.shape == flat(method).shape
+    assert not torch.equal(trained, flat(method))
