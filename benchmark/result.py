@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from benchmark.score import Prediction
     from methods.base import Method
     from tasks.base import Task
+    from tasks.example import Example
 
 POINTS = 200  # most points of a learning curve that are kept
 
@@ -46,16 +47,30 @@ def backbone_title(backbone: str) -> str:
 
 
 def columns(task: "Task", found: "Sequence[Prediction]") -> dict[str, list]:
-    """A row per test example: what was asked (as a hash), what was answered, how likely each choice was."""
+    """A row per test example: what was asked (as a hash), what was answered, its score, how likely each choice was.
+
+    The mean of `score` is the cell's primary metric, where that is a mean over examples: accuracy and F1 of spans are.
+    """
     items = task.encoded("test")
     return {
         "uid": [item.example.uid for item in items],
+        "group": [item.example.group for item in items],
         "asked": [hashed(item.example.prompt, *item.example.answers) for item in items],
         "target": [item.example.answers[0] for item in items],
         "predicted": [prediction.text for prediction in found],
         "correct": [prediction.text in item.example.answers for item, prediction in zip(items, found, strict=True)],
+        "score": [score(prediction.text, item.example) for item, prediction in zip(items, found, strict=True)],
         "scores": [list(prediction.scores) for prediction in found],
     }
+
+
+def score(predicted: str, example: "Example") -> float:
+    """Of one example, 0..1: right or wrong for a choice, F1 for a span."""
+    from tasks.metrics import overlap
+
+    if example.choices:
+        return float(predicted.strip() in example.answers)
+    return max(overlap(predicted.strip(), answer) for answer in example.answers)
 
 
 def hashed(*texts: str) -> str:

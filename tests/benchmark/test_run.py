@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from math import isclose
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -96,6 +98,9 @@ def test_scores_can_be_recomputed_from_the_kept_predictions(small: Profile, word
     import pyarrow.parquet
 
     assert entry(["run", *words, "--methods", "lora"]) == 0
+    for result in results(small.folder).values():  # a choice and a span
+        found = pyarrow.parquet.read_table(small.folder / result["predictions"]["file"])["score"].to_pylist()
+        assert isclose(fmean(found), result["metrics"]["test"][result["task"]["metric"]])
     result = results(small.folder)["lora/ocnli/4/0"]
     rows = pyarrow.parquet.read_table(small.folder / result["predictions"]["file"]).to_pylist()
     assert len(rows) == 16
