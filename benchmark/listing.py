@@ -1,14 +1,19 @@
 """`benchmark list`: tasks, methods, profiles and proofs as tables."""
 
 import argparse
+from functools import cache
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 import methods
 import tasks
-from benchmark import catalogue, check, grid, profile
+from benchmark import catalogue, check, grid, profile, report
 from tasks.example import UsageError
+
+if TYPE_CHECKING:
+    from methods.backbone import Backbone
 
 LISTS = ("tasks", "methods", "profiles", "proofs")
 
@@ -27,10 +32,13 @@ def show(options: argparse.Namespace, say: Console) -> int:
         table(say, ("profile", "backbone", "records", "cells", "for"),
               [(n, p.backbone.name, p.source, str(len([*grid.cells(p)])), p.about) for n, p in rows])  # fmt: skip
     elif what == "methods":
-        facts = [catalogue.method(name) for name in methods.NAMES]
-        table(say, ("method", "what trains", "stages", "packs", "merges", "paper"), [
-            (f["name"], f["what"], " > ".join(s["name"] for s in f["stages"]) if f["trains"] else "control",
+        facts, backbone = [catalogue.method(name) for name in methods.NAMES], options.backbone or "tiny"
+        counts = trained(backbone)
+        table(say, ("method", "what trains", "trained", "stages", "packs", "merges", "paper"), [
+            (f["name"], f["what"], report.count(counts[f["name"]] or None),
+             " > ".join(s["name"] for s in f["stages"]) if f["trains"] else "control",
              "yes" if f["packable"] else "", "yes" if f["mergeable"] else "", f["paper"]) for f in facts])  # fmt: skip
+        say.print(f"trained: numbers that learn on one target, with default options, on {backbone} (--backbone)")
     else:
         facts = [catalogue.task(name) for name in tasks.NAMES]
         lengths = answer_lengths(options.backbone) if options.backbone else dict.fromkeys(tasks.NAMES, "")
@@ -54,6 +62,35 @@ def answer_lengths(backbone: str) -> dict[str, str]:
         sizes = {len(ids) for ids in answer_ids(task, tokenizer, tuple(task.words.values())).values()}
         found[name] = "-".join(map(str, sorted({min(sizes), max(sizes)}))) if sizes else ""
     return found
+
+
+def trained(backbone: str) -> dict[str, int]:
+    """Method -> how many numbers learn on a target, counted on the backbone itself; remembered until code changes."""
+    weights, loaded = catalogue.backbone(backbone, None), cache(lambda: load(backbone))
+    with Console(stderr=True).status(f"counting on {backbone}"):
+        return {
+            name: catalogue.remembered(
+                ["trained", weights, catalogue.method(name)["code"], catalogue.code_of(__name__), grid.libraries()],
+                lambda name=name: counted(name, loaded()),
+            )
+            for name in methods.NAMES
+        }
+
+
+def load(backbone: str) -> "Backbone":
+    from methods.backbone import Backbone
+
+    return Backbone.load(backbone)
+
+
+def counted(name: str, backbone: "Backbone") -> int:
+    from benchmark.proofs.material import built
+
+    found = built(methods.load(name), backbone, 1, away=False)
+    try:
+        return found.trained_parameters()
+    finally:
+        found.close()
 
 
 def table(say: Console, header: tuple[str, ...], rows: "list[tuple]") -> None:

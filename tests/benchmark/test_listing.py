@@ -14,3 +14,12 @@ def test_tokens_of_label_words_are_shown_for_a_tokenizer(capsys):
 def test_without_a_tokenizer_it_says_how_to_see_them(capsys):
     assert entry(["list", "tasks"]) == 0
     assert "--backbone tiny" in capsys.readouterr().out
+
+
+def test_methods_say_how_many_numbers_they_train_on_the_backbone(capsys):
+    counts = listing.trained("tiny")
+    backbone = listing.load("tiny")
+    assert counts["full"] == sum(p.numel() for p in backbone.model.parameters())
+    assert (counts["zero_shot"], counts["prompt"]) == (0, 20 * backbone.width)
+    assert entry(["list", "methods"]) == 0
+    assert "1.05 M" in capsys.readouterr().out
