@@ -130,7 +130,11 @@ def module_of(index: str, name: str) -> str:
 
 @cache
 def method(name: str) -> dict[str, Any]:
-    """name, what, paper, trains, fixed, packable, mergeable, forms, stages, parent, options, code."""
+    """name, what, paper, trains, fixed, packable, mergeable, forms, stages, parent, late, options, code.
+
+    Of the method behind a row, so that `lora:rank-2` has the facts of lora.
+    """
+    name = methods.method_of(name)
     module = module_of("methods", name)
     if file_of(module) is None:
         methods.load(name)  # says in one line why it cannot be imported
@@ -141,6 +145,7 @@ def method(name: str) -> dict[str, Any]:
         flags = {key: getattr(found, key) for key in ("what", "paper", "trains", "fixed", "packable", "mergeable")}
         parent = found.parent and found.parent._asdict() | {"options": dict(found.parent.options)}
         stages = [stage._asdict() for stage in found.stages]
+        flags["late"] = list(found.late)
         flags["guesses"] = found.guess is not methods.load("zero_shot").guess
         return flags | {"forms": list(found.forms), "stages": stages, "parent": parent, "options": options(found, {})}
 
@@ -158,7 +163,7 @@ def configured(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     facts = method(name)
     if not values:
         return facts["options"]
-    return remembered(["options", name, facts["code"], values], lambda: options(methods.load(name), values))
+    return remembered(["options", facts["name"], facts["code"], values], lambda: options(methods.load(name), values))
 
 
 # ---------------------------------------------------------------- tasks and their records

@@ -105,9 +105,10 @@ def _add(profile: Profile, cell: Cell, found: dict[str, Planned]) -> Planned:
             raise UsageError(f"method {cell.method} learns from source tasks, and none is left for {cell.task}")
         chain = [_put(found, parent) for parent in _parents(profile, facts["parent"], sources, cell.seed, values)]
         rest = "sources" if len(sources) == len(profile.sources) else f"sources-{cell.task}"
-        for stage in before:
-            source = Cell(cell.method, rest, profile.source_shots, cell.seed, stage["name"])
-            chain = [_put(found, planned(profile, source, sources, values, chain))]
+        early = values | {name: facts["options"][name] for name in facts["late"]}
+        for stage in before:  # under the method's own name: rows that differ only later share them
+            source = Cell(facts["name"], rest, profile.source_shots, cell.seed, stage["name"])
+            chain = [_put(found, planned(profile, source, sources, early, chain))]
     return _put(found, planned(profile, cell, (cell.task,), values, chain))
 
 
@@ -127,10 +128,12 @@ def _put(found: dict[str, Planned], new: Planned) -> Planned:
 
 
 def options(profile: Profile, method: str, more: dict | None = None) -> dict[str, Any]:
-    """The method's options under this profile: for all methods that have them, for this one, asked by an heir."""
-    known = catalogue.method(method)["options"]
-    general = {key: value for key, value in profile.config.get("method", {}).items() if key in known}
-    return _configured(method, dumps(general | profile.config.get(method, {}) | (more or {})))
+    """A row's options under this profile: for all methods that have them, for its method, for it, asked by an heir."""
+    facts = catalogue.method(method)
+    found = {key: value for key, value in profile.config.get("method", {}).items() if key in facts["options"]}
+    for name in dict.fromkeys((facts["name"], method)):
+        found |= profile.config.get(name, {})
+    return _configured(method, dumps(found | (more or {})))
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from benchmark.budget import Budget
 from methods import NAMES as METHODS
+from methods import method_of
 from tasks import NAMES as TASKS
 from tasks import SOURCES
 from tasks.example import UsageError
@@ -38,7 +39,7 @@ class Profile:
     backbone: Weights = field(default_factory=Weights)
     source: Literal["sample", "local", "hub"] = "sample"
     data_dir: str | None = None  # the folder of `source: local`
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = METHODS  # rows; `lora:rank-2` is lora once more, under the options `config` has for it
     tasks: tuple[str, ...] = TASKS
     shots: tuple[int | str, ...] = (16,)
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -47,7 +48,7 @@ class Profile:
     source_shots: int | str = FULL
     budget: Budget = field(default_factory=Budget)
     source_budget: Budget | None = None  # of source stages; default: `budget`
-    config: dict[str, dict[str, Any]] = field(default_factory=dict)  # method -> options that differ
+    config: dict[str, dict[str, Any]] = field(default_factory=dict)  # method or row -> options that differ
     limit: dict[str, int] = field(default_factory=dict)  # most examples of a split, as {test: 200}
     max_length: int = 512  # tokens of a prompt; longer texts are cut
     normalise: Literal["sum", "mean"] = "sum"  # of an answer's log-likelihood over its tokens
@@ -142,6 +143,9 @@ def check(profile: Profile) -> Profile:
                 raise UsageError(f"no {kind} {name!r}; {near(name, known)}")
         if len(set(found)) < len(found):
             raise UsageError(f"{kind}s are named twice: {', '.join(found)}")
+    for row in profile.methods:
+        if row != method_of(row) and not profile.config.get(row):
+            raise UsageError(f"row {row} of {method_of(row)} has no options of its own; set one: --set {row}.lr=0.01")
     for kind in ("methods", "tasks", "shots", "seeds"):
         if not getattr(profile, kind):
             raise UsageError(f"profile {profile.name}: {kind} is empty; name at least one")

@@ -18,9 +18,15 @@ NAMES = (
 )
 
 
+def method_of(row: str) -> str:
+    """The method behind a row of a table: `lora:rank-2` is lora under other options, so is `package.module:Class:x`."""
+    first, *more = row.split(":")
+    return first if first in NAMES else ":".join([first, *more[:1]])
+
+
 def load(name: str) -> "type[Method]":
-    """The method's class, by its name or by import path."""
-    match name:
+    """The method's class, by its name (or a row's) or by import path."""
+    match method_of(name):
         case "zero_shot": from methods.controls import ZeroShot as found
         case "majority": from methods.controls import Majority as found
         case "head_only": from methods.head_only import HeadOnly as found
@@ -40,7 +46,7 @@ def load(name: str) -> "type[Method]":
         case "hydra_lora": from methods.hydra_lora import HydraLoRA as found
         case "mtl_lora": from methods.mtl_lora import MTLLoRA as found
         case "moe_lora": from methods.moe_lora import MoELoRA as found
-        case _: found = _foreign(name)
+        case _: found = _foreign(method_of(name))
     return found
 
 

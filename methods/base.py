@@ -29,6 +29,7 @@ class Method(Learned):
     stages: tuple[Stage, ...] = (TARGET,)
     parent: Parent | None = None  # what has to be trained on each source before; `inherit` receives it
     trains: bool = True  # by steps of gradient descent; where not, it is a control
+    late: tuple[str, ...] = ()  # options that only the target stage reads: other values share the source stages
     fixed: bool = False  # the same number for any shots and seed: one cell per task
     forms: tuple[str, ...] = ("choice", "span")  # of task.form; on any other it has no score
     packable: bool = True  # several cells may share a forward pass

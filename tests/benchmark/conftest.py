@@ -60,6 +60,7 @@ class Heir(LoRA):
     name = "heir"
     stages = (SOURCE, TARGET)
     parent = Parent("prompt", {"length": 3}, ("lr",))
+    late = ("alpha",)
 '''
 
 

@@ -121,6 +121,30 @@ def test_a_target_never_trains_in_its_own_source_stage(heir: Profile):
     assert all(c.cell.task not in by_identity[parent].members for c in targets for parent in c.parents)
 
 
+def test_a_row_is_its_method_under_options_of_its_own(small: Profile):
+    config = {"method": {"lr": 0.5}, "lora": {"alpha": 3.0}, "lora:rank-2": {"rank": 2}}
+    rows = replace(small, methods=("lora", "lora:rank-2"), shots=(4,), seeds=(0,), tasks=("afqmc",), config=config)
+    plain, row = grid.plan(rows)
+    assert row.cell.key == "lora:rank-2/afqmc/4/0"
+    assert row.options == plain.options | {"rank": 2} == catalogue.method("lora")["options"] | config["lora"] | {
+        "lr": 0.5, "rank": 2}  # fmt: skip
+    assert row.parts["method"] == plain.parts["method"]
+    with pytest.raises(UsageError, match="did you mean 'rank'"):
+        grid.plan(replace(rows, config={"lora:rank-2": {"rnak": 2}}))
+
+
+def test_rows_share_the_source_stages_of_options_that_only_the_target_reads(heir: Profile):
+    config = {"heirs:Heir:scale": {"alpha": 3.0}, "heirs:Heir:rank": {"rank": 2}}
+    cells = grid.plan(replace(heir, methods=("heirs:Heir", *config), tasks=("chnsent",), seeds=(0,), config=config))
+    (plain, scaled, ranked), sources = (
+        [c for c in cells if c.cell.method.startswith("heirs") and (c.cell.stage == "target") is target]
+        for target in (True, False)
+    )
+    assert plain.parents == scaled.parents != ranked.parents
+    assert [c.cell.key for c in sources] == ["heirs:Heir.source/sources/full/0"] * 2
+    assert (plain.options["alpha"], scaled.options["alpha"]) == (16.0, 3.0)
+
+
 def test_an_edit_of_a_parent_reaches_its_children(heir: Profile):
     other = replace(heir, source_shots=8)
     before = {c.cell: c.identity for c in grid.plan(heir) if c.cell.stage == "target" and c.cell.method != "prompt"}

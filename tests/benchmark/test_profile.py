@@ -28,6 +28,12 @@ def test_flags_and_settings_change_only_what_they_name():
     assert found.config["prompt"] == plain.config["prompt"]
 
 
+def test_a_method_may_have_several_rows():
+    found = profile.load("smoke", {"methods": ["lora", "lora:rank-2"]}, ["lora:rank-2.rank=2"])
+    assert found.methods == ("lora", "lora:rank-2")
+    assert found.config["lora:rank-2"] == {"rank": 2}
+
+
 def test_a_file_of_ones_own_is_a_profile(tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text("methods: [lora]\ntasks: [ocnli]\nbudget: {epochs: 2}\n")
@@ -51,6 +57,7 @@ BAD = [
     ({"source": "local", "data_dir": "/no/such/folder"}, "smoke", [], "no such folder"),
     ({"workers": "0"}, "smoke", [], "workers"),
     ({"workers": "many"}, "smoke", [], "workers"),
+    ({"methods": ["lora", "lora:rank-2"]}, "smoke", [], "--set lora:rank-2.lr=0.01"),
     ({}, "smoke", ["budget.epochs=0"], "1 or more"),
     ({}, "smoke", ["budget.epochs=many"], "epochs"),
     ({}, "smoke", ["budget.epoch=3"], "epoch"),

@@ -24,9 +24,10 @@ def ran(model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Monk
     """Cells of some methods by key, with their results, run in order as one process would."""
     monkeypatch.setenv("ADAPTERBENCH_CACHE", str(tmp_path / "records"))
 
-    def run(*methods: str) -> dict[str, tuple[grid.Planned, dict]]:
+    def run(*methods: str, **config: dict) -> dict[str, tuple[grid.Planned, dict]]:
         backbone = {"name": str(model_folders["qwen3"]), "device": "cpu"}
         changes = CHANGES | {"methods": methods, "backbone": backbone, "results": str(tmp_path / "results")}
+        changes |= {"config": config}
         found = profile.load("smoke", changes)
         bench = Bench(found, Store(found.folder))
         return {cell.cell.key: (cell, bench.run([cell])[0]) for cell in grid.plan(found)}
@@ -57,6 +58,12 @@ def test_a_mixture_of_sources_is_trained_once_and_carried_to_the_target(ran):
         else:
             assert len(cell.parents) == 1
             assert set(result["metrics"]["test"]) >= {"accuracy"}
+
+
+def test_a_row_of_its_own_runs_and_is_counted_as_itself(ran):
+    found = ran("lora", "lora:rank-2", **{"lora:rank-2": {"rank": 2}})
+    trained = {key: result["cost"]["trained_parameters"] for key, (_, result) in found.items()}
+    assert trained["lora/ocnli/4/0"] == 4 * trained["lora:rank-2/ocnli/4/0"]
 
 
 def test_a_target_test_text_in_a_source_is_counted(model_folders, tmp_path):

@@ -20,6 +20,7 @@ def test_every_name_loads_and_says_what_it_is(method_name: str):
 
 def test_own_methods_load_by_path_and_wrong_names_get_a_hint():
     assert load("methods.lora:LoRA") is LoRA
+    assert load("lora:rank-2") is load("methods.lora:LoRA:rank-2") is LoRA
     with pytest.raises(UsageError, match="did you mean 'lora'"):
         load("lroa")
     with pytest.raises(UsageError, match="cannot be imported"):
