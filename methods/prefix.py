@@ -4,9 +4,13 @@ Li and Liang 2021 (arXiv:2101.00190); the direct table, without a network behind
 arXiv:2110.07602). The keys are held as attention compares them, after the position rotation; the text starts at
 position l. Trained: 2 l L d_kv numbers.
 
-Start (our choice): what the frozen model itself computes for label words and instruction, so that at first this is the
-model with that text in front. Random tables, or zeros, take part in every softmax and disturb it. A prefix lives in the
-cache, which gradient checkpointing throws away: the two exclude each other.
+With `mlp: m` the table is made by a network, as Li and Liang found steadier on full data:
+[K_1; V_1; ...; K_L; V_L] = tanh(E W_1^T + b_1) W_2^T + b_2, E [l, d_kv], W_1 [m, d_kv], W_2 [2 L d_kv, m].
+Trained then: l d_kv + (d_kv + 1) m + (m + 1) 2 L d_kv. E starts at N(0, 1), the rest as `nn.Linear` does.
+
+Start of the direct table (our choice): what the frozen model itself computes for label words and instruction, so that
+at first this is the model with that text in front. Random tables, or zeros, take part in every softmax and disturb it.
+A prefix lives in the cache, which gradient checkpointing throws away: the two exclude each other.
 """
 
 from collections.abc import Sequence
@@ -16,7 +20,7 @@ from itertools import cycle, islice
 import torch
 from torch import Tensor, nn
 
-from methods.base import Bank, Method
+from methods.base import Bank, Method, Rows
 from tasks.example import Encoded, UsageError
 
 
@@ -29,21 +33,31 @@ class Prefix(Method):
     class Config(Method.Config):
         lr: float = 5e-3
         length: int = 20  # 20 few-shot, 64 on full data
+        mlp: int = 0  # width m of the network behind the table; 0: the table itself learns
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.length < 1:
-                raise UsageError(f"prefix: length is at least 1, found {self.length}")
+            if self.length < 1 or self.mlp < 0:
+                raise UsageError(f"prefix: length is at least 1 and mlp at least 0, found {self.length}, {self.mlp}")
 
     config: Config
 
     def build(self) -> None:
         self.virtual, layers = self.config.length, range(self.backbone.config.num_hidden_layers)
-        self.keys = nn.ModuleList(Bank(self.rows) for _ in layers)  # [H_kv, l, d_h] of each slot
-        self.values = nn.ModuleList(Bank(self.rows) for _ in layers)
+        if self.config.mlp:
+            self.table, self.inner, self.outer = Bank(self.rows), Linear(self.rows), Linear(self.rows)
+        else:
+            self.keys = nn.ModuleList(Bank(self.rows) for _ in layers)  # [H_kv, l, d_h] of each slot
+            self.values = nn.ModuleList(Bank(self.rows) for _ in layers)
 
     @torch.no_grad()
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+        if self.config.mlp:
+            _, layers, heads, d_h = self.shape
+            self.table.add(torch.randn(self.virtual, heads * d_h, generator=draw))
+            self.inner.add(self.config.mlp, heads * d_h, draw)
+            self.outer.add(2 * layers * heads * d_h, self.config.mlp, draw)
+            return
         tokenizer = self.backbone.tokenizer
         words = opening(train, len(tokenizer), set(tokenizer.all_special_ids), draw)
         ids = torch.tensor([[*islice(cycle(words), self.virtual)]], device=self.backbone.device)  # [1, l]
@@ -53,9 +67,37 @@ class Prefix(Method):
             key.add(layer.keys[0].float().clone())
             value.add(layer.values[0].float().clone())
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(2, L, H_kv, d_h)"""
+        config = self.backbone.config
+        d_h = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return 2, config.num_hidden_layers, config.num_key_value_heads, d_h
+
     def past(self) -> list[tuple[Tensor, Tensor]]:
         dtype = self.backbone.autocast_dtype or self.backbone.model.dtype
+        if self.config.mlp:
+            _, layers, heads, d_h = self.shape
+            made = self.outer(self.inner(self.table()).tanh())  # [..., l, 2 L d_kv], K_1 V_1 K_2 ... as in peft
+            pairs = made.unflatten(-1, (layers, 2, heads, d_h)).movedim(-5, -2).to(dtype)  # [..., L, 2, H_kv, l, d_h]
+            return [(key, value) for key, value in (layer.unbind(-4) for layer in pairs.unbind(-5))]
         return [(key().to(dtype), value().to(dtype)) for key, value in zip(self.keys, self.values, strict=True)]
+
+
+class Linear(nn.Module):
+    """y = x W^T + b with a W and b of each slot."""
+
+    def __init__(self, rows: Rows) -> None:
+        super().__init__()
+        self.weight, self.bias = Bank(rows), Bank(rows)
+
+    def add(self, out: int, width: int, draw: torch.Generator) -> None:
+        """One more slot: both uniform within 1 / sqrt(width)."""
+        for bank, size in ((self.weight, (out, width)), (self.bias, (out,))):
+            bank.add(torch.empty(size).uniform_(-(width**-0.5), width**-0.5, generator=draw))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight().mT + self.bias().unsqueeze(-2)
 
 
 def opening(train: Sequence[Encoded], vocabulary: int, special: set[int], draw: torch.Generator) -> list[int]:

@@ -85,10 +85,40 @@ def test_peft_with_the_same_tables_gives_the_same_logits(backbone):
     assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
+def test_peft_with_the_same_network_gives_the_same_logits(backbone):
+    method, ids, length = entered(Prefix, backbone, spread=0.2, length=4, mlp=6), ids_of(), 4
+    got = logits(method, ids)
+    own = {name: bank.sets[0].detach() for name, bank in method.banks().items()}
+    method.close()
+    config = peft.PrefixTuningConfig(
+        task_type="CAUSAL_LM", num_virtual_tokens=length, token_dim=16, num_attention_heads=2, num_layers=2,
+        prefix_projection=True, encoder_hidden_size=6,
+    )  # fmt: skip
+    model = peft.get_peft_model(backbone.model, config).train()  # once it is in inference mode peft drops the network
+    with torch.no_grad():
+        encoder = model.prompt_encoder["default"]
+        encoder.embedding.weight.copy_(own["table"])
+        for place, name in ((0, "inner"), (2, "outer")):
+            encoder.transform[place].weight.copy_(own[f"{name}.weight"])
+            encoder.transform[place].bias.copy_(own[f"{name}.bias"])
+        want = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    backbone.detach()
+    assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_the_networks_of_slots_are_their_own(backbone):
+    method, ids = entered(Prefix, backbone, slots=3, length=4, mlp=6), ids_of()
+    mixed = logits(method, ids, (2, 0, 1))
+    for row, slot in enumerate((2, 0, 1)):
+        assert_close(mixed[row : row + 1], logits(method, ids[row : row + 1], (slot,)), rtol=1e-5, atol=1e-5)
+
+
 def test_count(backbone):
     layers, d_kv = 2, 16
     assert entered(Prefix, backbone).trained_parameters() == 2 * 20 * layers * d_kv
     assert entered(Prefix, backbone, slots=3, length=7).trained_parameters(3) == 3 * 2 * 7 * layers * d_kv
+    network = 20 * d_kv + (d_kv + 1) * 6 + (6 + 1) * 2 * layers * d_kv
+    assert entered(Prefix, backbone, mlp=6).trained_parameters() == network
 
 
 def test_a_prefix_of_nothing_is_an_error(qwen3):
