@@ -1,7 +1,8 @@
 """From results to numbers: means and intervals over seeds, averages over tasks, costs. No average has a hole."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from math import sqrt
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -33,7 +34,9 @@ class Line(NamedTuple):
     tasks: dict[str, Figure | None]
     averages: dict[str, Figure | None]
     trained: float | None  # parameters, mean over cells
-    seconds: float | None  # per cell
+    seconds: float | None  # per cell, what it rests on not counted
+    amortised: float | None  # per cell, with its share of what it rests on, where others rest on that too
+    whole: float | None  # per cell, as if it were the only one: all that it rests on counted in full
     bytes: float | None  # peak memory, the largest
     done: int
     due: int
@@ -52,6 +55,11 @@ class Board(NamedTuple):
         return sorted((line for line in self.lines if line.shots == shots), key=lambda line: not line.control)
 
 
+def at_shots(shots: int | str) -> str:
+    """How a table at this number is called."""
+    return "full data" if shots == "full" else f"{shots} shots"
+
+
 def figure(values: Sequence[float]) -> Figure:
     """Mean and t interval over seeds: half = t(n - 1, 0.975) s / sqrt(n)."""
     if len(values) < 2:
@@ -64,6 +72,7 @@ def figure(values: Sequence[float]) -> Figure:
 
 def board(profile: Profile, results: Iterable[Mapping[str, Any]]) -> Board:
     """The table of a profile from the results that belong to it."""
+    results = list(results)
     found: dict[tuple, Mapping[str, Any]] = {}
     for result in results:  # oldest first: the newest counts
         cell = result["cell"]
@@ -77,8 +86,9 @@ def board(profile: Profile, results: Iterable[Mapping[str, Any]]) -> Board:
     }
     groups = {name: members for name, members in groups.items() if members}
     metrics = {name: fact["metric"] for name, fact in facts.items()}
+    costs = resting(results)
     lines = [
-        line(profile, method, shots, found, metrics, groups)
+        line(profile, method, shots, found, metrics, groups, costs)
         for shots in sorted(profile.shots, key=order)
         for method in profile.methods
     ]
@@ -86,7 +96,7 @@ def board(profile: Profile, results: Iterable[Mapping[str, Any]]) -> Board:
 
 
 def line(profile: Profile, method: str, shots: int | str, found: Mapping[tuple, Mapping], metrics: Mapping[str, str],
-         groups: Mapping[str, Sequence[str]]) -> Line:  # fmt: skip
+         groups: Mapping[str, Sequence[str]], resting: Mapping[str, tuple[float, float]]) -> Line:  # fmt: skip
     """One method's figures."""
     facts = catalogue.method(method)
     at, seeds = (0, (0,)) if facts["fixed"] else (shots, profile.seeds)
@@ -98,6 +108,8 @@ def line(profile: Profile, method: str, shots: int | str, found: Mapping[tuple, 
             scores[task][seed] = result["metrics"]["test"][metrics[task]]
     results = [result for result in own.values() if result]
     costs = [result["cost"] for result in results]
+    known = [resting[result["identity"]] for result in results if result["identity"] in resting]
+    amortised, whole = (fmean(part) for part in zip(*known, strict=True)) if known else (None, None)
     return Line(
         method,
         shots,
@@ -108,10 +120,37 @@ def line(profile: Profile, method: str, shots: int | str, found: Mapping[tuple, 
         {name: average(members, seeds, scores) for name, members in groups.items()},
         fmean(cost["trained_parameters"] for cost in costs) if costs else None,
         fmean(result["times"]["seconds"] for result in results) if results else None,
+        amortised,
+        whole,
         max(cost["peak_bytes"] for cost in costs) if costs else None,
         len(results),
         len(own),
     )
+
+
+def resting(results: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Identity -> (amortised, full) seconds: a cell's own and, over and over, those of what it rests on.
+
+    Amortised: divided by how many finished cells rest on it. Cells whose parents are not all at hand are left out.
+    """
+    done = {result["identity"]: result for result in results if result["state"] == "done"}
+    heirs = Counter(parent for result in done.values() for parent in result["parents"])
+
+    @cache
+    def above(identity: str) -> frozenset[str]:
+        parents = done[identity]["parents"]
+        return frozenset(parents).union(*(above(parent) for parent in parents if parent in done))
+
+    @cache
+    def shared(identity: str) -> float:
+        parents = done[identity]["parents"]
+        return done[identity]["times"]["seconds"] + sum(shared(parent) / heirs[parent] for parent in parents)
+
+    return {
+        identity: (shared(identity), sum(done[one]["times"]["seconds"] for one in {identity, *above(identity)}))
+        for identity in done
+        if above(identity) <= done.keys()
+    }
 
 
 def average(members: Sequence[str], seeds: Sequence[int], scores: Mapping[str, Mapping[int, float]]) -> Figure | None:
