@@ -33,6 +33,10 @@ class Rows:
         places = [self.present.index(slot) for slot in slots]
         self.index = torch.tensor(places, device=device) if len(self.present) > 1 else None
 
+    def each(self, tensor: Tensor) -> Tensor:
+        """Of the slots present [k, ...] -> of every row [b, ...]; what is one for all stays [1, ...]."""
+        return tensor if self.index is None or len(tensor) == 1 else tensor[self.index]
+
 
 class Bank(nn.Module):
     """A learned tensor per slot, or one for all: calling it gives each row its own, [b, ...], or simply [...].
@@ -69,9 +73,13 @@ class Bank(nn.Module):
         mean = torch.stack(list(self.sets)).detach().mean(0)
         self.fill([mean.clone() for _ in range(slots)])
 
+    def present(self) -> Tensor:
+        """Of each slot present, once: [k, ...], or [1, ...] where there is one set for all."""
+        return torch.stack([self.sets[slot] for slot in (self.rows.present if len(self.sets) > 1 else (0,))])
+
     def forward(self) -> Tensor:
         if len(self.sets) == 1:
             return self.sets[0]
         if self.rows.index is None:
             return self.sets[self.rows.present[0]]
-        return torch.stack([self.sets[slot] for slot in self.rows.present])[self.rows.index]
+        return self.rows.each(self.present())

@@ -78,6 +78,14 @@ class Method(Learned):
         """Keys and values before the text, a pair [b, H_kv, l, d_h] per layer."""
         return []
 
+    def share(self, stage: Stage) -> float:
+        """Of the budget's steps, how many this stage takes; at 0 it is left out."""
+        return 1.0
+
+    def grouping(self, stage: Stage) -> dict[str, int]:
+        """What this stage asks of the `Group` it trains on, past the budget."""
+        return {}
+
     def rate(self, name: str) -> Rate:
         """How the parameter of this name learns. Give gates, scalars and norms no decay."""
         return Rate(self.config.lr, self.config.weight_decay)
@@ -233,15 +241,18 @@ class Method(Learned):
             betas=self.betas,
             fused=True,
         )
-        paces = [lambda done, total=total: self.pace(done, total) for total in totals]
+        paces = [
+            lambda done, total=total, rests=rate.rests: self.pace(done, total, rests)
+            for total, (_, rate) in zip(totals, groups, strict=True)
+        ]
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, paces)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def pace(self, done: int, total: int) -> float:
+    def pace(self, done: int, total: int, rests: bool = False) -> float:
         """Share of the full learning rate after `done` of `total` steps."""
         warm = ceil(self.config.warmup * total)
         if done < warm:
-            return (done + 1) / (warm + 1)
+            return 0.0 if rests else (done + 1) / (warm + 1)
         share = min(1.0, (done - warm) / max(1, total - warm))
         return {"linear": 1 - share, "cosine": (1 + cos(pi * share)) / 2, "constant": 1.0}[self.config.schedule]
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from methods.backbone import Backbone
 from methods.base import Bank, Method, Parent, Rate, stream
 from tasks.example import Encoded, UsageError
 
@@ -44,12 +45,10 @@ class Prompt(Method):
         self.prompt = Bank(self.rows)  # P [l, d] of each slot
 
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
-        tokenizer = self.backbone.tokenizer
         if self.config.start == "common":
-            draw, train = stream("prompt", "common start"), ()
-        ids = first_tokens(train, self.config.length, len(tokenizer), set(tokenizer.all_special_ids), draw)
-        rows = [self.backbone.embed(torch.tensor(word, device=self.backbone.device)).mean(0) for word in ids]
-        self.prompt.add(torch.stack(rows).detach().float())
+            self.prompt.add(common_start(self.backbone, self.config.length))
+        else:
+            self.prompt.add(first_prompt(self.backbone, self.config.length, train, draw))
 
     def front(self, embeds: Tensor, source: Tensor) -> Tensor:
         return self.prompt()
@@ -77,6 +76,19 @@ def prompts_of(sources: Sequence[Mapping[str, Tensor]], heir: Method) -> Tensor:
         shapes = sorted({tuple(prompt.shape) for prompt in found}) or "none"
         raise UsageError(f"method {heir.name}: source prompts of shape {wanted} are needed, found {shapes}")
     return torch.stack(found)
+
+
+def common_start(backbone: Backbone, length: int) -> Tensor:
+    """One draw [l, d] for all tasks."""
+    return first_prompt(backbone, length, (), stream("prompt", "common start"))
+
+
+def first_prompt(backbone: Backbone, length: int, train: Sequence[Encoded], draw: torch.Generator) -> Tensor:
+    """Embeddings of real tokens [l, d]."""
+    tokenizer = backbone.tokenizer
+    ids = first_tokens(train, length, len(tokenizer), set(tokenizer.all_special_ids), draw)
+    rows = [backbone.embed(torch.tensor(word, device=backbone.device)).mean(0) for word in ids]
+    return torch.stack(rows).detach().float()
 
 
 def first_tokens(

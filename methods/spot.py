@@ -20,7 +20,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.base import SOURCE, TARGET, Rate, Stage
+from methods.base import SOURCE, TARGET, Method, Rate, Stage
 from methods.prompt import SOURCE_PROMPTS, Prompt, prompts_of
 from tasks.encode import collate, pad_token
 from tasks.example import Encoded, UsageError
@@ -98,17 +98,23 @@ class SPoT(Prompt):
             return torch.einsum("k,kld->ld", shares(near), candidates)
         if len(candidates) > 1 and not train:
             raise UsageError("method spot: retrieval 'best' needs the target's training examples")
-        misfits = [self.misfit(slot, prompt, train[:TRIED]) for prompt in candidates] if len(candidates) > 1 else [0.0]
+        misfits = [self.misfit(slot, prompt, train) for prompt in candidates] if len(candidates) > 1 else [0.0]
         return candidates[misfits.index(min(misfits))]
 
     @torch.no_grad()
     def misfit(self, slot: int, prompt: Tensor, items: Sequence[Encoded]) -> float:
         """Mean loss of some examples under this prompt."""
         self.prompt.sets[slot].copy_(prompt)
-        parts = [items[i : i + ROWS] for i in range(0, len(items), ROWS)]
-        batches = [collate(part, (slot,) * len(part), pad_token(self.backbone.tokenizer)) for part in parts]
-        losses = [self.loss(move_data_to_device(self.plan(batch), self.backbone.device)).item() for batch in batches]
-        return sum(loss * len(part) for loss, part in zip(losses, parts, strict=True)) / len(items)
+        return mean_loss(self, slot, items[:TRIED])
+
+
+@torch.no_grad()
+def mean_loss(method: Method, slot: int, items: Sequence[Encoded]) -> float:
+    """Of some examples under what this slot holds."""
+    parts = [items[i : i + ROWS] for i in range(0, len(items), ROWS)]
+    batches = [collate(part, (slot,) * len(part), pad_token(method.backbone.tokenizer)) for part in parts]
+    losses = [method.loss(move_data_to_device(method.plan(batch), method.backbone.device)).item() for batch in batches]
+    return sum(loss * len(part) for loss, part in zip(losses, parts, strict=True)) / len(items)
 
 
 def similarities(own: Tensor, sources: Tensor, kind: str) -> Tensor:

@@ -30,7 +30,8 @@ class Parent(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """How a parameter learns: learning rate and decoupled weight decay."""
+    """How a parameter learns: learning rate and decoupled weight decay; `rests`: it stays where it is in warm-up."""
 
     lr: float
     weight_decay: float = 0.0
+    rests: bool = False

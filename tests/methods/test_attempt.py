@@ -5,7 +5,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from methods.attempt import ATTEMPT, mixed
-from methods.base import TARGET
+from methods.base import TARGET, Rate
 from tasks.example import UsageError
 
 DRAW = torch.Generator().manual_seed(0)
@@ -70,7 +70,7 @@ def test_sources_never_move_and_own_parts_do_each_at_its_rate(qwen3):
     moved = {name for name, tensor in method.learned().items() if not torch.equal(tensor, before[name])}
     assert moved == {f"{bank}.sets.0" for bank in ("prompt", "down", "up", "weight", "bias")}
     assert method.rate("prompt.sets.0").lr == pytest.approx(0.3 * qwen3.sigma)
-    assert (method.rate("up.sets.1"), method.rate("weight.sets.1")) == ((0.01, 0.1), (0.01, 0.0))
+    assert (method.rate("up.sets.1"), method.rate("weight.sets.1")) == (Rate(0.01, 0.1), Rate(0.01))
 
 
 def test_the_network_can_choose_at_this_temperature_whatever_the_prompts_size(qwen3):

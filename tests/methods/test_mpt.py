@@ -4,7 +4,7 @@ from stages import away, batch_of, logits, prompts, step
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
-from methods.base import SOURCE, TARGET
+from methods.base import SOURCE, TARGET, Rate
 from methods.mpt import MPT
 from methods.prompt import Prompt
 from tasks.example import UsageError
@@ -126,7 +126,7 @@ def test_count_and_rates(backbone):
     rates = {name.split(".")[0]: method.rate(name) for name in method.owned()[0]}
     assert rates["prompt"].lr == pytest.approx(0.3 * backbone.sigma)
     assert rates["prompt"].weight_decay == 1e-5
-    assert rates["u"] == rates["v"] == (0.05, 0.0)
+    assert rates["u"] == rates["v"] == Rate(0.05)
 
 
 def test_the_product_is_pefts_with_copied_weights(qwen3):
