@@ -245,7 +245,7 @@ def plain_sets(rng: Random) -> Document:
 
 # what is read, and how often; comparing and reading get most, being the hardest to learn
 MIX: dict[Callable[[Random], Document], float] = {
-    same_question: 24, same_statement: 10, rating: 12, headline: 5, related: 9, find: 4, read: 12, choose: 3,
+    same_question: 28, same_statement: 10, rating: 8, headline: 3, related: 6, find: 3, read: 16, choose: 5,
     plain_topic: 5, plain_review: 4, plain_questions: 5, plain_statements: 4, plain_relation: 7, plain_passage: 5,
     plain_opinion: 2, plain_list: 4, plain_copy: 4, plain_sets: 4,
 }  # fmt: skip
