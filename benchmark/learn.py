@@ -62,9 +62,10 @@ def learn(
         raise UsageError(f"{len(seeds)} seeds for {len(group.members)} members of a group; give one for each")
     group.setup()
     method.enter(stage, seeds, [member.encoded("train") for member in group.members])
-    if not method.owned():
+    share = method.share(stage)
+    if not (method.owned() and share):
         return [History(0) for _ in group.members]
-    group.asked, group.ended = planned(group, budget), set()
+    group.asked, group.ended = planned(group, budget, share), set()
     method.steps, device = list(group.steps), method.backbone.device
     keeper = Keeper(group, budget, [History(steps) for steps in method.steps], together=group.batches != "packed")
     start = perf_counter()
@@ -98,12 +99,13 @@ def joined(stages: Sequence[History]) -> History:
     return replace(stages[-1], **{name: sum(getattr(stage, name) for stage in stages) for name in sums})
 
 
-def planned(group: Group, budget: Budget) -> int | list[int]:
-    """Steps of each packed member, or of the mixture."""
+def planned(group: Group, budget: Budget, share: float = 1.0) -> int | list[int]:
+    """Steps of each packed member, or of the mixture: this share of the budget's."""
     sizes = [len(member.examples["train"]) for member in group.members]
     if group.batches == "packed":
-        return [budget.steps(size, member.batch_size) for size, member in zip(sizes, group.members, strict=True)]
-    return budget.steps(sum(sizes), group.batch_size)
+        steps = [budget.steps(size, member.batch_size) for size, member in zip(sizes, group.members, strict=True)]
+        return [ceil(share * own) for own in steps]
+    return ceil(share * budget.steps(sum(sizes), group.batch_size))
 
 
 def evaluate(method: Method, task: Task, slot: int) -> tuple[float, float]:

@@ -4,8 +4,9 @@ Every row of a batch names its slot: a task while sources train together, a cell
 A method's formula is written once; "shared", "per task" and "packed" are only how many sets a bank holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from hashlib import sha256
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,3 +84,19 @@ class Bank(nn.Module):
         if self.rows.index is None:
             return self.sets[self.rows.present[0]]
         return self.rows.each(self.present())
+
+
+class Memory:
+    """What was made from learned tensors, for as long as none of them changes or moves.
+
+    Torch's fused optimisers change tensors unseen: clear `kept` before one may step.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[Hashable, tuple] = {}
+
+    def __call__(self, key: Hashable, tensors: Sequence[Tensor], make: Callable[[], Any]) -> Any:
+        stamp = [(id(tensor), tensor._version, tensor.device) for tensor in tensors]
+        if key not in self.kept or self.kept[key][0] != stamp:
+            self.kept[key] = stamp, tensors, make()  # the tensors too, so that no other one takes their ids
+        return self.kept[key][-1]

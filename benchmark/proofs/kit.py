@@ -5,6 +5,7 @@ None when it holds, and raises AssertionError when it does not. No proof knows a
 import copy
 from collections.abc import Callable
 from dataclasses import fields, replace
+from itertools import pairwise
 from tempfile import TemporaryDirectory
 
 import torch
@@ -217,26 +218,27 @@ def what_was_learned_is_all_there_is(cls: type[Method], backbone: Backbone) -> s
 
 
 def a_stored_stage_goes_on_as_if_never_stored(cls: type[Method], backbone: Backbone) -> str | None:
-    """A target that starts from a stored source stage equals, bit by bit, one trained in the same process."""
+    """A stage that starts from a stored one equals, bit by bit, one trained in the same process."""
     if cls.stages[0].on != "sources":
         return "no stage on the sources"
     states, kept = parents(cls, backbone), {}
 
     def store(method: Method) -> None:
-        kept.setdefault("learned", {name: tensor.clone() for name, tensor in method.learned().items()})
+        move(method)
+        kept[method.stage] = {name: tensor.clone() for name, tensor in method.learned().items()}
 
-    through = built(cls, backbone, away=False, then=lambda method: (move(method), store(method)))
-    want = {name: tensor.clone() for name, tensor in through.learned().items()}
+    built(cls, backbone, away=False, then=store)
     method = cls(backbone)
     if states:
         method.inherit(states)
-    for _ in range(2):  # a second pack finds the same start as the first
-        method.load(kept["learned"])
-        enter(method, cls.stages[-1], SLOTS)
-        move(method)
-        found = method.learned()
-        assert found.keys() == want.keys()
-        assert all(torch.equal(found[name], want[name]) for name in want)
+    for before, stage in pairwise(cls.stages):
+        for _ in range(2):  # a second pack finds the same start as the first
+            method.load(kept[before])
+            enter(method, stage, SLOTS)
+            move(method)
+            found, want = method.learned(), kept[stage]
+            assert found.keys() == want.keys()
+            assert all(torch.equal(found[name], want[name]) for name in want)
     return None
 
 

@@ -108,6 +108,7 @@ def fit(method: Method, batches: Sequence[Batch | Plan], until: float = 0.0) -> 
         if loss < until:
             break
         loss.backward()
+        method.on_before_optimizer_step(optimizer)
         method.configure_gradient_clipping(optimizer)
         optimizer.step()
         schedule.step()

@@ -1,7 +1,8 @@
+import pytest
 import torch
 from torch.testing import assert_close
 
-from methods.bank import Bank, Rows, stream
+from methods.bank import Bank, Memory, Rows, stream
 
 
 def filled(slots: tuple[int, ...], count: int = 3, **options) -> Bank:
@@ -21,6 +22,29 @@ def test_one_slot_costs_no_stack():
     bank = filled((1, 1))
     assert bank() is bank.sets[1]
     assert filled((0, 0), count=1)().dim() == 2
+
+
+@pytest.mark.parametrize("slots", [(2, 0, 2), (1, 1)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_made_once_for_each_slot_present_reaches_its_rows(slots, count):
+    bank = filled(slots, count=count)
+    assert len(bank.present()) == (len(set(slots)) if count > 1 else 1)
+    assert torch.equal(bank.rows.each(bank.present()).expand(len(slots), -1, -1), bank().expand(len(slots), -1, -1))
+
+
+def test_memory_holds_until_a_tensor_changes_or_is_another():
+    memory, made, tensor = Memory(), [], torch.zeros(2)
+
+    def make() -> int:
+        made.append(tensor.sum().item())
+        return len(made)
+
+    assert [memory("key", [tensor], make) for _ in range(3)] == [1, 1, 1]
+    tensor += 1
+    assert memory("key", [tensor], make) == 2
+    assert memory("key", [tensor.clone()], make) == 3
+    assert memory("other key", [tensor], make) == 4
+    assert made == [0, 2, 2, 2]
 
 
 def test_an_absent_slot_has_no_gradient():
