@@ -6,9 +6,9 @@ nothing. Offline unless uploading is asked for. The only file that imports wandb
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.catalogue import digest
 from benchmark.grid import TARGET
@@ -18,6 +18,9 @@ from benchmark.result import backbone_title
 from benchmark.store import Store
 from benchmark.table import Board, board
 from tasks.example import UsageError
+
+if TYPE_CHECKING:
+    from benchmark.standing import Standings
 
 PROJECT = "adapterbench"
 # The same ten in every run: W&B draws a panel for each name it meets, so everything else goes into the config.
@@ -116,9 +119,11 @@ def numbers(result: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: found[name] for name in METRICS if found[name] is not None}
 
 
-def summary(table: Board, done: Iterable[Mapping[str, Any]], mode: str, folder: Path) -> None:
-    """The grid's run: cells, a matrix per number of shots, cost. Written anew each time, under the same id."""
+def summary(table: Board, done: Sequence[Mapping[str, Any]], mode: str, folder: Path) -> None:
+    """The grid's run: cells, a matrix per number of shots, differences, ties, cost. Always anew, under the same id."""
     import wandb
+
+    from benchmark.standing import standings
 
     profile = table.profile
     run = digest(["summary", profile.name, backbone_title(profile.backbone.name), profile.source])[:16]
@@ -127,7 +132,8 @@ def summary(table: Board, done: Iterable[Mapping[str, Any]], mode: str, folder: 
     config = {"backbone": backbone_title(profile.backbone.name), "source": profile.source, "seeds": list(profile.seeds)}
     named = {"id": run, "name": f"summary of {profile.name}", "group": profile.name, "job_type": "summary"}
     opened = start(folder, mode, **named, tags=["summary"], config=config)
-    tables = {"cells": cells(done), "cost": costs(table)}
+    worth = standings(table, done)
+    tables = {"cells": cells(done), "cost": costs(table), "differences": differences(worth), "ties": ties(table, worth)}
     tables |= {f"matrix/{shots}": matrix(table, shots) for shots in dict.fromkeys(line.shots for line in table.lines)}
     opened.log({name: wandb.Table(columns=columns, data=rows) for name, (columns, rows) in tables.items()})
     opened.finish()
@@ -157,6 +163,34 @@ def matrix(table: Board, shots: int | str) -> tuple[list[str], list[list[Any]]]:
         for line in table.at(shots)
     ]
     return columns, rows
+
+
+def differences(worth: "Standings") -> tuple[list[str], list[list[Any]]]:
+    """A row per method, shots and task or average: the paired difference to the reference x 100, with its interval."""
+    from benchmark.standing import GAP, gap
+
+    rows = []
+    for (method, shots, name), standing in worth.rows.items():
+        if standing.difference:
+            mean, low, high, p, seeds, size = gap(standing)
+            points = [None if value is None else round(100 * value, 4) for value in (mean, low, high)]
+            size = None if size is None else round(100 * size, 4)
+            rows.append([method, worth.reference[shots], str(shots), name, *points, p, seeds, size])
+    return ["method", "reference", "shots", "name", *GAP], rows
+
+
+def ties(table: Board, worth: "Standings") -> tuple[list[str], list[list[Any]]]:
+    """A row per method, shots and average: its tie groups, or why it has none; its average rank on the first."""
+    rows, first = [], next(iter(table.groups))
+    for line in table.lines:
+        names, ranks = worth.ranks.get(line.shots, ((), None))
+        rank = dict(zip(names, ranks.mean, strict=True)).get(line.method) if ranks else None
+        for name in table.groups:
+            standing = worth.rows[line.method, line.shots, name]
+            gap_ = ranks.gap if rank is not None and name == first else None
+            rows.append([line.method, str(line.shots), name, _mean(line.averages[name]), standing.letters,
+                         standing.flag, rank if name == first else None, gap_])  # fmt: skip
+    return ["method", "shots", "name", "mean", "ties", "flag", "average_rank", "critical_difference"], rows
 
 
 def costs(table: Board) -> tuple[list[str], list[list[Any]]]:

@@ -2,9 +2,10 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,9 +15,13 @@ from benchmark.grid import Planned, plan
 from benchmark.profile import Profile
 from benchmark.result import backbone_title
 from benchmark.store import Store, write
-from benchmark.table import Board, Figure, Line, board
+from benchmark.table import Board, Figure, Line, at_shots, board
+
+if TYPE_CHECKING:
+    from benchmark.standing import Standings
 
 MARK = "†"
+SPREAD = re.compile(r" ±[\d.]+")
 Rows = list[list[str]]
 COSTS = ("trained", "s/cell", "memory", "cells")
 
@@ -36,15 +41,18 @@ def collect(profile: Profile, store: Store, *, stale: bool = False) -> tuple[lis
 
 def make(profile: Profile, console: Console, *, stale: bool = False) -> Path:
     """Write the report's files and print the leaderboard. -> the folder."""
+    from benchmark import standing  # numpy and scipy: not for `--help`
+
     store = Store(profile.folder)
     _, results, old = collect(profile, store, stale=stale)
     table = board(profile, results)
+    worth = standing.standings(table, results)
     folder = store.folder / "report"
-    notes = list(remarks(table, results, old, stale))
-    write(folder / "leaderboard.md", markdown(table, notes).encode())
-    write(folder / "leaderboard.csv", figures_csv(table).encode())
+    notes = [*remarks(table, results, old, stale), *standing.notes(table, worth)]
+    write(folder / "leaderboard.md", markdown(table, worth, notes).encode())
+    write(folder / "leaderboard.csv", figures_csv(table, worth).encode())
     write(folder / "cells.csv", cells_csv(results).encode())
-    show(table, console, notes)
+    show(table, worth, console, notes)
     if any(figure for line in table.lines for figure in line.tasks.values()):
         from benchmark.picture import draw
 
@@ -110,21 +118,21 @@ def ranked(lines: Sequence[Line]) -> list[Line]:
     )
 
 
-def tables(table: Board, shots: int | str) -> Iterator[tuple[str, list[str], Rows]]:
-    """(title, header, rows): averages and costs, then the tasks of each role."""
-    lines = ranked(table.at(shots))
+def tables(table: Board, worth: "Standings", shots: int | str) -> Iterator[tuple[str, list[str], Rows]]:
+    """(title, header, rows): averages, differences and costs, then the tasks of each role."""
+    from benchmark.standing import apart
+
+    lines, first = ranked(table.at(shots)), next(iter(table.groups))
     named = [(line, f"{line.method} {MARK}" if line.control else line.method) for line in lines]
     heads = [f"{name.split()[0]} ({len(members)})" for name, members in table.groups.items()]
     rows = [
-        [name, *(points(line.averages[group]) for group in table.groups), count(line.trained),
+        [name, *(points(line.averages[group]) for group in table.groups),
+         apart(worth.rows[line.method, shots, first]), count(line.trained),
          "" if line.seconds is None else f"{line.seconds:.1f}", memory(line.bytes), f"{line.done}/{line.due}"]
         for line, name in named
     ]  # fmt: skip
-    yield (
-        f"{shots} shots: averages and cost" if shots != "full" else "full data: averages and cost",
-        ["method", *heads, *COSTS],
-        rows,
-    )
+    versus = f"{first.split()[0]} vs {worth.reference[shots]}"
+    yield f"{at_shots(shots)}: averages and cost", ["method", *heads, versus, *COSTS], rows
     for group in list(table.groups):
         members = table.groups[group]
         if group.startswith("choice"):
@@ -136,10 +144,10 @@ def tables(table: Board, shots: int | str) -> Iterator[tuple[str, list[str], Row
 # -------------------------------------------------------------------- the forms it takes
 
 
-def show(table: Board, console: Console, notes: Sequence[str]) -> None:
+def show(table: Board, worth: "Standings", console: Console, notes: Sequence[str]) -> None:
     """In a terminal; too narrow for the intervals of single tasks, it leaves those to the files."""
     for shots in dict.fromkeys(line.shots for line in table.lines):
-        for title, header, rows in tables(table, shots):
+        for title, header, rows in tables(table, worth, shots):
             wide = sum(max(len(row[i]) for row in [header, *rows]) + 2 for i in range(len(header))) <= console.width - 2
             grid = Table(
                 title=title,
@@ -153,18 +161,18 @@ def show(table: Board, console: Console, notes: Sequence[str]) -> None:
             for name in header[1:]:
                 grid.add_column(name if wide else name.partition(" (")[0], justify="right", no_wrap=True)
             for row in rows:
-                cells = row if wide else [cell.partition(" ±")[0] for cell in row]
+                cells = row if wide else [SPREAD.sub("", cell) for cell in row]
                 grid.add_row(*cells, style="dim" if MARK in row[0] else "")
             console.print(grid)
     for note in notes:
         console.print(note, style="dim", highlight=False)
 
 
-def markdown(table: Board, notes: Sequence[str]) -> str:
+def markdown(table: Board, worth: "Standings", notes: Sequence[str]) -> str:
     name = backbone_title(table.profile.backbone.name)
     lines = [f"# {table.profile.name}", "", f"Backbone {name}, records: {table.profile.source}.", ""]
     for shots in dict.fromkeys(line.shots for line in table.lines):
-        for title, header, rows in tables(table, shots):
+        for title, header, rows in tables(table, worth, shots):
             lines += [
                 f"## {title}",
                 "",
@@ -180,8 +188,10 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def figures_csv(table: Board) -> str:
+def figures_csv(table: Board, worth: "Standings") -> str:
     """One row per method, shots and task or average; numbers in 0..1, empty where there is none."""
+    from benchmark.standing import GAP, gap
+
     rows = []
     for line in table.lines:
         named = [("task", task, table.metrics[task], figure) for task, figure in line.tasks.items()]
@@ -189,9 +199,12 @@ def figures_csv(table: Board) -> str:
         for kind, name, metric, figure in named:
             mean, half, seeds = figure or (None, None, 0)
             low, high = (mean - half, mean + half) if half is not None else (None, None)
+            standing = worth.rows[line.method, line.shots, name]
             rows.append([line.method, int(line.control), line.shots, kind, name, metric, mean, low, high, seeds,
-                         line.trained, line.seconds, line.bytes])  # fmt: skip
+                         line.trained, line.seconds, line.bytes, worth.reference[line.shots], *gap(standing),
+                         standing.letters, standing.flag])  # fmt: skip
     header = "method control shots kind name metric mean low high seeds trained_parameters seconds_per_cell peak_bytes"
+    header += f" reference {' '.join(GAP)} ties flag"
     return _csv(header.split(), rows)
 
 

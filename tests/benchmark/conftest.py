@@ -1,8 +1,9 @@
 """Results made by hand, for everything that only reads them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -43,6 +44,24 @@ def fake() -> Callable[..., dict]:
         } | more  # fmt: skip
         Store(found.folder).save(planned, result)
         return result
+
+    return make
+
+
+@pytest.fixture
+def answered(fake) -> Callable[..., dict]:
+    """A finished cell with a score for each of its test examples, in the predictions beside it."""
+
+    def make(found: Profile, planned: Planned, scores: Sequence[float], **columns: object) -> dict:
+        uid = [f"{planned.cell.task}:{index}" for index in range(len(scores))]
+        kept = {
+            "uid": uid,
+            "asked": uid,
+            "group": [""] * len(uid),
+            "score": [float(score) for score in scores],
+        } | columns
+        predictions = Store(found.folder).save_predictions(planned, kept)
+        return fake(found, planned, fmean(scores), predictions=predictions)
 
     return make
 

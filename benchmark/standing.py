@@ -1,0 +1,154 @@
+"""What a leaderboard's numbers are worth: differences to a reference, flags, ties, ranks; in words and numbers."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmark.paired import Kept
+from benchmark.stats import Difference, Ranks, holm, ranks, tie_groups
+from benchmark.table import Board, Line, at_shots
+
+REFERENCE = "lora"
+AT_MAJORITY, BELOW_HEAD = "within noise of majority", "below head_only"
+FLAG = "‡"
+GAP = ("difference", "difference_low", "difference_high", "difference_p", "difference_seeds", "detectable")
+
+
+class Standing(NamedTuple):
+    """What a line's number on a task or an average is worth beside others."""
+
+    difference: Difference | None  # to the reference
+    p: float | None  # of it, corrected for the number of methods (Holm)
+    letters: str  # of its tie groups; none for controls and flagged lines
+    flag: str
+
+
+class Standings(NamedTuple):
+    """Of a whole board."""
+
+    reference: dict[int | str, str]  # shots -> method
+    rows: dict[tuple[str, int | str, str], Standing]  # (method, shots, task or average)
+    ranks: dict[int | str, tuple[list[str], Ranks]]  # shots -> methods in order, over the tasks of the first average
+    unusable: dict[str, str]
+
+
+def standings(table: Board, results: Sequence[Mapping[str, Any]], reference: str = REFERENCE) -> Standings:
+    """Differences, flags, ties and ranks at every number of shots."""
+    kept = Kept(table.profile, results)
+    found = Standings({}, {}, {}, kept.unusable)
+    for shots in dict.fromkeys(line.shots for line in table.lines):
+        lines = table.at(shots)
+        against = found.reference[shots] = base_line(lines, reference)
+        for name, tasks in {**table.groups, **{task: (task,) for task in table.metrics}}.items():
+            flags = {line.method: flag(kept, table.profile.methods, line, tasks) for line in lines}
+            letters = tied(kept, [line for line in lines if not flags[line.method]], name, tasks)
+            gaps = {line.method: kept.difference((line.method, (shots,)), (against, (shots,)), tasks)
+                    for line in lines if line.method != against}  # fmt: skip
+            values = {method: gap.p() for method, gap in gaps.items() if gap and gap.spreads}
+            corrected = dict(zip(values, holm(list(values.values())), strict=True))
+            for method in flags:
+                found.rows[method, shots, name] = Standing(
+                    gaps.get(method), corrected.get(method), letters.get(method, ""), flags[method]
+                )
+        first = next(iter(table.groups))
+        if order := ranking(table, [line for line in lines if not found.rows[line.method, shots, first].flag]):
+            found.ranks[shots] = order
+    return found
+
+
+def base_line(lines: Sequence[Line], wanted: str) -> str:
+    """The method that the others are compared with: the wanted one, or the best where it was not run."""
+    first = {line.method: next((f.mean for f in line.averages.values() if f), -1.0) for line in lines}
+    trained = [line.method for line in lines if not line.control] or list(first)
+    return wanted if first.get(wanted, -1.0) >= 0 else max(trained, key=first.get)
+
+
+def flag(kept: Kept, methods: Sequence[str], line: Line, tasks: Sequence[str]) -> str:
+    """Why a line has no rank on these tasks: not clear of guessing, or clearly below a classifier on frozen states."""
+    if line.control:
+        return ""
+    for other, why in (("majority", AT_MAJORITY), ("head_only", BELOW_HEAD)):
+        rows = (line.method, (line.shots,)), (other, (line.shots,))
+        gap = kept.difference(*rows, tasks) if other in methods else None
+        if gap is None or (interval := gap.interval()) is None:
+            continue
+        low, high = interval
+        if low <= 0 if other == "majority" else high < 0:
+            return why
+    return ""
+
+
+def tied(kept: Kept, lines: Sequence[Line], name: str, tasks: Sequence[str]) -> dict[str, str]:
+    """Letters of the trained methods that have this number, best first."""
+    figures = {line.method: line.averages.get(name) or line.tasks.get(name) for line in lines if not line.control}
+    names = sorted((method for method, figure in figures.items() if figure), key=lambda m: -figures[m].mean)
+    shots = tuple({line.shots for line in lines})
+    differences = {(a, b): kept.difference((a, shots), (b, shots), tasks) for a, b in combinations(names, 2)}
+    return {} if None in differences.values() else tie_groups(names, differences)
+
+
+def ranking(table: Board, lines: Sequence[Line]) -> tuple[list[str], Ranks] | None:
+    """Average ranks over the tasks of the first average, of the trained methods that have all of them."""
+    tasks = next(iter(table.groups.values()))
+    complete = [line for line in lines if not line.control and next(iter(line.averages.values()))]
+    if len(complete) < 2 or len(tasks) < 2:
+        return None
+    found = ranks(np.array([[line.tasks[task].mean for line in complete] for task in tasks]))
+    order = np.argsort(found.mean, kind="stable")
+    return [complete[i].method for i in order], found._replace(mean=[found.mean[i] for i in order])
+
+
+# -------------------------------------------------------------------- for people, and as numbers
+
+
+def notes(table: Board, worth: Standings) -> Iterator[str]:
+    """What the paired differences rest on, the average ranks, and what the grid is too small to find."""
+    group, tasks = next(iter(table.groups.items()))
+    yield (
+        "vs: paired difference to that method, ± half of its 95 % interval over seeds and test examples. Methods that "
+        "share a letter are not told apart (all pairs, Holm-corrected, 5 %)."
+    )
+    if flags := {standing.flag for standing in worth.rows.values() if standing.flag}:
+        yield f"{FLAG} not ranked: {', or '.join(sorted(flags))}."
+    if len(table.profile.seeds) == 1:
+        yield "One seed says nothing about another: differences have no interval, and there are no ties and no flags."
+    for shots, reference in worth.reference.items():
+        found = [worth.rows[line.method, shots, group].difference for line in table.at(shots) if not line.control]
+        sizes = [100 * size for gap in found if gap and (size := gap.detectable()) is not None]
+        if sizes:
+            span = " to ".join(f"{size:.1f}" for size in sorted({min(sizes), max(sizes)}))
+            yield (
+                f"{at_shots(shots)}: a true difference to {reference} in {group} would be found with 80 % probability "
+                f"from {span} points on."
+            )
+        if shots in worth.ranks:
+            names, ranks = worth.ranks[shots]
+            each = ", ".join(f"{name} {rank:.1f}" for name, rank in zip(names, ranks.mean, strict=True))
+            test = "" if ranks.p is None else f"Friedman p = {ranks.p:.2g}, "
+            yield (
+                f"{at_shots(shots)}: average rank over the {len(tasks)} {group} ({test}ranks closer than "
+                f"{ranks.gap:.1f} are not told apart, Nemenyi): {each}."
+            )
+    for why, number in Counter(worth.unusable.values()).items():
+        yield f"{number} cells are in no difference: {why}."
+
+
+def apart(standing: Standing) -> str:
+    """-2.1 ±1.3 b, with ‡ in place of a letter where the line has no rank."""
+    gap, text = standing.difference, ""
+    if gap:
+        half = gap.half()
+        text = f"{100 * gap.mean:+.1f}" + (" (1 seed)" if half is None else f" ±{100 * half:.1f}")
+    return f"{text} {FLAG if standing.flag else standing.letters}".strip()
+
+
+def gap(standing: Standing) -> list[float | None]:
+    """The paired difference to the reference as numbers: GAP."""
+    if standing.difference is None:
+        return [None] * len(GAP)
+    found = standing.difference
+    low, high = found.interval() or (None, None)
+    return [found.mean, low, high, standing.p, found.seeds, found.detectable()]

@@ -1,0 +1,189 @@
+import csv
+import io
+from dataclasses import replace
+from math import isclose
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmark import grid, report, standing
+from benchmark.paired import Kept
+from benchmark.profile import Profile
+from benchmark.stats import combined, holm, part
+from benchmark.store import Store
+from benchmark.table import board
+
+LORA, PROMPT, NONE = ("lora", (4,)), ("prompt", (4,)), ("zero_shot", (4,))
+N = 24
+
+
+def fill(found: Profile, answered, right: dict, but: tuple = (), n: int = N, **columns) -> dict[tuple, np.ndarray]:
+    """Every cell, with its share of right answers by method or (method, task). -> the scores by cell."""
+    kept = {}
+    for planned in grid.plan(found):
+        cell = planned.cell
+        if cell.key in but:
+            continue
+        draw = np.random.default_rng([*cell.key.encode()])
+        share = right.get((cell.method, cell.task), right.get(cell.method, 0.5))
+        kept[cell[:4]] = scores = (draw.random(n) < share).astype(float)
+        answered(found, planned, scores, **columns)
+    return kept
+
+
+def kept_of(found: Profile) -> Kept:
+    return Kept(found, report.collect(found, Store(found.folder))[1])
+
+
+def stacked(scores: dict, method: str, task: str, shots: int) -> np.ndarray:
+    return np.stack([scores[method, task, shots, seed] for seed in (0, 1, 2)])
+
+
+def test_a_difference_is_that_of_the_kept_scores(small, answered):
+    scores = fill(small, answered, {"lora": 0.8})
+    kept = kept_of(small)
+    apart = {task: stacked(scores, "lora", task, 4) - stacked(scores, "prompt", task, 4) for task in small.tasks}
+    assert kept.difference(LORA, PROMPT, ["afqmc"]) == combined([part(apart["afqmc"])])
+    assert kept.difference(LORA, PROMPT, small.tasks) == combined([part(d) for d in apart.values()])
+    assert isclose(kept.difference(PROMPT, LORA, small.tasks).mean, -kept.difference(LORA, PROMPT, small.tasks).mean)
+    assert kept.difference(LORA, ("lora", (16,)), small.tasks).seeds == 3
+
+
+def test_a_row_may_be_the_mean_over_several_numbers_of_shots(small, answered):
+    scores = fill(small, answered, {})
+    both = (4, 16)
+    found = kept_of(small).difference(("lora", both), ("prompt", both), ["chnsent"])
+    means = [np.mean([stacked(scores, name, "chnsent", k) for k in both], axis=0) for name in ("lora", "prompt")]
+    assert found == combined([part(means[0] - means[1])])
+
+
+def test_what_no_seed_changes_is_compared_with_every_seed(small, answered):
+    scores = fill(small, answered, {})
+    found = kept_of(small).difference(LORA, NONE, ["chnsent"])
+    assert found == combined([part(stacked(scores, "lora", "chnsent", 4) - scores["zero_shot", "chnsent", 0, 0])])
+    two = replace(small, methods=("zero_shot", "majority"))
+    scores |= fill(two, answered, {})
+    found = kept_of(two).difference(NONE, ("majority", (4,)), ["chnsent"])
+    fixed = scores["zero_shot", "chnsent", 0, 0] - scores["majority", "chnsent", 0, 0]
+    assert found == combined([part(fixed[None])], seedless=True)
+    assert found.half() is not None
+
+
+def test_a_mean_over_tasks_has_no_hole_and_one_task_takes_the_seeds_there_are(small, answered):
+    fill(small, answered, {}, but=("lora/chnsent/4/1",))
+    kept = kept_of(small)
+    assert kept.difference(LORA, PROMPT, ["chnsent"]).seeds == 2
+    assert kept.difference(LORA, PROMPT, ["afqmc", "chnsent"]) is None
+    assert kept.difference(LORA, PROMPT, ["afqmc", "cote_bd"]) is not None
+    assert kept.difference(LORA, ("shared_lora", (4,)), ["afqmc"]) is None
+
+
+def test_documents_are_what_is_drawn(small, answered):
+    fill(small, answered, {}, group=["one", "two", "three", "four"] * (N // 4))
+    assert kept_of(small).difference(LORA, PROMPT, ["chnsent"]).examples == 4
+
+
+def test_other_examples_are_not_paired(small, answered):
+    fill(small, answered, {})
+    planned = next(cell for cell in grid.plan(small) if cell.cell.key == "lora/chnsent/4/1")
+    answered(small, planned, [1.0] * N, asked=[f"other {index}" for index in range(N)])
+    kept = kept_of(small)
+    assert kept.difference(LORA, PROMPT, ["chnsent"]) is None
+    assert kept.difference(LORA, PROMPT, ["afqmc"]) is not None
+
+
+def test_predictions_that_cannot_be_used_say_why(small, answered, fake):
+    fill(small, answered, {})
+    cells = {cell.cell.key: cell for cell in grid.plan(small)}
+    Store(small.folder).predictions(cells["lora/afqmc/4/0"]).unlink()
+    Store(small.folder).predictions(cells["lora/chnsent/4/0"]).write_bytes(b"other")
+    result = answered(small, cells["lora/cote_bd/4/0"], [0.5] * N)
+    fake(small, cells["lora/cote_bd/4/0"], 0.7, predictions=result["predictions"])
+    kept = kept_of(small)
+    assert [kept.difference(LORA, PROMPT, [task]).seeds for task in small.tasks] == [2, 2, 2]
+    assert [kept.unusable[f"lora/{task}/4/0"].split()[-1] for task in small.tasks] == ["gone", "scored", "examples"]
+    worth = standing.standings(board(small, (results := report.collect(small, Store(small.folder))[1])), results)
+    assert (
+        sum(note.startswith("1 cells are in no difference") for note in standing.notes(board(small, results), worth))
+        == 3
+    )
+
+
+# -------------------------------------------------------------------- the leaderboard
+
+
+@pytest.fixture
+def clear(small, answered) -> Profile:
+    """Four methods, of which two are alike, one is clearly worse, one guesses; and the controls."""
+    rows = ("majority", "head_only", "lora", "prompt", "prefix", "bitfit")
+    found = replace(small, methods=rows, tasks=("afqmc", "bq", "chnsent", "ocnli"), shots=(4,))
+    right = {"majority": 0.3, "head_only": 0.4, "lora": 0.9, "prompt": 0.9, "prefix": 0.65, "bitfit": 0.3}
+    fill(found, answered, right, n=300)
+    return found
+
+
+def worth_of(found: Profile):
+    results = report.collect(found, Store(found.folder))[1]
+    return board(found, results), standing.standings(board(found, results), results)
+
+
+def test_ties_flags_and_ranks_of_a_leaderboard(clear):
+    table, worth = worth_of(clear)
+    rows = {line.method: worth.rows[line.method, 4, "choice tasks"] for line in table.lines}
+    assert worth.reference == {4: "lora"}
+    assert {name: row.letters for name, row in rows.items()} == {
+        "majority": "", "head_only": "", "lora": "a", "prompt": "a", "prefix": "b", "bitfit": "",
+    }  # fmt: skip
+    assert {name: row.flag for name, row in rows.items() if row.flag} == {"bitfit": standing.AT_MAJORITY}
+    assert rows["lora"].difference is None
+    assert rows["prefix"].difference.interval()[1] < 0
+    others = [row for name, row in rows.items() if name != "lora"]
+    assert [row.p for row in others] == holm([row.difference.p() for row in others])
+    names, ranks = worth.ranks[4]
+    assert set(names[:2]) == {"lora", "prompt"}
+    assert names[2:] == ["prefix"]
+    assert (ranks.mean[2], ranks.tasks) == (3.0, 4)
+
+
+def test_below_a_classifier_on_frozen_states_there_is_no_rank(clear):
+    found = replace(clear, methods=("head_only", "prefix", "bitfit"))
+    _, worth = worth_of(found)
+    assert worth.reference == {4: "prefix"}  # the best, where lora is not there
+    assert worth.rows["bitfit", 4, "choice tasks"].flag == standing.BELOW_HEAD
+    assert worth.rows["prefix", 4, "choice tasks"].flag == ""
+
+
+def test_the_report_says_it_in_the_terminal_in_markdown_and_in_numbers(clear):
+    out = io.StringIO()
+    folder = report.make(clear, Console(file=out, width=150))
+    text = (folder / "leaderboard.md").read_text()
+    _, worth = worth_of(clear)
+    row = worth.rows["prefix", 4, "choice tasks"]
+    low, high = row.difference.interval()
+    shown = f"{100 * row.difference.mean:+.1f} ±{50 * (high - low):.1f} b"
+    for said in (text, out.getvalue()):
+        assert "choice vs lora" in said
+        assert shown in said
+        assert f"{standing.FLAG} not ranked: {standing.AT_MAJORITY}" in said
+        assert "average rank over the 4 choice tasks" in " ".join(said.split())
+    found = {(r["method"], r["name"]): r for r in csv.DictReader((folder / "leaderboard.csv").open())}
+    line = found["prefix", "choice tasks"]
+    assert (line["reference"], line["ties"], line["difference_seeds"]) == ("lora", "b", "3")
+    numbers = [float(line[name]) for name in ("difference", "difference_low", "difference_high", "difference_p")]
+    assert np.allclose(numbers, [row.difference.mean, low, high, row.p])
+    assert isclose(float(line["detectable"]), row.difference.detectable())
+    assert found["bitfit", "choice tasks"]["flag"] == standing.AT_MAJORITY
+    assert found["lora", "chnsent"]["difference"] == ""
+
+
+def test_one_seed_is_said_and_decides_nothing(small, answered):
+    found = replace(small, seeds=(0,), shots=(4,))
+    fill(found, answered, {"lora": 1.0, "prompt": 0.1})
+    out = io.StringIO()
+    report.make(found, Console(file=out, width=150))
+    _, worth = worth_of(found)
+    row = worth.rows["prompt", 4, "choice tasks"]
+    assert (row.letters, row.flag, row.p) == ("", "", None)
+    assert f"{100 * row.difference.mean:+.1f} (1 seed)" in out.getvalue()
+    assert "One seed says nothing about another" in out.getvalue()
