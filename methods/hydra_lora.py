@@ -49,6 +49,7 @@ class HydraLoRA(LoRA):
     paper = "Tian et al. 2024, arXiv:2404.19245"
     what = "A, the B_i and the router, one for all sources; on the target the parts in `target`"
     stages = (SOURCE, TARGET)
+    late = ("target", "target_lr")
     mergeable = False  # the weights depend on the token
 
     @dataclass(frozen=True)

@@ -76,6 +76,7 @@ class MoELoRA(LoRA):
     paper = "Liu et al. 2023, arXiv:2310.18339"
     what = "experts and gate, one for all sources, each source's embedding; on the target the parts in `target`"
     stages = (SOURCE, TARGET)
+    late = ("target", "target_lr")
 
     @dataclass(frozen=True)
     class Config(LoRA.Config):

@@ -33,6 +33,7 @@ class MPT(Prompt):
     paper = "Wang et al. 2023, arXiv:2303.02861"
     what = "virtual tokens, one for all sources, times each task's u v; on the target the parts in `target`"
     stages = (SOURCE, TARGET)
+    late = ("target",)
     parent = SOURCE_PROMPTS
 
     @dataclass(frozen=True)

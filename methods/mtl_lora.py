@@ -59,6 +59,7 @@ class MTLLoRA(LoRA):
     paper = "Yang et al. 2024, arXiv:2410.09437"
     what = "A and the B_i, one for all sources, Lambda and w of each; on the target the parts in `target`"
     stages = (SOURCE, TARGET)
+    late = ("target", "target_lr", "shared_rate")
 
     @dataclass(frozen=True)
     class Config(LoRA.Config):

@@ -35,6 +35,7 @@ class SpotGeneric(Prompt):
     paper = "Vu et al. 2021, arXiv:2110.07904"
     what = "virtual tokens, one for all sources, then for each target"
     stages = (SOURCE, TARGET)
+    late = ("target_lr",)
 
     @dataclass(frozen=True)
     class Config(Prompt.Config):
