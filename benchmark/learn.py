@@ -36,6 +36,8 @@ class History:
     stopped: int = 0  # step of an early stop, 0 if there was none
     tokens: int = 0  # trained on, without padding
     padded: int = 0  # the same with padding
+    gradients: int = 0  # taken, of a batch each
+    watched: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # what the method reports of its steps
     seconds: float = 0.0  # of the whole stage, dev included; slots of a pack share it
     dev_seconds: float = 0.0
 
@@ -95,17 +97,21 @@ def learn(
 
 def joined(stages: Sequence[History]) -> History:
     """One slot's stages in a row: what the last one came to, at the cost of all."""
-    sums = ("tokens", "padded", "seconds", "dev_seconds")
+    sums = ("tokens", "padded", "gradients", "seconds", "dev_seconds")
     return replace(stages[-1], **{name: sum(getattr(stage, name) for stage in stages) for name in sums})
 
 
 def planned(group: Group, budget: Budget, share: float = 1.0) -> int | list[int]:
-    """Steps of each packed member, or of the mixture: this share of the budget's."""
-    sizes = [len(member.examples["train"]) for member in group.members]
+    """Steps of each packed member, or of the mixture: this share of the budget's.
+
+    A step of the budget is one gradient of one batch; a step of episodes is as many as it takes. Where a method learns
+    from fewer examples than it was offered, its steps stay those of all: as many gradients, on fewer examples.
+    """
+    sizes = [member.report["offered"]["train"] for member in group.members]
     if group.batches == "packed":
         steps = [budget.steps(size, member.batch_size) for size, member in zip(sizes, group.members, strict=True)]
         return [ceil(share * own) for own in steps]
-    return ceil(share * budget.steps(sum(sizes), group.batch_size))
+    return ceil(share * budget.steps(sum(sizes), group.batch_size) / group.gradients)
 
 
 def evaluate(method: Method, task: Task, slot: int) -> tuple[float, float]:
@@ -163,6 +169,9 @@ class Keeper(L.Callback):
         values = torch.cat([outputs["losses"] for _, outputs in self.waiting]).tolist() if self.waiting else []
         values = iter(values)
         for step, outputs in self.waiting:
+            for name, value in outputs.get("watched", {}).items():
+                for history in self.histories:
+                    history.watched.setdefault(name, []).append((step, float(value)))
             for slot, tokens, padded in zip(outputs["present"], outputs["tokens"], outputs["padded"], strict=True):
                 history, loss = self.histories[slot], next(values)
                 history.curve.append((step, loss))
@@ -210,6 +219,7 @@ class Keeper(L.Callback):
                 method.get_parameter(name).copy_(value)
         for history in self.histories:
             history.best = history.best or history.steps
+            history.gradients = self.group.gradients * (history.stopped or history.steps)
 
 
 @contextmanager

@@ -79,21 +79,27 @@ def hashed(*texts: str) -> str:
 
 def data(task: "Task") -> dict[str, Any]:
     """Exactly which examples a cell saw."""
-    report = {key: task.report[key] for key in ("splits", "cut", "short")}
+    report = {key: task.report[key] for key in ("splits", "offered", "cut", "short")}
     return report | {"digest": {split: task.digest(split) for split in task.examples}}
 
 
 def training(histories: "Sequence[History]") -> dict[str, Any]:
     """Steps, the chosen one, and curves thin enough to keep."""
     first = histories[0]
-    every = max(1, -(-len(first.curve) // POINTS))
     return {
         "steps": first.steps,
+        "gradients": first.gradients,
         "best": first.best,
         "stopped": first.stopped,
-        "loss": [[step, round(loss, 5)] for step, loss in first.curve[every - 1 :: every]],
+        "loss": thin(first.curve),
+        "watched": {name: thin(curve) for name, curve in first.watched.items()},
         "dev": [[step, round(score, 5), round(nll, 5)] for step, score, nll in first.dev],
     }
+
+
+def thin(curve: "Sequence[tuple[int, float]]") -> list[list[float]]:
+    every = max(1, -(-len(curve) // POINTS))
+    return [[step, round(value, 5)] for step, value in curve[every - 1 :: every]]
 
 
 def cost(

@@ -15,7 +15,7 @@ NAMES = (
     "zero_shot", "majority", "head_only", "full", "bitfit", "adapter", "lora", "prompt", "prefix", "llama_adapter",
     "peft",
     "spot_generic", "spot", "attempt", "mpt", "shared_lora", "hydra_lora", "mtl_lora", "moe_lora",  # sources first
-    "ta_lora",
+    "ta_lora", "meta_lora",
 )
 
 
@@ -48,6 +48,7 @@ def load(name: str) -> "type[Method]":
         case "mtl_lora": from methods.mtl_lora import MTLLoRA as found
         case "moe_lora": from methods.moe_lora import MoELoRA as found
         case "ta_lora": from methods.ta_lora import TALoRA as found
+        case "meta_lora": from methods.meta_lora import MetaLoRA as found
         case _: found = _foreign(method_of(name))
     return found
 

@@ -51,7 +51,8 @@ class Task(LightningDataModule):
     """One data set. A task of its own needs the class attributes and `read`; everything else follows.
 
     shots: None for all training examples, else examples per label (choice) or in total (free text, own options).
-    seed draws the shots, order (default: seed) the order of training; limit caps splits, as {"test": 200}.
+    most: of training examples in total, whatever their labels; dev then has at most as many.
+    seed draws both, order (default: seed) the order of training; limit caps splits, as {"test": 200}.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Task(LightningDataModule):
         source: str = "sample",
         data_dir: str | Path | None = None,
         shots: int | None = None,
+        most: int | None = None,
         seed: int = 0,
         order: int | None = None,
         batch_size: int = 8,
@@ -86,10 +88,12 @@ class Task(LightningDataModule):
         super().__init__()
         if shots is not None and shots < 1:
             raise UsageError(f"{self.name}: shots is {shots}; give 1 or more, or leave it out for all examples")
+        if most is not None and most < 1:
+            raise UsageError(f"{self.name}: most is {most}; give 1 or more, or leave it out for all examples")
         if unknown := set(limit or {}) - {"train", "dev", "test"}:
             raise UsageError(f"{self.name}: limit names {sorted(unknown)}; the splits are train, dev, test")
         self.tokenizer, self.source, self.data_dir = tokenizer, source, data_dir
-        self.shots, self.seed, self.order = shots, seed, seed if order is None else order
+        self.shots, self.most, self.seed, self.order = shots, most, seed, seed if order is None else order
         self.batch_size, self.max_length, self.limit = batch_size, max_length, dict(limit or {})
         self.template, self.words = template or self.template, dict(words or self.words)
         self.examples: dict[str, list[Example]] = {}
@@ -169,7 +173,7 @@ class Task(LightningDataModule):
         if self.examples:
             return
         pool, report = self.pool()
-        self.report = report | {"short": {}, "cut": {}}
+        self.report = report | {"short": {}, "cut": {}, "offered": {}}
         for name, examples in pool.items():
             chosen = examples
             if self.shots is not None and name != "test":
@@ -177,6 +181,9 @@ class Task(LightningDataModule):
                 self.report["short"][name] = self.short(chosen)
             if name in self.limit:
                 chosen = splits.ordered(chosen, "limit")[: self.limit[name]]
+            self.report["offered"][name] = len(chosen)
+            if self.most is not None and name != "test":
+                chosen = splits.ordered(chosen, f"most:{self.seed}")[: self.most]  # 16 are among the 50 of one seed
             self.examples[name] = chosen
         if not self.examples["train"] or not self.examples["test"]:
             raise UsageError(f"{self.name}: no examples left in train or test of {self.origin.title}: {self.report}")

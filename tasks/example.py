@@ -42,3 +42,10 @@ class Batch(NamedTuple):
     labels: "Tensor"  # [b, s], -100 off the answer
     slots: tuple[int, ...]  # whose row each row is
     examples: tuple[Example, ...]
+
+
+class Episode(NamedTuple):
+    """One step of meta-learning: n tasks, each with batches to adapt to it by, and one of other examples to judge by."""
+
+    support: tuple[tuple[Batch, ...], ...]  # [n][k]
+    query: tuple[Batch, ...]  # [n]

@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Sequence
 
+import lightning as L
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
+from benchmark.learn import quiet
 from methods import load
 from methods.backbone import Backbone
 from methods.base import Method, Stage
 from methods.config import Config
 from methods.plan import Plan
 from tasks.encode import collate
-from tasks.example import Batch, Encoded, Example
+from tasks.example import Batch, Encoded, Episode, Example
+from tasks.group import ready
 
 SLOTS = 3
 LEAD = 12
@@ -113,6 +117,34 @@ def fit(method: Method, batches: Sequence[Batch | Plan], until: float = 0.0) -> 
         optimizer.step()
         schedule.step()
     return optimizer
+
+
+def train(method: Method, batches: Sequence[Batch | Episode], *callbacks: L.Callback) -> None:
+    """What only a Trainer does: a step each, of a method that may optimise by itself."""
+    with quiet():
+        trainer = L.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=1,
+            callbacks=list(callbacks),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(method.train(), DataLoader(batches, batch_size=None, collate_fn=ready))
+
+
+def episode(*slots: int, support: int = 2, stream: int = 0) -> Episode:
+    """Each slot with support batches (of this stream) and a query batch of a few rows."""
+
+    def rows(slot: int, number: int) -> Batch:
+        return batch(items(3, 200 + 10 * slot + number, most=8), [slot] * 3)
+
+    return Episode(
+        tuple(tuple(rows(slot, 1 + part + stream) for part in range(support)) for slot in slots),
+        tuple(rows(slot, 0) for slot in slots),
+    )
 
 
 def weights(backbone: Backbone) -> dict[str, Tensor]:

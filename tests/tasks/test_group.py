@@ -38,6 +38,87 @@ def test_a_group_walks_the_same_way_every_time(tokenizer):
         assert [b.examples for b in loader] == [b.examples for b in loader]
 
 
+def episodes(tokenizer, *names, order=0, seed=0, most=16, steps=6, **options):
+    members = [member(tokenizer, name, shots=None, most=most, order=order) for name in names]
+    return list(Group(members, "episodes", steps=steps, batch_size=4, seed=seed, **options).train_dataloader())
+
+
+def shown(episode):
+    """(slot, uids of each support batch, uids of the query) of each task."""
+    return [
+        (query.slots[0], [uids(part, part.slots[0]) for part in support], uids(query, query.slots[0]))
+        for support, query in zip(episode.support, episode.query, strict=True)
+    ]
+
+
+NAMES = ("bq", "cote_bd", "afqmc")
+
+
+def test_an_episode_has_tasks_drawn_without_replacement_and_disjoint_support_and_query(tokenizer):
+    drawn = set()
+    for episode in episodes(tokenizer, *NAMES, tasks=2, support=2, steps=12):
+        slots = [slot for slot, _, _ in shown(episode)]
+        assert len(slots) == len(set(slots)) == 2
+        drawn.add(tuple(slots))
+        for slot, support, query in shown(episode):
+            assert {uid.partition(":")[0] for part in (*support, query) for uid in part} == {NAMES[slot]}
+            assert [len(part) for part in support] == [4, 4]
+            assert len(query) == 4
+            assert len({uid for part in support for uid in part}) == 8
+            assert not set(query) & {uid for part in support for uid in part}
+    assert drawn == {(0, 1), (0, 2), (1, 2)}
+
+
+def test_episodes_stay_within_the_pool_and_use_all_of_it(tokenizer):
+    for most in (8, 16):
+        pool = {example.uid for example in member(tokenizer, shots=None, most=most).examples["train"]}
+        assert len(pool) == most
+        seen = [shown(episode)[0] for episode in episodes(tokenizer, "bq", most=most, support=2, steps=40)]
+        assert {uid for _, support, query in seen for part in support for uid in part} == pool
+        assert {uid for _, support, query in seen for uid in query} == pool
+
+
+def test_a_small_half_is_walked_through_again(tokenizer):
+    for _, support, query in (shown(e)[0] for e in episodes(tokenizer, "bq", most=6, support=3)):
+        assert [len(part) for part in support] == [3, 3, 3]  # of 6 examples half
+        assert len({uid for part in support for uid in part}) == len(query) == 3
+    [(_, support, query)] = shown(episodes(tokenizer, "bq", most=11, support=2, steps=1)[0])
+    assert [len(set(part)) for part in support] == [4, 4]  # 6 for support: two of them again
+    assert len({uid for part in support for uid in part}) == 6
+    assert len(query) == 4
+
+
+def test_episodes_are_a_function_of_the_seed_and_not_of_company(tokenizer):
+    same = [list(map(shown, episodes(tokenizer, *NAMES))) for _ in range(2)]
+    assert same[0] == same[1]
+    assert list(map(shown, episodes(tokenizer, *NAMES, order=1))) != same[0]
+    assert [[slot for slot, *_ in shown(e)] for e in episodes(tokenizer, *NAMES, tasks=1, seed=1)] != [
+        [slot for slot, *_ in shown(e)] for e in episodes(tokenizer, *NAMES, tasks=1)
+    ]
+    alone = [part[0][1:] for part in map(shown, episodes(tokenizer, "afqmc"))]
+    beside = [task[1:] for episode in map(shown, episodes(tokenizer, *NAMES)) for task in episode if task[0] == 2]
+    assert beside == alone[: len(beside)]
+
+
+def test_without_support_there_are_queries_only(tokenizer):
+    assert all(episode.support == ((), ()) for episode in episodes(tokenizer, *NAMES, tasks=2, support=0))
+
+
+def test_steps_of_episodes(tokenizer):
+    group = Group(
+        [member(tokenizer, shots=None, most=16), member(tokenizer, "afqmc", shots=None, most=16)], "episodes", support=1
+    )
+    assert group.gradients == 4  # at most as many tasks as there are
+    assert group.steps == [2, 2]  # an epoch: 32 examples, 4 batches of 4 to a step
+    assert len(list(group.train_dataloader())) == len(group.train_dataloader()) == 2
+    assert Group(group.members, "mixed").gradients == 1
+
+
+def test_one_example_is_not_enough_for_an_episode(tokenizer):
+    with pytest.raises(UsageError, match="2 examples or more"):
+        episodes(tokenizer, "bq", most=1)
+
+
 @pytest.mark.parametrize(
     ("sampling", "cap", "share"), [("capped", 10_000, 2 / 3), ("capped", 10, 1 / 2), ("uniform", 1, 1 / 2)]
 )
@@ -55,8 +136,9 @@ def test_mixed_batches_are_drawn_in_proportion_up_to_a_cap(tokenizer, sampling, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batches": "folded"}, "no batches 'folded'; there are: packed, mixed"),
+        ({"batches": "folded"}, "no batches 'folded'; there are: packed, mixed, episodes"),
         ({"sampling": "odd"}, "no sampling 'odd'"),
+        ({"batches": "episodes", "tasks": 0}, "1 task or more and 0 support batches or more, found 0, 3"),
         ({"steps": [1, 2]}, "2 numbers of steps for 1 members"),
     ],
 )

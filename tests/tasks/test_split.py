@@ -106,6 +106,22 @@ def test_few_shots_take_what_there_is_and_report_it(local, pair_lines):
     assert task.report["short"]["dev"] == {"同义": 0}
 
 
+def test_most_draws_as_many_in_total_by_the_seed_and_nests():
+    few, more, other, every = (tasks.load("tnews")(most=n, seed=s) for n, s in ((16, 0), (50, 0), (16, 1), (None, 0)))
+    for task in (few, more, other, every):
+        task.setup()
+    drawn = [{example.uid for example in task.examples["train"]} for task in (few, more, other, every)]
+    assert [len(part) for part in drawn[:3]] == [16, 50, 16]
+    assert drawn[0] < drawn[1] < drawn[3]
+    assert drawn[0] != drawn[2]
+    assert len(few.examples["dev"]) == 16
+    assert few.examples["test"] == every.examples["test"]
+    assert few.report["offered"] == every.report["splits"]
+    assert few.report["splits"]["train"] == 16
+    with pytest.raises(UsageError, match="most is 0; give 1 or more"):
+        tasks.load("tnews")(most=0)
+
+
 @pytest.mark.parametrize("name", tasks.NAMES)
 def test_shots_of_every_task_nest_and_dev_is_as_large_as_train(name):
     few, more, other = (tasks.load(name)(shots=k, seed=seed) for k, seed in ((2, 0), (4, 0), (2, 1)))

@@ -1,0 +1,184 @@
+"""MeTA-LoRA: one LoRA from which a few steps on a few examples of a task lead far (arXiv:2510.11598).
+
+  (1)  n tasks without replacement; of each, disjoint S_i and Q_i from its pool of N examples
+  (2)  theta_i^0 = theta,  theta_i^{s+1} = theta_i^s - alpha clip(grad L_{B_s}(theta_i^s)),  s < k,  B_s a batch of S_i
+  (3)  G = (1/n) sum_i grad L_{Q_i}(theta_i^k)
+  (4)  theta <- AdamW(theta, clip(G); beta)
+
+theta: A and B of shared_lora, one for all sources; r (d_in + d_out) for every linear. (1)-(4) are one step of the
+source stage. First order (FOMAML): the gradient in (3) is with respect to theta_i^k; second order: to theta, through
+all of (2). With k = 0 it is shared_lora on the query batches. On the target it is LoRA, from theta.
+
+Known of the paper: its abstract, its figure's caption (support sets adapt, query gradients of all tasks are aggregated)
+and N of 50 or 100. Ours: n, k, batch sizes, rates, the clips, first order, and that (3) is a mean. alpha is large
+because LoRA's gradients are small (grad A = 0 while B = 0): of beta's size it would leave theta_i = theta, and nobody
+would notice; `watched` tells. theta_i is never written into theta: a forward pass is called with it in theta's place.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from methods.base import TARGET, Stage
+from methods.plan import Plan
+from methods.shared_lora import SharedLoRA
+from tasks.example import Batch, Encoded, Episode, UsageError
+
+INNER = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+Theta = dict[str, Tensor]  # or a theta_i, by the names of the parameters
+
+
+class Trial(NamedTuple):
+    """What one task contributes to an outer step."""
+
+    gradient: Tensor  # [p] of its query loss
+    watched: dict[str, Tensor]  # that loss, and how the inner loop went
+
+
+class MetaLoRA(SharedLoRA):
+    name = "meta_lora"
+    paper = "MeTA-LoRA, arXiv:2510.11598; details ours"
+    what = "A and B, one for all sources, so that few steps adapt them; on the target the parts in `target`"
+    stages = (Stage("source", "sources", "episodes"), TARGET)
+
+    @dataclass(frozen=True)
+    class Config(SharedLoRA.Config):
+        warmup: float = 0.03
+        schedule: str = "cosine"
+        pool: int = 50  # N
+        tasks: int = 4  # n
+        inner_steps: int = 3  # k
+        inner_rate: float = 0.3  # alpha
+        inner_clip: float = 1.0  # 0: no clipping
+        inner: str = "sgd"  # or adamw, with fresh moments for every task and step
+        second_order: bool = False
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.tasks < 1 or self.inner_steps < 0 or self.pool == 1:
+                raise UsageError(
+                    "method meta_lora: tasks >= 1, inner_steps >= 0 and a pool of 2 or more (0: all), "
+                    f"found {self.tasks}, {self.inner_steps}, {self.pool}"
+                )
+            if self.inner not in INNER:
+                raise UsageError(f"method meta_lora: no inner {self.inner!r}; there are: {', '.join(INNER)}")
+            if self.second_order and self.inner != "sgd":
+                raise UsageError("method meta_lora: second_order goes through plain gradient steps; set inner to sgd")
+
+    config: Config
+
+    def grouping(self, stage: Stage) -> dict[str, int]:
+        c = self.config
+        return {"tasks": c.tasks, "support": c.inner_steps} if stage.batches == "episodes" else {}
+
+    def enter(self, stage: Stage, seeds: Sequence[int], train: Sequence[Sequence[Encoded]] = ()) -> None:
+        super().enter(stage, seeds, train)
+        self.automatic_optimization = stage.batches != "episodes"
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        if not isinstance(batch, Episode):
+            return super().on_before_batch_transfer(batch, dataloader_idx)
+        return Episode(tuple(tuple(map(self.plan, part)) for part in batch.support), tuple(map(self.plan, batch.query)))
+
+    def training_step(self, batch: Batch | Plan | Episode, batch_idx: int) -> dict[str, Any]:
+        """An outer step; the losses are those of the queries. On the target a step of LoRA."""
+        if self.automatic_optimization:
+            return super().training_step(batch, batch_idx)
+        if not isinstance(batch, Episode):
+            raise UsageError("method meta_lora learns from episodes on the sources: give it Group(tasks, 'episodes')")
+        theta = {name: p for part in self.owned().values() for name, p in part.items()}
+        own = list(zip(batch.support, batch.query, strict=True))[self.global_rank :: self.trainer.world_size]
+        trials = [self.trial(theta, support, query) for support, query in own]  # each process has tasks of its own
+        total = torch.stack([torch.zeros_like(flat(theta.values())), *(trial.gradient for trial in trials)]).sum(0)
+        total = self.trainer.strategy.reduce(total, reduce_op="sum")  # nothing here passes the hooks of DDP
+        self.outer(theta, total / len(batch.query))
+        passed = [(*support, query) for support, query in own]
+        return {
+            "losses": torch.stack([trial.watched["query"] for trial in trials]) if trials else total[:0],
+            "present": tuple(query.present[0] for _, query in own),
+            "tokens": tuple(sum(plan.tokens[0] for plan in plans) for plans in passed),
+            "padded": tuple(sum(plan.padded[0] for plan in plans) for plans in passed),
+            "watched": summary(trials) if trials else {},
+        }
+
+    def outer(self, theta: Theta, gradient: Tensor) -> None:
+        """(4), with the gradient [p] of all tasks."""
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        for p, part in zip(theta.values(), gradient.split([p.numel() for p in theta.values()]), strict=True):
+            p.grad = part.view_as(p)
+        self.configure_gradient_clipping(optimizer)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+
+    def trial(self, theta: Theta, support: Sequence[Plan], query: Plan) -> Trial:
+        """(2) and a task's part of (3)."""
+        second = self.config.second_order
+        with sdpa_kernel(SDPBackend.MATH) if second else nullcontext():  # no other kernel is differentiable twice
+            own, watched = self.adapt(theta, support)
+            loss = functional_call(self, own, (query,))
+            found = torch.autograd.grad(loss, list((theta if second else own).values()))
+        return Trial(flat(found), watched | {"query": loss.detach()})
+
+    def adapt(self, theta: Theta, support: Sequence[Plan]) -> tuple[Theta, dict[str, Tensor]]:
+        """theta_i^k: a copy of theta, or with second order a function of it."""
+        c = self.config
+        own = theta if c.second_order else {name: p.detach().clone().requires_grad_() for name, p in theta.items()}
+        inner = INNER[c.inner](own.values(), lr=c.inner_rate, weight_decay=0.0)  # fresh for every task and step
+        losses = []
+        for plan in support:
+            loss = functional_call(self, own, (plan,))
+            found = torch.autograd.grad(loss, list(own.values()), create_graph=c.second_order)
+            found = clipped(found, c.inner_clip)
+            if c.second_order:
+                own = {name: p - c.inner_rate * g for (name, p), g in zip(own.items(), found, strict=True)}
+            else:
+                for p, g in zip(own.values(), found, strict=True):
+                    p.grad = g
+                inner.step()
+            losses.append(loss.detach())
+        return own, self.watch(theta, own, support, losses)
+
+    @torch.no_grad()
+    def watch(self, theta: Theta, own: Theta, support: Sequence[Plan], losses: Sequence[Tensor]) -> dict[str, Tensor]:
+        """How far theta_i^k is from theta, in lengths of theta, and the loss of the first batch at either."""
+        if not support:
+            return {}
+        start = flat(theta.values())
+        return {
+            "moved": (flat(own.values()) - start).norm() / start.norm(),
+            "support_before": losses[0],
+            "support_after": functional_call(self, own, (support[0],)),
+        }
+
+    def forward(self, plan: Plan) -> Tensor:
+        """The loss of one task's batch."""
+        return self.losses(plan).sum()
+
+
+def flat(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])  # [p]
+
+
+def clipped(gradient: Sequence[Tensor], most: float) -> list[Tensor]:
+    """As `clip_grad_norm_` does, but differentiable."""
+    if not most:
+        return list(gradient)
+    norm = torch.stack([g.norm() for g in gradient]).norm()
+    return [g * (most / (norm + 1e-6)).clamp(max=1.0) for g in gradient]
+
+
+def summary(trials: Sequence[Trial]) -> dict[str, Tensor]:
+    """Means over the tasks of a step; `agreement` is the mean cosine between the gradients of two of them."""
+    found = {name: torch.stack([t.watched[name] for t in trials]).mean() for name in trials[0].watched}
+    if len(trials) > 1:
+        units, n = F.normalize(torch.stack([trial.gradient for trial in trials])), len(trials)
+        found["agreement"] = (units.sum(0).square().sum() - n) / (n * (n - 1))
+    return found
