@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MARK = "†"
 SPREAD = re.compile(r" ±[\d.]+")
 Rows = list[list[str]]
-COSTS = ("trained", "s/cell", "memory", "cells")
+COSTS = ("trained", "s/cell", "with sources", "memory", "cells")
 
 
 def collect(profile: Profile, store: Store, *, stale: bool = False) -> tuple[list[Planned], list[dict[str, Any]], int]:
@@ -77,6 +77,11 @@ def remarks(table: Board, results: Sequence[dict], old: int, stale: bool) -> Ite
     }
     for task, source, n in sorted(shared):
         yield f"Leak: {n} test texts of {task} are training texts of {source}; methods that learn from it saw them."
+    if any(resting(line) for line in table.lines):
+        yield (
+            "With sources: seconds of a cell and its share of the source prompts and stages that it rests on, divided "
+            "among the cells that do; in brackets all of them, what the cell would cost alone."
+        )
     failed = sum(result["state"] == "failed" for result in results)
     if failed:
         yield f"{failed} cells failed: `benchmark status` names them, `benchmark show CELL` says why."
@@ -111,6 +116,13 @@ def memory(number: float | None) -> str:
     return "" if number is None else f"{number / 2**30:.1f} GB" if number >= 2**30 else f"{number / 2**20:.0f} MB"
 
 
+def resting(line: Line) -> str:
+    """12.3 (95.0): seconds of a cell with its share of what it rests on, and with all; empty where it needs nothing."""
+    if line.whole is None or line.whole == line.seconds:
+        return ""
+    return f"{line.amortised:.1f} ({line.whole:.1f})"
+
+
 def ranked(lines: Sequence[Line]) -> list[Line]:
     """Controls, then by the first average, those without one last. For reading: the intervals say what it is worth."""
     return sorted(
@@ -128,7 +140,8 @@ def tables(table: Board, worth: "Standings", shots: int | str) -> Iterator[tuple
     rows = [
         [name, *(points(line.averages[group]) for group in table.groups),
          apart(worth.rows[line.method, shots, first]), count(line.trained),
-         "" if line.seconds is None else f"{line.seconds:.1f}", memory(line.bytes), f"{line.done}/{line.due}"]
+         "" if line.seconds is None else f"{line.seconds:.1f}", resting(line), memory(line.bytes),
+         f"{line.done}/{line.due}"]
         for line, name in named
     ]  # fmt: skip
     versus = f"{first.split()[0]} vs {worth.reference[shots]}"
@@ -201,10 +214,10 @@ def figures_csv(table: Board, worth: "Standings") -> str:
             low, high = (mean - half, mean + half) if half is not None else (None, None)
             standing = worth.rows[line.method, line.shots, name]
             rows.append([line.method, int(line.control), line.shots, kind, name, metric, mean, low, high, seeds,
-                         line.trained, line.seconds, line.bytes, worth.reference[line.shots], *gap(standing),
-                         standing.letters, standing.flag])  # fmt: skip
-    header = "method control shots kind name metric mean low high seeds trained_parameters seconds_per_cell peak_bytes"
-    header += f" reference {' '.join(GAP)} ties flag"
+                         line.trained, line.seconds, line.amortised, line.whole, line.bytes,
+                         worth.reference[line.shots], *gap(standing), standing.letters, standing.flag])  # fmt: skip
+    header = "method control shots kind name metric mean low high seeds trained_parameters seconds_per_cell"
+    header += f" seconds_amortised seconds_in_full peak_bytes reference {' '.join(GAP)} ties flag"
     return _csv(header.split(), rows)
 
 

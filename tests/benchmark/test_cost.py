@@ -1,6 +1,7 @@
 """What a cell cost when others share what it rests on, and what it would have cost alone."""
 
-from benchmark.table import resting
+from benchmark import grid, report
+from benchmark.table import board, resting
 
 
 def result(name: str, seconds: float, *parents: str, state: str = "done") -> dict:
@@ -28,3 +29,15 @@ def test_what_is_above_twice_is_counted_once():
 def test_without_all_parents_there_is_no_cost():
     found = resting([result("s", 10, state="failed"), result("a", 1, "s"), result("b", 2, "gone"), result("c", 3)])
     assert found == {"c": (3, 3)}
+
+
+def test_the_table_says_what_a_method_rests_on(heir, fake):
+    """Every cell took 2 s: a target rests on a source stage, and that on a prompt for each source."""
+    cells = grid.plan(heir)
+    table = board(heir, [fake(heir, planned, 0.5) for planned in cells])
+    line = next(line for line in table.lines if line.method == "heirs:Heir")
+    above = len({planned.cell.task for planned in cells if planned.cell.method == "prompt"})
+    assert line.seconds == 2
+    assert line.whole >= 2 + 2 + 2 * (above - 1)
+    assert 2 < line.amortised < line.whole
+    assert report.resting(line) == f"{line.amortised:.1f} ({line.whole:.1f})"
