@@ -54,6 +54,11 @@ class Planned:
     needed: bool = False  # what it learned is kept: others rest on it, or the profile asks for it
 
     @property
+    def most(self) -> int | None:
+        """Training examples of each source, where the method asks for so few of them."""
+        return None if self.cell.stage == TARGET else self.options.get("pool") or None
+
+    @property
     def name(self) -> str:
         """Of its files."""
         return f"{self.cell.key.replace('/', '-').replace(':', '.')}-{self.identity[:10]}"

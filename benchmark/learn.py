@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import ceil, isfinite
+from statistics import fmean
 from time import perf_counter
 from typing import Any
 
@@ -99,6 +100,22 @@ def joined(stages: Sequence[History]) -> History:
     """One slot's stages in a row: what the last one came to, at the cost of all."""
     sums = ("tokens", "padded", "gradients", "seconds", "dev_seconds")
     return replace(stages[-1], **{name: sum(getattr(stage, name) for stage in stages) for name in sums})
+
+
+def mixed(slots: Sequence[History]) -> History:
+    """Slots that were trained in one mixture as one: the mean of their losses and scores, the sum of their tokens."""
+    curve: dict[int, list[float]] = {}
+    for slot in slots:
+        for step, loss in slot.curve:
+            curve.setdefault(step, []).append(loss)
+    every = zip(*(slot.dev for slot in slots), strict=True)
+    return replace(
+        slots[0],
+        curve=[(step, fmean(losses)) for step, losses in sorted(curve.items())],
+        dev=[(at[0][0], fmean(score for _, score, _ in at), fmean(nll for *_, nll in at)) for at in every],
+        tokens=sum(slot.tokens for slot in slots),
+        padded=sum(slot.padded for slot in slots),
+    )
 
 
 def planned(group: Group, budget: Budget, share: float = 1.0) -> int | list[int]:

@@ -13,7 +13,7 @@ import tasks
 from benchmark.budget import Budget
 from benchmark.environment import Clock, environment, failure, forget_peak, now, peak
 from benchmark.grid import FULL, TARGET, Planned
-from benchmark.learn import History, joined, learn
+from benchmark.learn import History, joined, learn, mixed
 from benchmark.profile import Profile
 from benchmark.result import columns, cost, data, header, training
 from benchmark.score import Prediction, predict
@@ -74,12 +74,12 @@ class Bench:
     ) -> Iterator[dict[str, Any]]:
         starts = [cell.parts["seeds"]["start"] for cell in pack for _ in cell.members]
         budget = Budget(**pack[0].parts["budget"])
-        runs = []
+        runs, options = [], {"batch_size": budget.batch_size, "seed": pack[0].parts["seeds"]["order"]}
+        with clock("test"):
+            before = self.before(method, pack[0], stages[0], members, starts)
         with clock("train"):
             for stage in stages:  # one on the sources, or all on the target
-                group = Group(
-                    members, stage.batches, batch_size=budget.batch_size, seed=pack[0].parts["seeds"]["order"]
-                )
+                group = Group(members, stage.batches, **options, **method.grouping(stage))
                 runs.append(learn(method, group, stage, budget, seeds=starts))
         histories = [joined(own) for own in zip(*runs, strict=True)]
         dev = sum(history.dev_seconds for history in histories)
@@ -91,20 +91,31 @@ class Bench:
             found = tested(method, members, self.profile.normalise)
         for slot, (planned, task, history) in enumerate(zip(pack, members, histories, strict=True)):
             with clock("save"):
-                items = task.encoded("test")
-                test = task.score({i.example.uid: p.text for i, p in zip(items, found[slot], strict=True)})
+                test = scored(task, found[slot])
                 kept = self.store.save_predictions(planned, columns(task, found[slot]))
                 adapter = method.adapter(slot)
                 if planned.needed:
                     self.keep(planned, adapter)
             yield {
                 "state": "done",
-                "metrics": {"test": test, "dev": {task.metric: history.score} if history.dev else {}},
+                "metrics": {"test": test, "dev": {task.metric: history.score} if history.dev else {}}
+                | ({"before": scored(task, before[slot])} if before else {}),
                 "training": training([history]),
                 "data": data(task) | {"leaked": self.leaked(planned, task)},
                 "cost": cost(method, adapter, history, clock, len(pack)) | peak(self.device),
                 "predictions": kept,
             }
+
+    def before(
+        self, method: Method, planned: Planned, stage: Stage, members: Sequence[Task], starts: Sequence[int]
+    ) -> list[list[Prediction]]:
+        """Where a stage on the sources came first: predictions before the first step on the target."""
+        if stage == method.stages[0] or stage.on != TARGET:
+            return []
+        method.enter(stage, starts, [member.encoded("train") for member in members])
+        found = tested(method, members, self.profile.normalise)
+        self.inherit(method, planned, stage)  # `enter` comes again, after the stored state
+        return found
 
     def source_result(
         self, method: Method, planned: Planned, members: list[Task], histories: list[History], clock: Clock
@@ -115,9 +126,9 @@ class Bench:
         return {
             "state": "done",
             "metrics": {"dev": {task.name: h.score for task, h in zip(members, histories, strict=True) if h.dev}},
-            "training": training(histories),
+            "training": training([mixed(histories)]),
             "data": {task.name: data(task) for task in members},
-            "cost": cost(method, state, histories[0], clock, 1, len(members)) | peak(self.device),
+            "cost": cost(method, state, mixed(histories), clock, 1, len(members)) | peak(self.device),
         }
 
     def leaked(self, planned: Planned, task: Task) -> dict[str, int]:
@@ -144,6 +155,7 @@ class Bench:
                 source=profile.source,
                 data_dir=profile.data_dir,
                 shots=shots,
+                most=planned.most,
                 seed=seeds["split"],
                 order=seeds["order"],
                 batch_size=Budget(**planned.parts["budget"]).batch_size,
@@ -168,6 +180,12 @@ class Bench:
     def keep(self, planned: Planned, state: dict[str, Tensor]) -> None:
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
         write(self.store.artefact(planned.identity), save_tensors(tensors))
+
+
+def scored(task: Task, found: Sequence[Prediction]) -> dict[str, float]:
+    """Metrics of predictions on test."""
+    items = task.encoded("test")
+    return task.score({item.example.uid: row.text for item, row in zip(items, found, strict=True)})
 
 
 def tested(method: Method, members: Sequence[Task], normalise: str) -> list[list[Prediction]]:

@@ -1,0 +1,86 @@
+"""Methods that learn from the sources first: what they can do before the target, and on how many examples that rests."""
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from benchmark import grid, profile, run
+from benchmark.run import Bench
+from benchmark.store import Store
+from methods import load
+from methods.base import TARGET
+
+CHANGES = {
+    "tasks": ("ocnli",),
+    "sources": ("afqmc", "cote_mfw"),
+    "config": {"meta_lora": {"lr": 0.02, "tasks": 1, "inner_steps": 1, "pool": 8}, "shared_lora": {"lr": 0.02, "pool": 8}},
+    "budget": {"batch_size": 4, "epochs": 1, "max_steps": 2, "evaluations": 1, "patience": 0},
+    "source_budget": {"batch_size": 4, "epochs": 1, "max_steps": 4, "evaluations": 1, "patience": 0},
+    "limit": {"train": 32, "dev": 4, "test": 24},
+}  # fmt: skip
+
+
+@pytest.fixture
+def bench(model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ADAPTERBENCH_CACHE", str(tmp_path / "records"))
+
+    def made(folder: str, *methods: str) -> tuple[Bench, list[grid.Planned]]:
+        backbone = {"name": str(model_folders["qwen3"]), "device": "cpu"}
+        changes = CHANGES | {"methods": methods, "backbone": backbone, "results": str(tmp_path / folder)}
+        found = profile.load("smoke", changes)
+        return Bench(found, Store(found.folder)), grid.plan(found)
+
+    return made
+
+
+def test_a_source_stage_is_scored_before_the_target_and_the_target_does_not_notice(bench, monkeypatch):
+    there, cells = bench("with", "meta_lora", "lora")
+    found = {cell.cell.key: (cell, there.run([cell])[0]) for cell in cells}
+    assert [result["error"] for _, result in found.values()] == [None] * 3
+    assert "before" not in found["lora/ocnli/4/0"][1]["metrics"]
+    source, (target, result) = found["meta_lora.source/sources/full/0"][0], found["meta_lora/ocnli/4/0"]
+
+    method = load("meta_lora")(there.backbone, target.options)
+    method.load(load_file(there.store.artefact(source.identity)))
+    method.enter(TARGET, [0])
+    [task] = there.open(target)
+    assert result["metrics"]["before"] == run.scored(task, run.tested(method, [task], "sum")[0])
+    method.close()
+
+    monkeypatch.setattr(Bench, "before", lambda *_: [])
+    there, cells = bench("without", "meta_lora")
+    for cell in cells:
+        [plain] = there.run([cell])
+    assert "before" not in plain["metrics"]
+    assert plain["predictions"]["sha256"] == result["predictions"]["sha256"]
+    assert plain["metrics"]["test"] == result["metrics"]["test"]
+
+
+def test_a_pool_limits_the_sources_and_the_result_says_so(bench):
+    there, cells = bench("pools", "meta_lora", "shared_lora")
+    found = {cell.cell.key: there.run([cell])[0] for cell in cells}
+    meta, shared = (found[f"{name}.source/sources/full/0"] for name in ("meta_lora", "shared_lora"))
+    for result in (meta, shared):
+        for source in ("afqmc", "cote_mfw"):
+            assert result["data"][source]["splits"]["train"] == 8
+            assert result["data"][source]["offered"]["train"] == 32
+        assert result["training"]["gradients"] == 4
+    assert [meta["data"][s]["digest"] for s in CHANGES["sources"]] == [
+        shared["data"][s]["digest"] for s in CHANGES["sources"]
+    ]
+    assert meta["training"]["steps"] == 2
+    assert set(meta["training"]["watched"]) == {"moved", "support_before", "support_after", "query"}
+    assert len(meta["training"]["loss"]) == 2  # of whichever source was drawn
+    assert shared["training"]["watched"] == {}
+    target = found["meta_lora/ocnli/4/0"]
+    assert target["data"]["splits"]["train"] == target["data"]["offered"]["train"] == 12  # 4 of each of 3 labels
+
+
+def test_a_mixtures_cost_is_that_of_all_its_sources(bench):
+    there, cells = bench("cost", "shared_lora")
+    result = there.run([cells[0]])[0]
+    batches = 4 * 4  # rows that were passed
+    assert result["cost"]["tokens"] > batches * 20  # a prompt alone is longer than that; one source would have half
+    rows = [len(i.prompt) + len(i.answer) for task in there.open(cells[0]) for i in task.encoded("train")]
+    assert batches * min(rows) <= result["cost"]["tokens"] <= batches * max(rows)
