@@ -60,6 +60,28 @@ def test_a_mixture_of_sources_is_trained_once_and_carried_to_the_target(ran):
             assert set(result["metrics"]["test"]) >= {"accuracy"}
 
 
+def test_stages_on_the_sources_follow_each_other(ran):
+    found = ran("ta_lora", "ta_lora:zero", **{"ta_lora:zero": {"start": "zero"}})
+    first, second, *targets = found
+    assert (first, second) == ("ta_lora.prompt/sources/full/0", "ta_lora.source/sources/full/0")
+    assert targets == ["ta_lora/ocnli/4/0", "ta_lora:zero/ocnli/4/0"]
+    assert {result["state"] for _, result in found.values()} == {"done"}
+    assert found[second][0].parents == (found[first][0].identity,)
+    assert all(found[target][0].parents == (found[second][0].identity,) for target in targets)
+    trained = {key: result["cost"]["trained_parameters"] for key, (_, result) in found.items()}
+    assert trained[first] == 20 * 32
+    assert trained[second] == 20 * 32 + 2 * (8 * 32 + 16 * 8) + 2 * 2 * (16 * 8 + 4)  # all, and two sources' own
+    assert trained[targets[0]] == 20 * 32 + 2 * (16 * 8 + 4)
+    steps = {key: result["training"]["steps"] for key, (_, result) in found.items()}
+    assert (steps[first], steps[second], steps[targets[0]]) == (1, 2, 2)  # shares of 2, rounded up
+
+
+def test_a_stage_that_has_nothing_to_learn_costs_no_step(ran):
+    found = ran("ta_lora", ta_lora={"length": 0})
+    steps = {key: result["training"]["steps"] for key, (_, result) in found.items()}
+    assert list(steps.values()) == [0, 2, 2]
+
+
 def test_a_row_of_its_own_runs_and_is_counted_as_itself(ran):
     found = ran("lora", "lora:rank-2", **{"lora:rank-2": {"rank": 2}})
     trained = {key: result["cost"]["trained_parameters"] for key, (_, result) in found.items()}

@@ -8,11 +8,13 @@ from benchmark.proofs import kit
 from benchmark.proofs.material import weights
 from methods.attempt import ATTEMPT
 from methods.backbone import Backbone
-from methods.bank import Bank
+from methods.bank import Bank, Memory
 from methods.base import Method, Rate
 from methods.lora import LoRA
+from methods.meta_lora import MetaLoRA
 from methods.plan import Plan
 from methods.prompt import Prompt
+from methods.ta_lora import TALoRA
 
 
 class StartsNoisy(LoRA):
@@ -92,11 +94,77 @@ class PoolsAnswers(ATTEMPT):
         return super().front(embeds, torch.ones_like(source))
 
 
+class KeepsSomethingAside(TALoRA):
+    """Carries the sources' first stage past the stored state."""
+
+    def enter(self, stage, seeds, train=()):
+        if stage.name == "source":
+            self.aside = self.prompt.sets[0].detach().clone()
+        super().enter(stage, seeds, train)
+        if stage.name == "target" and hasattr(self, "aside"):
+            for own in self.prompt.sets:
+                own.data.copy_(self.aside)
+
+
 class KeepsTheFirst(LoRA):
     """Gives every slot's adapter as the first's."""
 
     def adapter(self, slot=0):
         return super().adapter(0)
+
+
+class AnotherTasksWeights(MetaLoRA):
+    """Takes a query's gradient at the weights that the task before came to."""
+
+    def adapt(self, theta, support):
+        found = super().adapt(theta, support)
+        self.before, found = found, getattr(self, "before", found)
+        return found
+
+
+class StaysAdapted(MetaLoRA):
+    """Leaves theta where the last task took it."""
+
+    def adapt(self, theta, support):
+        own, watched = super().adapt(theta, support)
+        for name, p in theta.items():
+            p.data.copy_(own[name])
+        return own, watched
+
+
+class KeepsMomentum(MetaLoRA):
+    """Its inner optimiser goes on with what it knows of other tasks."""
+
+    def adapt(self, theta, support):
+        own, watched = super().adapt(theta, support)
+        moved = {name: (own[name] - p).detach() for name, p in theta.items()}
+        known, self.known = getattr(self, "known", moved), moved
+        return {name: (tensor + known[name]).detach().requires_grad_() for name, tensor in own.items()}, watched
+
+
+class SumsTasks(MetaLoRA):
+    """The sum of the tasks' gradients."""
+
+    def training_step(self, batch, batch_idx):
+        self.count = len(batch.query)
+        return super().training_step(batch, batch_idx)
+
+    def outer(self, theta, gradient):
+        super().outer(theta, self.count * gradient)
+
+
+class SkipsSupport(MetaLoRA):
+    """Looks at its support sets and stays where it is."""
+
+    def adapt(self, theta, support):
+        return super().adapt(theta, [])
+
+
+class NeverSteps(MetaLoRA):
+    """Its outer rate never applies."""
+
+    def rate(self, name):
+        return Rate(0.0)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +180,15 @@ class KeepsTheFirst(LoRA):
         (kit.peft_computes_the_same, ExportsTheFirst),
         (kit.learns_by_heart, Deaf),
         (kit.what_was_learned_is_all_there_is, KeepsTheFirst),
+        (kit.a_stored_stage_goes_on_as_if_never_stored, KeepsSomethingAside),
         (kit.rows_get_their_own_slot, PoolsAnswers),
         (kit.a_cache_changes_nothing, PoolsAnswers),
+        (kit.tasks_of_an_episode_meet_in_their_mean, AnotherTasksWeights),
+        (kit.tasks_of_an_episode_meet_in_their_mean, StaysAdapted),
+        (kit.tasks_of_an_episode_meet_in_their_mean, KeepsMomentum),
+        (kit.tasks_of_an_episode_meet_in_their_mean, SumsTasks),
+        (kit.tasks_of_an_episode_meet_in_their_mean, SkipsSupport),
+        (kit.tasks_of_an_episode_meet_in_their_mean, NeverSteps),
     ],
     ids=lambda value: value.__name__,
 )
@@ -145,6 +220,21 @@ def test_a_wrong_bank_fails(proof, wrong, qwen3: Backbone, monkeypatch: pytest.M
     monkeypatch.setattr(Bank, "forward", wrong)
     with pytest.raises(AssertionError):
         proof(LoRA, qwen3)
+
+
+def test_projecting_one_task_for_all_fails(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Bank, "present", lambda bank: bank.sets[0][None])
+    with pytest.raises(AssertionError):
+        kit.rows_get_their_own_slot(TALoRA, qwen3)
+
+
+def test_keys_and_values_that_outlive_their_task_fail(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
+    def stale(memory: Memory, key, tensors, make):
+        return memory.kept.setdefault(key, make())
+
+    monkeypatch.setattr(Memory, "__call__", stale)
+    with pytest.raises(AssertionError):
+        kit.what_was_learned_is_all_there_is(TALoRA, qwen3)
 
 
 @pytest.mark.parametrize("proof", [kit.padding_changes_nothing, kit.a_cache_changes_nothing], ids=lambda p: p.__name__)
