@@ -8,12 +8,13 @@ from benchmark.proofs import kit
 from benchmark.proofs.material import weights
 from methods.attempt import ATTEMPT
 from methods.backbone import Backbone
-from methods.bank import Bank
+from methods.bank import Bank, Memory
 from methods.base import Method, Rate
 from methods.lora import LoRA
 from methods.meta_lora import MetaLoRA
 from methods.plan import Plan
 from methods.prompt import Prompt
+from methods.ta_lora import TALoRA
 
 
 class StartsNoisy(LoRA):
@@ -93,6 +94,18 @@ class PoolsAnswers(ATTEMPT):
         return super().front(embeds, torch.ones_like(source))
 
 
+class KeepsSomethingAside(TALoRA):
+    """Carries the sources' first stage past the stored state."""
+
+    def enter(self, stage, seeds, train=()):
+        if stage.name == "source":
+            self.aside = self.prompt.sets[0].detach().clone()
+        super().enter(stage, seeds, train)
+        if stage.name == "target" and hasattr(self, "aside"):
+            for own in self.prompt.sets:
+                own.data.copy_(self.aside)
+
+
 class KeepsTheFirst(LoRA):
     """Gives every slot's adapter as the first's."""
 
@@ -167,6 +180,7 @@ class NeverSteps(MetaLoRA):
         (kit.peft_computes_the_same, ExportsTheFirst),
         (kit.learns_by_heart, Deaf),
         (kit.what_was_learned_is_all_there_is, KeepsTheFirst),
+        (kit.a_stored_stage_goes_on_as_if_never_stored, KeepsSomethingAside),
         (kit.rows_get_their_own_slot, PoolsAnswers),
         (kit.a_cache_changes_nothing, PoolsAnswers),
         (kit.tasks_of_an_episode_meet_in_their_mean, AnotherTasksWeights),
@@ -206,6 +220,21 @@ def test_a_wrong_bank_fails(proof, wrong, qwen3: Backbone, monkeypatch: pytest.M
     monkeypatch.setattr(Bank, "forward", wrong)
     with pytest.raises(AssertionError):
         proof(LoRA, qwen3)
+
+
+def test_projecting_one_task_for_all_fails(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Bank, "present", lambda bank: bank.sets[0][None])
+    with pytest.raises(AssertionError):
+        kit.rows_get_their_own_slot(TALoRA, qwen3)
+
+
+def test_keys_and_values_that_outlive_their_task_fail(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
+    def stale(memory: Memory, key, tensors, make):
+        return memory.kept.setdefault(key, make())
+
+    monkeypatch.setattr(Memory, "__call__", stale)
+    with pytest.raises(AssertionError):
+        kit.what_was_learned_is_all_there_is(TALoRA, qwen3)
 
 
 @pytest.mark.parametrize("proof", [kit.padding_changes_nothing, kit.a_cache_changes_nothing], ids=lambda p: p.__name__)
