@@ -3,12 +3,13 @@
 The constant start of a task's prompts (virtual tokens, instruction, label words) passes the backbone once per slot.
 Then each item's remainder and the tokens of all its answers go through together, in one row: the answers form a tree
 below the end of the prompt, in which a token sees the prompt and its own beginning only. So every answer gets its full
-log-likelihood, for any number of answers of any length, and no key or value is repeated for an answer.
+log-likelihood, for any number of answers of any length, and no key or value is repeated for an answer. Slots whose
+items are few share their passes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +25,6 @@ LOGITS = 1 << 26  # numbers of one block of logits: 256 MiB of fp32
 NORMALISE = ("sum", "mean")
 
 Answers = tuple[tuple[int, ...], ...]
-Lead = list[tuple[Tensor, Tensor]]  # a key and a value [1, H_kv, p, d_h] per layer
 
 
 class Prediction(NamedTuple):
@@ -44,16 +44,26 @@ class Job(NamedTuple):
     answers: Answers
 
 
+class Lead(NamedTuple):
+    """Keys and values of a constant start, for each of k slots."""
+
+    layers: list[tuple[Tensor, Tensor]]  # [k, H_kv, p, d_h] each
+    row: dict[int, int]  # of a slot
+
+
 def predict(
     method: Method,
     items: Sequence[Encoded],
     slots: Sequence[int] | int = 0,
     *,
     tokens: int = 4096,
-    max_new_tokens: int = 32,
+    max_new_tokens: Sequence[int] | int = 32,
     normalise: str = "sum",
 ) -> list[Prediction]:
-    """An answer for every item, in order: the likeliest choice (`mean`: per token), or a decoded span."""
+    """An answer for every item, in order: the likeliest choice (`mean`: per token), or a decoded span.
+
+    `slots` and `max_new_tokens`: one for all, or each item's own.
+    """
     if normalise not in NORMALISE:
         raise UsageError(f"no normalise {normalise!r}; there are: {', '.join(NORMALISE)}")
     slots = [slots] * len(items) if isinstance(slots, int) else list(slots)
@@ -67,7 +77,8 @@ def predict(
             row = tuple(score / len(answer) for score, answer in zip(row, items[i].choices, strict=True))
         found[i] = Prediction(items[i].example.choices[row.index(max(row))], row)
     free = [i for i, item in enumerate(items) if not item.choices]
-    spans = decode(method, [items[i] for i in free], [slots[i] for i in free], tokens=tokens, limit=max_new_tokens)
+    limits = max_new_tokens if isinstance(max_new_tokens, int) else [max_new_tokens[i] for i in free]
+    spans = decode(method, [items[i] for i in free], [slots[i] for i in free], tokens=tokens, limit=limits)
     found |= {i: Prediction(text) for i, text in zip(free, spans, strict=True)}
     return [found[i] for i in range(len(items))]
 
@@ -80,11 +91,11 @@ def likelihoods(
     training, found = method.training, [()] * len(items)
     method.eval()
     blocks: list[tuple[list[Job], Tensor]] = []
-    for lead, jobs in _led(method, items, slots):
+    for lead, jobs in _led(method, items, slots, tokens):
         sizes = [len(job.rest) + len(tree(job.answers).ids) for job in jobs]
         for indices in buckets(sizes, tokens):
             block = [jobs[i] for i in indices]
-            blocks.append((block, _likelihoods(method, lead, block)))
+            blocks += _fitting(block, lambda part, lead=lead: [(part, _likelihoods(method, lead, part))])
     for block, scores in blocks:  # only now wait for the device
         for job, row in zip(block, scores.tolist(), strict=True):
             found[job.place] = tuple(row[: len(job.answers)])
@@ -94,47 +105,79 @@ def likelihoods(
 
 @torch.inference_mode()
 def decode(
-    method: Method, items: Sequence[Encoded], slots: Sequence[int], *, tokens: int = 4096, limit: int = 32
+    method: Method,
+    items: Sequence[Encoded],
+    slots: Sequence[int],
+    *,
+    tokens: int = 4096,
+    limit: Sequence[int] | int = 32,
 ) -> list[str]:
-    """Greedy continuation of each prompt, up to the end token or `limit` tokens."""
+    """Greedy continuation of each prompt, up to the end token or `limit` tokens (one number, or each item's own)."""
     training, texts = method.training, [""] * len(items)
+    limits = [limit] * len(items) if isinstance(limit, int) else limit
     method.eval()
-    for lead, jobs in _led(method, items, slots):
+    for lead, jobs in _led(method, items, slots, tokens):
         for indices in buckets([len(job.rest) for job in jobs], tokens):
             block = [jobs[i] for i in indices]
-            for job, ids in zip(block, _decode(method, lead, block, limit), strict=True):
-                texts[job.place] = method.backbone.tokenizer.decode(ids, skip_special_tokens=True).strip()
+            most = max(limits[job.place] for job in block)
+            found = _fitting(block, lambda part, lead=lead, most=most: _decode(method, lead, part, most))
+            for job, ids in zip(block, found, strict=True):
+                own = ids[: limits[job.place]]
+                texts[job.place] = method.backbone.tokenizer.decode(own, skip_special_tokens=True).strip()
     method.train(training)
     return texts
+
+
+def _fitting(block: list[Job], run: Callable[[list[Job]], list[Any]]) -> list[Any]:
+    """What `run` finds for a block; where it does not fit the device's memory, for its halves."""
+    try:
+        return run(block)
+    except torch.OutOfMemoryError:
+        if len(block) == 1:
+            raise
+    middle = len(block) // 2  # outside the handler, which would keep what the failed pass had allocated
+    return _fitting(block[:middle], run) + _fitting(block[middle:], run)
 
 
 # -------------------------------------------------------------------- the constant start, once per slot
 
 
-def _led(method: Method, items: Sequence[Encoded], slots: Sequence[int]) -> list[tuple[Lead, list[Job]]]:
-    """Items by slot and constant start, each group with that start's keys and values."""
-    groups: dict[tuple[int, tuple[int, ...]], list[Job]] = {}
+def _led(
+    method: Method, items: Sequence[Encoded], slots: Sequence[int], tokens: int
+) -> Iterator[tuple[Lead, list[Job]]]:
+    """Items by constant start, each group with that start's keys and values; slots that fit one pass share it."""
+    groups: dict[tuple[int, ...], dict[int, list[Job]]] = {}
     for place, (item, slot) in enumerate(zip(items, slots, strict=True)):
         cut = min(item.prefix, len(item.prompt) - 1) if method.shares_lead else 0  # its last token predicts the answer
         job = Job(place, slot, item.prompt[:cut], item.prompt[cut:], item.choices)
-        groups.setdefault((slot, job.lead), []).append(job)
-    return [(_pass(method, slot, lead), jobs) for (slot, lead), jobs in groups.items()]
+        groups.setdefault(job.lead, {}).setdefault(slot, []).append(job)
+    for ids, of_slots in groups.items():
+        jobs: list[Job] = []
+        for own in of_slots.values():
+            if jobs and sum(len(job.rest) for job in jobs + own) > tokens:
+                yield _pass(method, ids, jobs), jobs
+                jobs = []
+            jobs = jobs + own
+        yield _pass(method, ids, jobs), jobs
 
 
-def _pass(method: Method, slot: int, ids: tuple[int, ...]) -> Lead:
+def _pass(method: Method, ids: tuple[int, ...], jobs: list[Job]) -> Lead:
+    """The start once for each slot of these jobs."""
+    slots = tuple(dict.fromkeys(job.slot for job in jobs))
+    row = {slot: i for i, slot in enumerate(slots)}
     if not ids:
-        return []
-    cache = method.backbone.cache()
-    row = torch.tensor([ids], device=method.backbone.device)
-    method.hidden(row, torch.ones_like(row), (slot,), cache)
-    return [(layer.keys, layer.values) for layer in cache.layers]
+        return Lead([], row)
+    cache, rows = method.backbone.cache(), torch.tensor([ids] * len(slots), device=method.backbone.device)
+    method.hidden(rows, torch.ones_like(rows), slots, cache)
+    return Lead([(layer.keys, layer.values) for layer in cache.layers], row)
 
 
-def _cache(method: Method, lead: Lead, rows: int) -> DynamicCache:
-    """A fresh cache that begins with the lead, for this many rows."""
-    cache = method.backbone.cache()
-    for layer, (key, value) in enumerate(lead):
-        cache.update(key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1), layer)
+def _cache(method: Method, lead: Lead, block: list[Job]) -> DynamicCache:
+    """A fresh cache that begins with each job's lead."""
+    cache, rows = method.backbone.cache(), [lead.row[job.slot] for job in block]
+    index = torch.tensor(rows, device=method.backbone.device) if len(set(rows)) > 1 else None
+    for layer, pair in enumerate(lead.layers):
+        cache.update(*(t[rows[0]].expand(len(rows), -1, -1, -1) if index is None else t[index] for t in pair), layer)
     return cache
 
 
@@ -196,8 +239,8 @@ def _likelihoods(method: Method, lead: Lead, block: list[Job]) -> Tensor:
     hidden = method.hidden(
         ids.to(device),
         sees.to(device),
-        (block[0].slot,) * b,
-        _cache(method, lead, b) if lead else None,
+        tuple(job.slot for job in block),
+        _cache(method, lead, block) if lead.layers else None,
         positions=positions.to(device),
         source=source.to(device),
     )[:, r - 1 :]  # [b, 1 + m, d]: the prompt's end and every beginning
@@ -237,11 +280,11 @@ def _decode(method: Method, lead: Lead, block: list[Job], limit: int) -> list[li
     for row, job in enumerate(block):
         ids[row, r - len(job.rest) :] = torch.tensor(job.rest)
         mask[row, p : p + r - len(job.rest)] = 0
-    ids, mask, cache = ids.to(device), mask.to(device), _cache(method, lead, len(block))
+    ids, mask, cache = ids.to(device), mask.to(device), _cache(method, lead, block)
     out = torch.full((len(block), limit), end, device=device)
-    left = torch.arange(len(block), device=device)  # rows not yet done
+    left, slots = torch.arange(len(block), device=device), tuple(job.slot for job in block)  # rows not yet done
     for step in range(limit):
-        hidden = method.hidden(ids, mask, (block[0].slot,) * len(left), cache)
+        hidden = method.hidden(ids, mask, slots, cache)
         token = method.backbone.head(hidden[:, -1]).argmax(-1)
         out[left, step] = token
         going = (token != end).nonzero().flatten()
@@ -249,6 +292,7 @@ def _decode(method: Method, lead: Lead, block: list[Job], limit: int) -> list[li
             break
         if len(going) < len(left):
             left, token, mask = left[going], token[going], mask[going]
+            slots = tuple(slots[row] for row in going.tolist())
             cache.batch_select_indices(going)
         ids, mask = token[:, None], F.pad(mask, (0, 1), value=1)
     return [row[: row.index(end)] if end in row else row for row in out.tolist()]

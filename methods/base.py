@@ -13,7 +13,7 @@ from methods.backbone import Backbone
 from methods.bank import Bank, Rows, stream
 from methods.config import Config, configure
 from methods.learned import Learned
-from methods.plan import Plan, plan
+from methods.plan import Plan, parts, plan
 from methods.stage import SOURCE, TARGET, Parent, Rate, Stage
 from tasks.example import Batch, Encoded, UsageError
 
@@ -49,6 +49,7 @@ class Method(Learned):
         self.slots = 1
         self.stage: Stage | None = None  # the one at hand; None before the first and after `load`
         self.steps: list[int] = []  # of each slot, set before a fit; its schedule runs on its own
+        self.parts = 1  # passes of a training step: more where the device has no room for all rows at once
         self.build()
 
     @classmethod
@@ -212,19 +213,38 @@ class Method(Learned):
             self.enter(self.stages[-1], [0], [task.encoded("train")] if task else ())
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return self.plan(batch) if isinstance(batch, Batch) else batch
+        if not isinstance(batch, Batch):
+            return batch
+        return self.plan(batch) if self.parts == 1 else parts(batch, self.parts, self.plan)
 
-    def training_step(self, batch: Batch | Plan, batch_idx: int) -> dict[str, Any]:
-        """The loss to minimise, and for the learning curve each present slot's own and how many tokens it took."""
-        plan = batch if isinstance(batch, Plan) else self.plan(batch)
-        losses = self.losses(plan)
+    def training_step(self, batch: Batch | Plan | list[Plan], batch_idx: int) -> dict[str, Any]:
+        """The loss to minimise, and for the learning curve each present slot's own and how many tokens it took.
+
+        Of several passes all but the last are taken back here, so that one at a time is in memory.
+        """
+        passes = batch if isinstance(batch, list) else [batch if isinstance(batch, Plan) else self.plan(batch)]
+        found: dict[int, list[Any]] = {slot: [0.0, 0, 0] for one in passes for slot in one.present}
+        if self.parts > 1:
+            self.zero_grad()
+        for one in passes:
+            losses = self.losses(one) * one.part
+            for slot, *own in zip(one.present, losses.detach(), one.tokens, one.padded, strict=True):
+                found[slot] = [old + new for old, new in zip(found[slot], own, strict=True)]
+            if one is not passes[-1]:
+                losses.sum().backward()
+        each, tokens, padded = zip(*found.values(), strict=True)
         return {
             "loss": losses.sum(),
-            "losses": losses.detach(),
-            "present": plan.present,
-            "tokens": plan.tokens,
-            "padded": plan.padded,
+            "losses": torch.stack(each),
+            "present": tuple(found),
+            "tokens": tokens,
+            "padded": padded,
         }
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        """Lightning calls this after `training_step`, when a step in parts has most of its gradient already."""
+        if self.parts == 1:
+            optimizer.zero_grad()
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW with a group for each slot and rate; a slot's schedule runs on its own number of steps."""

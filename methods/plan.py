@@ -2,9 +2,12 @@
 
 Rows of one slot mostly begin alike (instruction and label words). That lead passes the backbone once per slot instead
 of once per row, its keys and values are handed to the rows, and the gradient flows back through them: the same sums in
-another order (loss within 2e-6, gradients 7e-6), up to twice as fast where the lead or a soft prompt is long.
+another order (loss within 2e-6, gradients 7e-6), up to twice as fast where the lead or a soft prompt is long. Slots may
+be cells of different tasks: each has a lead of its own length, and its rows go on where that ends.
 """
 
+from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,14 +15,14 @@ from torch import Tensor
 
 from tasks.example import Batch
 
-WORTH = 0.2  # a second, small forward pays once it saves this share of the tokens
+WORTH = 0.2  # a second, small forward pays once it saves this share of the positions
 
 
 class Plan(NamedTuple):
     """k slots present, b rows of s tokens, n answer tokens. `lead` [k, p] is None where it would not pay."""
 
     lead: Tensor | None
-    lead_mask: Tensor | None  # [k, p], all ones
+    lead_mask: Tensor | None  # [k, p] right-padded
     owner: Tensor  # [b] each row's place among the slots present
     input_ids: Tensor  # [b, s] what follows the lead
     attention_mask: Tensor  # [b, p + s]
@@ -28,47 +31,99 @@ class Plan(NamedTuple):
     target: Tensor  # [n] that token
     share: Tensor  # [n] whose answer it is, among the slots present
     weight: Tensor  # [n] 1 / number of answer tokens of that slot
+    part: Tensor  # [k] how much of the slot's step this is: 1, unless memory made the step go in parts
     slots: tuple[int, ...]  # [b]
     present: tuple[int, ...]  # [k]
     tokens: tuple[int, ...]  # [k] real tokens of each slot
     padded: tuple[int, ...]  # [k] the same with padding
 
 
+class Rows(NamedTuple):
+    """The rows of a batch, whole or from the end of their slot's lead on."""
+
+    ids: Tensor  # [b, s]
+    mask: Tensor  # [b, s]
+    answer: Tensor  # [b, s] bool
+
+
 def plan(batch: Batch, *, virtual: int = 0, lead: bool = True) -> Plan:
     """Right-padded rows -> plan. `virtual`: tokens a method adds in front, which are saved along with the lead."""
     present = tuple(sorted(set(batch.slots)))
     owner = torch.tensor([present.index(slot) for slot in batch.slots], device=batch.input_ids.device)
-    answer = batch.labels != -100  # [b, s]
-    start = int(answer.int().argmax(1).min()) - 1  # the last place that may be cut before: it predicts an answer token
-    p = _common(batch, owner, start) if lead and len(batch.slots) > len(present) else 0
-    saved = (len(batch.slots) - len(present)) * (p + virtual)
-    if saved < WORTH * (batch.input_ids.numel() + len(batch.slots) * virtual):
-        p = 0
-    first = torch.tensor([batch.slots.index(slot) for slot in present], device=owner.device)
-    ids, answer = batch.input_ids[:, p:], answer[:, p:]
-    row, column = answer.nonzero(as_tuple=True)
-    share = owner[row]
+    rows, k = Rows(batch.input_ids, batch.attention_mask, batch.labels != -100), len(present)
+    seen, leads = rows.mask, _leads(rows, owner, k, virtual) if lead else None
+    shared: dict[str, Tensor | None] = {"lead": None, "lead_mask": None}
+    if leads is not None:
+        columns = torch.arange(int(leads.max()), device=owner.device)
+        given = (columns < leads[:, None]).to(seen.dtype)  # [k, p]
+        first = torch.stack([(owner == slot).int().argmax() for slot in range(k)])
+        # a slot without a lead has a token there that sees itself and that none of its rows sees
+        shared = {"lead": rows.ids[first][:, columns], "lead_mask": given.index_fill(1, columns[:1], 1)}
+        rows = _after(rows, leads[owner])
+        seen = torch.cat([given[owner], rows.mask], dim=1)
+    row, column = rows.answer.nonzero(as_tuple=True)
+    share, count = owner[row], owner.bincount(minlength=k)
+    length = rows.ids.shape[1] if leads is None else rows.ids.shape[1] + leads
     return Plan(
-        lead=batch.input_ids[first, :p] if p else None,
-        lead_mask=torch.ones_like(batch.attention_mask[first, :p]) if p else None,
+        **shared,
         owner=owner,
-        input_ids=ids,
-        attention_mask=batch.attention_mask,
-        source=batch.attention_mask[:, p:].bool() & ~answer,
-        at=row * ids.shape[1] + column - 1,
-        target=ids[row, column],
+        input_ids=rows.ids,
+        attention_mask=seen,
+        source=rows.mask.bool() & ~rows.answer,
+        at=row * rows.ids.shape[1] + column - 1,
+        target=rows.ids[row, column],
         share=share,
-        weight=1 / share.bincount(minlength=len(present))[share],
+        weight=1 / share.bincount(minlength=k)[share],
+        part=torch.ones(k, device=owner.device),
         slots=batch.slots,
         present=present,
-        tokens=tuple(owner.bincount(batch.attention_mask.sum(1), minlength=len(present)).int().tolist()),
-        padded=tuple(batch.slots.count(slot) * batch.input_ids.shape[1] for slot in present),
+        tokens=tuple(owner.bincount(seen.sum(1), minlength=k).int().tolist()),
+        padded=tuple((count * length).tolist()),
     )
 
 
-def _common(batch: Batch, owner: Tensor, start: int) -> int:
-    """Leading tokens that all rows of each slot share, as many for every slot, before any answer."""
-    first = torch.tensor([batch.slots.index(slot) for slot in batch.slots], device=owner.device)
-    ids = batch.input_ids[:, :start]
-    same = (ids == ids[first]) & batch.attention_mask[:, :start].bool()
-    return int(same.all(0).int().cumprod(0).sum())
+def parts(batch: Batch, count: int, plan: Callable[[Batch], Plan]) -> list[Plan]:
+    """One step in `count` passes, for a device that has no room for one: their gradients add up to those of the whole.
+
+    Exact where a slot's loss is a mean over its answer tokens. Where there is more to it (MPT compares hidden states)
+    the parts of a slot weigh by their answers there too.
+    """
+    answers, found = _answers(batch), []
+    for rows in torch.arange(len(batch.slots)).tensor_split(min(count, len(batch.slots))):
+        length = int(batch.attention_mask[rows].sum(1).max())
+        tensors = (tensor[rows, :length] for tensor in batch[:3])
+        one = Batch(*tensors, *(tuple(values[row] for row in rows.tolist()) for values in batch[3:]))
+        made, own = plan(one), _answers(one)
+        shares = [own[slot] / answers[slot] for slot in made.present]
+        found.append(made._replace(part=torch.tensor(shares, device=made.part.device)))
+    return found
+
+
+def _answers(batch: Batch) -> Counter[int]:
+    """Answer tokens of each slot."""
+    found: Counter[int] = Counter()
+    for slot, count in zip(batch.slots, (batch.labels != -100).sum(1).tolist(), strict=True):
+        found[slot] += count
+    return found
+
+
+def _leads(rows: Rows, owner: Tensor, k: int, virtual: int) -> Tensor | None:
+    """How many leading tokens [k] all rows of each slot share, before any answer; None where it would not pay."""
+    b, s = rows.ids.shape
+    first = torch.stack([(owner == slot).int().argmax() for slot in range(k)])[owner]
+    same = (rows.ids == rows.ids[first]) & rows.mask.bool()
+    most = rows.answer.int().argmax(1) - 1  # the last place that may be cut before: it predicts an answer token
+    common = same.int().cumprod(1).sum(1).minimum(most)  # [b]
+    leads = common.new_full((k,), s).scatter_reduce(0, owner, common, "amin")
+    leads = leads.where(owner.bincount(minlength=k) > 1, 0)  # a row alone saves nothing
+    p, rest = int(leads.max()), int((rows.mask.sum(1) - leads[owner]).max())
+    saved = b * (s + virtual) - k * (p + virtual) - b * rest
+    return leads if p and saved >= WORTH * b * (s + virtual) else None
+
+
+def _after(rows: Rows, cut: Tensor) -> Rows:
+    """The rows from their own `cut` [b] on."""
+    sizes = rows.mask.sum(1) - cut
+    places = torch.arange(int(sizes.max()), device=cut.device)
+    own, at = places < sizes[:, None], (places + cut[:, None]).clamp(max=rows.ids.shape[1] - 1)
+    return Rows(rows.ids.gather(1, at), own.to(rows.mask.dtype), rows.answer.gather(1, at) & own)

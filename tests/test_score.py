@@ -80,17 +80,52 @@ def test_beginnings_shared_by_answers_are_passed_once():
     assert tree(((5,), (6,))).ids.shape == (0,)
 
 
-def test_the_constant_start_is_passed_once_per_slot(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(("tokens", "leads"), [(10_000, [(2, 10)]), (100, [(1, 10), (1, 10)])])
+def test_the_constant_start_is_passed_once_per_slot(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch, tokens, leads):
+    """Slots whose items fit one pass share theirs, and answer as each alone."""
     method, sizes, right = built(LoRA, qwen3), [], qwen3.hidden
+    every, slots = asked(20, 7), [0, 1] * 10
+    alone = [likelihoods(method, [item], [slot])[0] for item, slot in zip(every, slots, strict=True)]
 
     def counted(**given):
         sizes.append(tuple(given["input_ids"].shape))
         return right(**given)
 
     monkeypatch.setattr(qwen3, "hidden", counted)
-    likelihoods(method, asked(20, 7), [0, 1] * 10)
-    assert sorted(size for size in sizes if size[1] == 10) == [(1, 10), (1, 10)]
-    assert len(sizes) == 4
+    found = likelihoods(method, every, slots, tokens=tokens)
+    assert [size for size in sizes if size[1] == 10] == leads
+    for one, other in zip(found, alone, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_what_does_not_fit_the_memory_passes_in_halves(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
+    method, right = built(LoRA, qwen3), qwen3.hidden
+    free = [item._replace(choices=()) for item in asked(7, 12)]
+    mixed, slots = asked(7, 12) + free, [0, 1, 0, 1, 0, 1, 2] * 2
+    want = predict(method, mixed, slots, max_new_tokens=4)
+
+    def small(**given):
+        if len(given["input_ids"]) > 3:
+            raise torch.OutOfMemoryError("too many rows")
+        return right(**given)
+
+    monkeypatch.setattr(qwen3, "hidden", small)
+    for one, other in zip(predict(method, mixed, slots, max_new_tokens=4), want, strict=True):
+        assert one.text == other.text
+        assert one.scores == pytest.approx(other.scores, abs=1e-4)
+    monkeypatch.setattr(qwen3, "hidden", lambda **given: small(input_ids=range(4)))
+    with pytest.raises(torch.OutOfMemoryError):
+        predict(method, mixed, slots)
+
+
+def test_every_item_ends_at_its_own_limit(qwen3: Backbone):
+    method = Method(qwen3)
+    free = [item._replace(choices=()) for item in asked(4, 13)]
+    found = [row.text for row in predict(method, free, max_new_tokens=[2, 6, 4, 6])]
+    assert found == [
+        predict(method, [item], max_new_tokens=n)[0].text for item, n in zip(free, [2, 6, 4, 6], strict=True)
+    ]
+    assert found != [row.text for row in predict(method, free, max_new_tokens=6)]
 
 
 @pytest.mark.parametrize("architecture_method", ["lora", "prompt", "zero_shot"])
