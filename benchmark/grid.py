@@ -105,16 +105,25 @@ def _add(profile: Profile, cell: Cell, found: dict[str, Planned]) -> Planned:
     facts = catalogue.method(cell.method)
     before = [stage for stage in facts["stages"] if stage["on"] == "sources"]
     if facts["parent"] or before:
-        sources = tuple(task for task in profile.sources if task != cell.task)
+        rest, sources = sources_of(profile, cell.task)
         if not sources:
             raise UsageError(f"method {cell.method} learns from source tasks, and none is left for {cell.task}")
         chain = [_put(found, parent) for parent in _parents(profile, facts["parent"], sources, cell.seed, values)]
-        rest = "sources" if len(sources) == len(profile.sources) else f"sources-{cell.task}"
         early = values | {name: facts["options"][name] for name in facts["late"]}
         for stage in before:  # under the method's own name: rows that differ only later share them
             source = Cell(facts["name"], rest, profile.source_shots, cell.seed, stage["name"])
             chain = [_put(found, planned(profile, source, sources, early, chain))]
     return _put(found, planned(profile, cell, (cell.task,), values, chain))
+
+
+def sources_of(profile: Profile, target: str) -> tuple[str, tuple[str, ...]]:
+    """(what the group is called, the source tasks a target may learn from): never itself."""
+    if target not in profile.sources:
+        return "sources", profile.sources
+    if profile.leave_out == "half":
+        half = profile.sources.index(target) % 2
+        return f"sources-half-{1 - half}", profile.sources[1 - half :: 2]
+    return f"sources-{target}", tuple(task for task in profile.sources if task != target)
 
 
 def _parents(profile: Profile, parent: dict | None, sources: Iterable[str], seed: int, heir: dict) -> Iterator[Planned]:

@@ -45,6 +45,9 @@ class Profile:
     seeds: tuple[int, ...] = (0, 1, 2)
     vary: tuple[str, ...] = STREAMS  # which streams follow the seed; the others stay at 0
     sources: tuple[str, ...] = SOURCES  # what source stages train on, less the target itself
+    # what a target that is itself a source may learn from: all the others, each target with a source stage of its own,
+    # or the half of the sources without it (every other one): two stages for all
+    leave_out: Literal["task", "half"] = "task"
     source_shots: int | str = FULL
     budget: Budget = field(default_factory=Budget)
     source_budget: Budget | None = None  # of source stages; default: `budget`

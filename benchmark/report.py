@@ -78,6 +78,8 @@ def remarks(table: Board, results: Sequence[dict], old: int, stale: bool) -> Ite
     for task, source, n in sorted(shared):
         yield f"Leak: {n} test texts of {task} are training texts of {source}; methods that learn from it saw them."
     if any(resting(line) for line in table.lines):
+        if table.profile.leave_out == "half":
+            yield "A source task was learned for from the half of the sources without it, a target task from all."
         yield (
             "With sources: seconds of a cell and its share of the source prompts and stages that it rests on, divided "
             "among the cells that do; in brackets all of them, what the cell would cost alone."

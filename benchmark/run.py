@@ -12,7 +12,7 @@ import methods
 import tasks
 from benchmark.budget import Budget
 from benchmark.environment import Clock, environment, failure, forget_peak, now, peak
-from benchmark.grid import FULL, TARGET, Planned
+from benchmark.grid import FULL, TARGET, Planned, sources_of
 from benchmark.learn import History, joined, learn, mixed
 from benchmark.profile import Profile
 from benchmark.result import columns, cost, data, header, training
@@ -134,9 +134,7 @@ class Bench:
     def leaked(self, planned: Planned, task: Task) -> dict[str, int]:
         """Test examples whose text a source trains on too, by source, where the cell rests on sources."""
         found = {}
-        for name in self.profile.sources if planned.parents else ():
-            if name == task.name:
-                continue
+        for name in sources_of(self.profile, task.name)[1] if planned.parents else ():
             source = tasks.load(name)(source=self.profile.source, data_dir=self.profile.data_dir)
             source.prepare_data()
             source.setup()

@@ -6,6 +6,7 @@ import pytest
 from benchmark import catalogue, grid, profile
 from benchmark.grid import Cell
 from benchmark.profile import Profile
+from tasks import NAMES, SOURCES
 from tasks.example import UsageError
 
 
@@ -119,6 +120,17 @@ def test_a_target_never_trains_in_its_own_source_stage(heir: Profile):
     by_identity = {c.identity: c for c in grid.plan(heir)}
     targets = [c for c in by_identity.values() if c.cell.stage == "target" and c.cell.method == "heirs:Heir"]
     assert all(c.cell.task not in by_identity[parent].members for c in targets for parent in c.parents)
+
+
+def test_sources_in_halves_need_three_source_stages_and_never_train_a_target(small: Profile):
+    halves = replace(small, methods=("shared_lora",), tasks=NAMES, sources=SOURCES, leave_out="half", seeds=(0,))
+    cells = grid.plan(halves)
+    stages = {c.identity: c for c in cells if c.cell.stage == "source"}
+    assert {c.cell.task for c in stages.values()} == {"sources", "sources-half-0", "sources-half-1"}
+    for target in (c for c in cells if c.cell.stage == "target"):
+        learned = stages[target.parents[0]].members
+        assert target.cell.task not in learned
+        assert len(learned) == (4 if target.cell.task in SOURCES else 8)
 
 
 def test_a_row_is_its_method_under_options_of_its_own(small: Profile):
