@@ -41,7 +41,7 @@ def collect(profile: Profile, store: Store, *, stale: bool = False) -> tuple[lis
 
 def make(profile: Profile, console: Console, *, stale: bool = False) -> Path:
     """Write the report's files and print the leaderboard. -> the folder."""
-    from benchmark import standing  # numpy and scipy: not for `--help`
+    from benchmark import inside, standing  # numpy and scipy: not for `--help`
 
     store = Store(profile.folder)
     _, results, old = collect(profile, store, stale=stale)
@@ -57,6 +57,8 @@ def make(profile: Profile, console: Console, *, stale: bool = False) -> Path:
         from benchmark.picture import draw
 
         draw(table, folder)
+    for path in inside.pictures(results, folder):
+        console.print(f"what {path.stem.removeprefix('inside-')} learned from its sources: {path}", style="dim")
     return folder
 
 

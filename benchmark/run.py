@@ -30,6 +30,7 @@ class Bench:
 
     def __init__(self, profile: Profile, store: Store) -> None:
         self.profile, self.store, self.clock = profile, store, Clock()
+        self.shared: dict[tuple[str, str], int] = {}  # texts of a source's train that are in a target's test
         weights = profile.backbone
         device = ("cuda" if torch.cuda.is_available() else "cpu") if weights.device == "auto" else weights.device
         self.device = device
@@ -38,16 +39,24 @@ class Bench:
         )
         self.startup = self.clock.total
 
-    def run(self, pack: Sequence[Planned]) -> list[dict[str, Any]]:
-        """Results of a pack, saved; a cell that fails is a result too."""
+    def run(self, pack: Sequence[Planned], why: str | None = None) -> list[dict[str, Any]]:
+        """Results of a pack, saved; a cell that fails is a result too, and the others of its pack are tried alone.
+
+        `why` a cell that was planned in a pack runs alone.
+        """
         started, clock = now(), Clock()
         try:
-            results = list(self.results(pack, clock))
-        except Exception as error:  # whatever a method or a task raises is this cell's result, and the grid goes on
-            results = [{"state": "failed", "error": failure(error)} for _ in pack]
-        results = [self.header(cell, started, clock.total) | result for cell, result in zip(pack, results, strict=True)]
-        for cell, result in zip(pack, results, strict=True):
-            self.store.save(cell, result)
+            results, error = list(self.results(pack, clock)), None
+        except Exception as caught:  # whatever a method or a task raises is a result, and the grid goes on
+            results, error = [], failure(caught)
+        if error and len(pack) > 1:  # past the handler, which would keep the pack's tensors
+            return [self.run([planned], error["reason"])[0] for planned in pack]
+        results = results or [{"state": "failed", "error": error}]
+        for place, planned in enumerate(pack):
+            results[place] = self.header(planned, started, clock.total / len(pack)) | results[place]
+            if why and "cost" in results[place]:
+                results[place]["cost"]["unpacked"] = why
+            self.store.save(planned, results[place])
         return results
 
     def header(self, planned: Planned, started: str, seconds: float) -> dict[str, Any]:
@@ -121,12 +130,13 @@ class Bench:
         self, method: Method, planned: Planned, members: list[Task], histories: list[History], clock: Clock
     ) -> dict[str, Any]:
         """What many targets rest on: its dev scores on every source, no test."""
-        state = method.learned()
+        state, names = method.learned(), [task.name for task in members]
         self.keep(planned, state)
         return {
             "state": "done",
             "metrics": {"dev": {task.name: h.score for task, h in zip(members, histories, strict=True) if h.dev}},
             "training": training([mixed(histories)]),
+            "inside": {"tasks": names, "found": method.inside(names)},
             "data": {task.name: data(task) for task in members},
             "cost": cost(method, state, mixed(histories), clock, 1, len(members)) | peak(self.device),
         }
@@ -135,11 +145,13 @@ class Bench:
         """Test examples whose text a source trains on too, by source, where the cell rests on sources."""
         found = {}
         for name in sources_of(self.profile, task.name)[1] if planned.parents else ():
-            source = tasks.load(name)(source=self.profile.source, data_dir=self.profile.data_dir)
-            source.prepare_data()
-            source.setup()
-            if pairs := leaks(source.examples["train"], task.examples["test"]):
-                found[name] = len(pairs)
+            if (name, task.name) not in self.shared:
+                source = tasks.load(name)(source=self.profile.source, data_dir=self.profile.data_dir)
+                source.prepare_data()
+                source.setup()
+                self.shared[name, task.name] = len(leaks(source.examples["train"], task.examples["test"]))
+            if count := self.shared[name, task.name]:
+                found[name] = count
         return found
 
     def open(self, planned: Planned) -> list[Task]:
@@ -189,7 +201,6 @@ def scored(task: Task, found: Sequence[Prediction]) -> dict[str, float]:
 def tested(method: Method, members: Sequence[Task], normalise: str) -> list[list[Prediction]]:
     """Predictions on the test set of each member, whose slot is its place."""
     items = [(slot, item) for slot, task in enumerate(members) for item in task.encoded("test")]
-    most = max(task.answer_tokens for task in members)
-    slots = [slot for slot, _ in items]
+    slots, most = [slot for slot, _ in items], [members[slot].answer_tokens for slot, _ in items]
     found = predict(method, [item for _, item in items], slots, max_new_tokens=most, normalise=normalise)
     return [[p for own, p in zip(slots, found, strict=True) if own == slot] for slot in range(len(members))]

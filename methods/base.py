@@ -94,6 +94,10 @@ class Method(Learned):
     def guess(self, items: Sequence[Encoded], slots: Sequence[int]) -> list[str] | None:
         """Answers of a method that needs no scoring by the backbone; None: score as usual."""
 
+    def inside(self, tasks: Sequence[str]) -> dict[str, Any]:
+        """What sources taught, for people to look at: by title, a number per layer, or `tasks` x `tasks` of numbers."""
+        return {}
+
     def merged(self, slot: int = 0) -> dict[str, Tensor]:
         """Backbone weights with this slot's adapter folded in, by name."""
         raise UsageError(f"method {self.name} cannot be merged into the backbone's weights")

@@ -28,14 +28,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from methods.bank import Memory
 from methods.base import SOURCE, TARGET, Bank, Method, Rate, Rows, Stage
 from methods.llama_adapter import gated_softmax, keys_values
+from methods.plan import Plan
 from methods.prompt import common_start
 from methods.spot import mean_loss
 from methods.ta_lora_options import Options
-from tasks.example import Encoded, UsageError
+from tasks.example import Batch, Encoded, UsageError
 
 PROMPT = Stage("prompt", "sources")  # what is shared comes first, as plain prompt tuning
 FAST = ("a", "g")
@@ -185,6 +187,35 @@ class TALoRA(Method):
     def share(self, stage: Stage) -> float:
         first = self.config.first if self.config.length else 0.0
         return {PROMPT: first, SOURCE: 1 - first}.get(stage, 1.0)
+
+    # ---------------------------------------------------------------- to look at
+
+    def training_step(self, batch: Batch | Plan, batch_idx: int) -> dict[str, Any]:
+        """With the mean size of each layer's gates beside the losses."""
+        found = super().training_step(batch, batch_idx)
+        if self.stage == SOURCE:
+            gates = {f"gate, layer {name}": layer.gate().detach() for name, layer in self.layers.items()}
+            found["watched"] = {name: gate.abs().mean() for name, gate in gates.items()}
+        return found
+
+    @torch.no_grad()
+    def inside(self, tasks: Sequence[str]) -> dict[str, Any]:
+        """How alike the fast weights of two tasks are, and how much of Delta_t the slow ones give, by layer."""
+        if self.stage == PROMPT:
+            return {}
+        fast = torch.stack([
+            torch.cat([layer.a.of(slot).flatten() for layer in self.layers.values()]) for slot in range(len(tasks))
+        ])  # fmt: skip
+        shares = []
+        for layer in self.layers.values():
+            own = torch.stack([layer.delta(lambda bank, slot=slot: bank.of(slot)) for slot in range(len(tasks))])
+            slow = layer.delta(lambda bank, layer=layer: bank.of(0) * (bank is not layer.a))
+            shares.append(1 - float((own - slow).square().sum() / own.square().sum()))
+        alike = F.cosine_similarity(fast[:, None], fast[None], dim=-1)
+        return {
+            "cosine of a_t between tasks": alike.tolist(),
+            "share of Delta_t that the slow weights give (a_t = 0), by layer": shares,
+        }
 
     # ---------------------------------------------------------------- two speeds
 

@@ -430,3 +430,25 @@ def test_wrong_options_are_errors(qwen3, wrong, said):
         TALoRA(qwen3, wrong)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_there_is_to_see_after_the_sources(qwen3):
+    """Where a_t = 0 the slow weights give all of Delta_t; where a_t = A_0 they leave A_0 B of 2 A_0 B: a quarter."""
+    method = ready(qwen3, sources=2)
+    assert all(share == 1 for share in list(method.inside(["a", "b"]).values())[1])
+    with torch.no_grad():
+        for layer in method.layers.values():
+            layer.a.sets[0].copy_(layer.a0.sets[0])
+            layer.a.sets[1].copy_(layer.a0.sets[0])
+    alike, shares = method.inside(["a", "b"]).values()
+    assert_close(torch.tensor(alike), torch.ones(2, 2))
+    assert shares == pytest.approx([0.75] * len(method.layers))
+
+
+def test_gates_are_watched_on_the_sources_alone(qwen3):
+    method = away(ready(qwen3))
+    rows = batch(items(3, 5), [0, 1, 2])
+    watched = method.training_step(rows, 0)["watched"]
+    gates = torch.stack([own.tanh() for own in method.layers["0"].g.sets])
+    assert_close(watched["gate, layer 0"], gates.abs().mean())
+    assert "watched" not in away(ready(qwen3, TARGET)).training_step(rows, 0)

@@ -1,0 +1,98 @@
+"""What the sources taught, to look at: curves a method watches, and what it finds in its weights, a picture per method.
+
+Drawn from the result files of source stages alone. A method says what there is: `watched` in what its training step
+returns, and `Method.inside`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmark.picture import COLOURS, STYLE
+
+ALL = "sources"  # the stage that left no source out
+
+
+def pictures(results: Iterable[Mapping[str, Any]], folder: Path) -> list[Path]:
+    """inside-<method>.png for each method whose source stage has something to show; of its first seed."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for result in sorted(results, key=lambda result: result["cell"]["seed"]):
+        cell, shown = result["cell"], result.get("inside", {}).get("found") or result["training"].get("watched")
+        if result["state"] == "done" and cell["task"] == ALL and shown:
+            found.setdefault(cell["method"], result)
+    return [draw(result, folder / f"inside-{name.replace(':', '.')}.png") for name, result in found.items()]
+
+
+def draw(result: Mapping[str, Any], path: Path) -> Path:
+    """Curves by kind, numbers by layer, tasks by tasks, side by side."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    kinds: dict[str, dict[str, Sequence]] = {}
+    for name, curve in result["training"].get("watched", {}).items():
+        kinds.setdefault(name.partition(",")[0], {})[name] = curve
+    found = result["inside"]["found"]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = pyplot.subplots(
+            1,
+            len(kinds) + len(found),
+            figsize=(4.6 * (len(kinds) + len(found)), 4.2),
+            layout="constrained",
+            squeeze=False,
+        )
+        places = iter(axes[0])
+        for kind, own in kinds.items():
+            curves(next(places), kind, own)
+        for title, values in found.items():
+            if isinstance(values[0], list):
+                heat(next(places), title, values, result["inside"]["tasks"])
+            else:
+                bars(next(places), title, values)
+        figure.suptitle(f"{result['cell']['method']}: what the sources taught, seed {result['cell']['seed']}")
+        figure.savefig(path, dpi=140, facecolor="white")
+        pyplot.close(figure)
+    return path
+
+
+def curves(axes, kind: str, own: Mapping[str, Sequence]) -> None:
+    for colour, (name, curve) in zip(COLOURS, own.items(), strict=False):
+        axes.plot(*zip(*curve, strict=True), color=colour, label=name)
+    axes.set_xlabel("step of the source stage")
+    axes.set_title(kind)
+    axes.grid(alpha=0.25)
+    if len(own) > 1:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def bars(axes, title: str, values: Sequence[float]) -> None:
+    axes.bar(range(1, len(values) + 1), values, color=COLOURS[0])
+    axes.set_xticks(range(1, len(values) + 1))
+    axes.set_xlabel("layer")
+    axes.set_title(title, fontsize=8)
+
+
+def heat(axes, title: str, values: Sequence[Sequence[float]], tasks: Sequence[str]) -> None:
+    """Tasks x tasks, those alike beside each other."""
+    order = clustered(values)
+    shown = [[values[row][column] for column in order] for row in order]
+    image = axes.imshow(shown, cmap="RdBu_r", vmin=-1, vmax=1)
+    names = [tasks[place] for place in order]
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    for row, numbers in enumerate(shown):
+        for column, number in enumerate(numbers):
+            axes.text(column, row, f"{number:.2f}", ha="center", va="center", fontsize=7)
+    axes.figure.colorbar(image, ax=axes, shrink=0.8)
+    axes.set_title(title, fontsize=10)
+
+
+def clustered(values: Sequence[Sequence[float]]) -> list[int]:
+    """The order of leaves of an average-linkage tree over 1 - similarity."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    if len(values) < 3:
+        return list(range(len(values)))
+    far = [1 - (values[a][b] + values[b][a]) / 2 for a in range(len(values)) for b in range(a + 1, len(values))]
+    return leaves_list(linkage([max(0.0, x) for x in far], "average")).tolist()
