@@ -16,9 +16,10 @@ ALL = "sources"  # the stage that left no source out
 def pictures(results: Iterable[Mapping[str, Any]], folder: Path) -> list[Path]:
     """inside-<method>.png for each method whose source stage has something to show; of its first seed."""
     found: dict[str, Mapping[str, Any]] = {}
-    for result in sorted(results, key=lambda result: result["cell"]["seed"]):
+    done = (result for result in results if result["state"] == "done")
+    for result in sorted(done, key=lambda result: result["cell"]["seed"]):
         cell, shown = result["cell"], result.get("inside", {}).get("found") or result["training"].get("watched")
-        if result["state"] == "done" and cell["task"] == ALL and shown:
+        if cell["task"] == ALL and shown:
             found.setdefault(cell["method"], result)
     return [draw(result, folder / f"inside-{name.replace(':', '.')}.png") for name, result in found.items()]
 
