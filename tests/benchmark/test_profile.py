@@ -14,8 +14,9 @@ def test_profiles_that_ship_are_valid(name: str):
     assert found.about
 
 
-def test_the_five_profiles_ship():
-    assert profile.names() == ["data-efficiency", "demo", "paper", "small", "smoke"]
+def test_the_profiles_that_ship():
+    grids = ["data-efficiency", "demo", "paper", "small", "smoke"]
+    assert profile.names() == sorted([*grids, "meta-lora-ablation", "ta-lora-ablation"])
 
 
 def test_flags_and_settings_change_only_what_they_name():
