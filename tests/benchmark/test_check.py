@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import methods
 from benchmark import check
 from benchmark.__main__ import entry
 from benchmark.check import BLANK, FAILS, HOLDS, Verdict
@@ -76,3 +77,12 @@ def test_the_table_says_what_each_proof_said(monkeypatch, capsys):
         out = capsys.readouterr().out
         assert re.search(r"lora[ |]+✓[ |]+a[ |]+✗ b[ |]+✓", out)
         assert "a" + (": " if extra else " ") + "no use" in out
+
+
+def test_the_committed_table_is_of_these_methods_and_proofs():
+    text = (Path(__file__).parents[2] / "docs/proofs.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| (\w+) \|", text, re.M)
+    assert named == ["method", *methods.NAMES]
+    assert re.findall(r"^\d+\. `(\w+)`", text, re.M) == list(kit.PROOFS)
+    assert "✗" not in text.partition("| method |")[2]
+    assert check.COMMAND in text
