@@ -68,8 +68,8 @@ def curves(axes, kind: str, own: Mapping[str, Sequence]) -> None:
 
 
 def bars(axes, title: str, values: Sequence[float]) -> None:
-    axes.bar(range(1, len(values) + 1), values, color=COLOURS[0])
-    axes.set_xticks(range(1, len(values) + 1))
+    axes.bar(range(len(values)), values, color=COLOURS[0])
+    axes.set_xticks(range(len(values)))
     axes.set_xlabel("layer")
     axes.set_title(title, fontsize=8)
 
