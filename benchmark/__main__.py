@@ -17,6 +17,8 @@ EXAMPLES = """examples:
   python -m benchmark plan --profile paper                  cells due, cached, and how long they will take
   python -m benchmark show lora/chnsent/16/0                everything about one cell
   python -m benchmark report --wandb                        tables and picture again, and the W&B view of them
+  python -m benchmark compare lora prompt --profile demo    is the difference real, task by task, and what does it cost
+  python -m benchmark claims --profile demo                 what the papers claim, on the grid that was run here
   python -m benchmark list methods | describe ocnli         what there is
   python -m benchmark list proofs                           which proof each method passes, and why a blank is blank
   python -m benchmark check mypackage.mine:Mine             the same proofs on a method of your own
@@ -31,6 +33,8 @@ VERBS = {
     "status": "how many cells are done, running, failed, stale, planned",
     "show": "one cell: scores, cost, identity, and why it failed",
     "report": "leaderboard, Markdown, CSV and picture from the result files",
+    "compare": "two methods: paired differences by task and overall, what each costs, and a verdict",
+    "claims": "the papers' claims as paired comparisons on the grid that was run",
     "list": "tasks, methods, profiles or proofs",
     "describe": "what a task's loader reads, cuts and asks",
     "export": "write what a cell learned to a folder, in peft's format where peft has the method",
@@ -68,6 +72,9 @@ def parser() -> Parser:
             verb.add_argument("task")
         if name in ("show", "export"):
             verb.add_argument("cell", help="method/task/shots/seed, or the start of an identity")
+        if name == "compare":
+            verb.add_argument("first", metavar="A", help="a method, or a row of one as lora:rank-2")
+            verb.add_argument("second", metavar="B")
         if name == "export":
             verb.add_argument("folder", metavar="DIR", help="new or empty, or of an earlier export")
         if name == "check":

@@ -74,13 +74,14 @@ class Kept:
             return None
         return cells[0]._replace(values=np.mean([scores.values for scores in cells], axis=0))
 
-    def difference(self, a: Row, b: Row, tasks: Sequence[str]) -> Difference | None:
-        """The mean of a - b over tasks; nothing while a cell is missing. One task alone: over the seeds there are."""
-        found = [self.part(a, b, task) for task in tasks]
+    def difference(self, a: Row, b: Row, tasks: Sequence[str] | str) -> Difference | None:
+        """The mean of a - b over tasks, nothing while a cell is missing; of one by name: over the seeds there are."""
+        alone = isinstance(tasks, str)
+        found = [self.part(a, b, task) for task in ((tasks,) if alone else tasks)]
         if not found or None in found:
             return None
         (seeds, *other) = dict.fromkeys(seeds for seeds, _ in found)
-        if other or (len(tasks) > 1 and seeds not in ((-1,), self.profile.seeds)):
+        if other or not (alone or seeds in ((-1,), self.profile.seeds)):
             return None
         return combined([one for _, one in found], seedless=seeds == (-1,))
 

@@ -42,7 +42,7 @@ def standings(table: Board, results: Sequence[Mapping[str, Any]], reference: str
     for shots in dict.fromkeys(line.shots for line in table.lines):
         lines = table.at(shots)
         against = found.reference[shots] = base_line(lines, reference)
-        for name, tasks in {**table.groups, **{task: (task,) for task in table.metrics}}.items():
+        for name, tasks in (table.groups | {task: task for task in table.metrics}).items():
             flags = {line.method: flag(kept, table.profile.methods, line, tasks) for line in lines}
             letters = tied(kept, [line for line in lines if not flags[line.method]], name, tasks)
             gaps = {line.method: kept.difference((line.method, (shots,)), (against, (shots,)), tasks)
@@ -66,7 +66,7 @@ def base_line(lines: Sequence[Line], wanted: str) -> str:
     return wanted if first.get(wanted, -1.0) >= 0 else max(trained, key=first.get)
 
 
-def flag(kept: Kept, methods: Sequence[str], line: Line, tasks: Sequence[str]) -> str:
+def flag(kept: Kept, methods: Sequence[str], line: Line, tasks: Sequence[str] | str) -> str:
     """Why a line has no rank on these tasks: not clear of guessing, or clearly below a classifier on frozen states."""
     if line.control:
         return ""
@@ -81,7 +81,7 @@ def flag(kept: Kept, methods: Sequence[str], line: Line, tasks: Sequence[str]) -
     return ""
 
 
-def tied(kept: Kept, lines: Sequence[Line], name: str, tasks: Sequence[str]) -> dict[str, str]:
+def tied(kept: Kept, lines: Sequence[Line], name: str, tasks: Sequence[str] | str) -> dict[str, str]:
     """Letters of the trained methods that have this number, best first."""
     figures = {line.method: line.averages.get(name) or line.tasks.get(name) for line in lines if not line.control}
     names = sorted((method for method, figure in figures.items() if figure), key=lambda m: -figures[m].mean)

@@ -34,8 +34,7 @@ def profile_of(options: argparse.Namespace, say: Console | None = None) -> Profi
     changes = {
         key: getattr(options, key) for key in ("source", "data_dir", "methods", "tasks", "shots", "seeds", "results")
     }
-    if options.workers is not None:
-        changes["workers"] = options.workers
+    changes |= {key: value for key in ("workers", "pack") if (value := getattr(options, key)) is not None}
     changes["wandb"] = getattr(options, "wandb", None)
     settings = list(options.settings)
     for flag, path in (("backbone", "backbone.name"), ("device", "backbone.device"), ("limit_test", "limit.test")):
@@ -60,10 +59,17 @@ def survey(found: Profile) -> tuple[list[Planned], store.Store, list[tuple[str, 
 
 
 def plan(options: argparse.Namespace) -> int:
+def packed(found: Profile, cells: list[Planned], states: list[tuple[str, str]], prices: Prices) -> list[Pack]:
+    """What is due, in packs and in the order to run them."""
+    due = [cell for cell, (state, _) in zip(cells, states, strict=True) if state != "done"]
+    price = {cell.identity: prices.seconds(cell)[0] for cell in due}
+    return packs(found, due, price, device=prices.device, workers=hardware.workers(found, len(due)))
+
+
     say = console()
     found = profile_of(options, say)
     cells, _, states, prices = survey(found)
-    draw_plan(say, found, cells, states, prices)
+    draw_plan(say, found, cells, states, prices, packed(found, cells, states, prices))
     stale = Counter(why for state, why in states if state == "stale")
     for why, number in stale.most_common(5):
         say.print(f"{number} stale: changed {why}; their results stay on disk", style="yellow")
@@ -72,9 +78,14 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def draw_plan(
-    say: Console, found: Profile, cells: list[Planned], states: list[tuple[str, str]], prices: Prices
+    say: Console,
+    found: Profile,
+    cells: list[Planned],
+    states: list[tuple[str, str]],
+    prices: Prices,
+    due_packs: list[Pack],
 ) -> None:
-    """Per method: cells due and cached, seconds each, and all of them."""
+    """Per method: cells due and cached, in how many packs, seconds each, and all of them."""
     table = Table(
         title=f"{found.name}: {found.about}" if found.about else found.name,
         title_justify="left",
@@ -83,22 +94,20 @@ def draw_plan(
         box=SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
     )
-    for name in ("method", "cells", "cached", "due", "per cell", "in all"):
+    for name in ("method", "cells", "cached", "due", "packs", "per cell", "in all"):
         table.add_column(name, justify="left" if name == "method" else "right")
     rows: dict[str, list[tuple[Planned, str]]] = defaultdict(list)
     for cell, (state, _) in zip(cells, states, strict=True):
-        rows[cell.cell.method + ("" if cell.cell.stage == TARGET else f" ({cell.cell.stage} stage)")].append(
-            (cell, state)
-        )
+        rows[row_of(cell)].append((cell, state))
+    in_packs = Counter(row_of(pack[0]) for pack in due_packs)
     total, measured = 0.0, True
     for name, own in rows.items():
         due = [prices.seconds(cell) for cell, state in own if state != "done"]
         seconds = sum(price for price, _ in due)
         total, measured = total + seconds, measured and all(known for _, known in due)
         each = spoken(seconds / len(due)) if due else ""
-        table.add_row(
-            name, str(len(own)), str(len(own) - len(due)), str(len(due)), each, spoken(seconds) if due else ""
-        )
+        counts = (len(own), len(own) - len(due), len(due), in_packs[name])
+        table.add_row(name, *map(str, counts), each, spoken(seconds) if due else "")
     say.print(table)
     due = sum(state != "done" for state, _ in states)
     count = hardware.workers(found, due)
@@ -117,6 +126,12 @@ def draw_plan(
 
 
 def draw_parents(say: Console, cells: list[Planned]) -> None:
+def row_of(planned: Planned) -> str:
+    """What a plan counts together."""
+    cell = planned.cell
+    return cell.method if cell.stage == TARGET else f"{cell.method} ({cell.stage} stage)"
+
+
     """What rests on what, one line per kind."""
     by_identity = {cell.identity: cell.cell for cell in cells}
     edges: dict[tuple[str, str], tuple[set, set]] = defaultdict(lambda: (set(), set()))
@@ -142,17 +157,17 @@ def run(options: argparse.Namespace) -> int:
     say = console()
     found = profile_of(options, say)
     cells, place, states, prices = survey(found)
-    draw_plan(say, found, cells, states, prices)
+    todo = packed(found, cells, states, prices)
+    draw_plan(say, found, cells, states, prices, todo)
     if options.dry:
         return 0
-    due = [cell for cell, (state, _) in zip(cells, states, strict=True) if state != "done"]
-    failed = 0
+    due, failed = [cell for pack in todo for cell in pack], 0
     if due:
         prepare(found)
         price = {cell.identity: prices.seconds(cell)[0] for cell in due}
-        count = hardware.workers(found, len(due))
+        count = hardware.workers(found, len(todo))
         with Progress(due, len(cells) - len(due), price, count, say) as progress:
-            failed = engine.fill(found, due, place, progress, count)
+            failed = engine.fill(found, todo, place, progress, count)
         say.print(f"{progress.done} done, {failed} failed, {progress.cached} cached", style="bold")
     folder = report.make(found, say)
     say.print(f"tables and picture: {folder}")
@@ -189,13 +204,33 @@ def report(options: argparse.Namespace) -> int:
     from benchmark import report as module
 
     say = console()
-    found = profile_of(options)
-    if not (found.folder / "cells").is_dir():
-        raise UsageError(f"no results in {found.folder}; run `python -m benchmark run --profile {found.name}` first")
+    found = with_results(options)
     folder = module.make(found, say, stale=options.stale)
     say.print(f"tables and picture: {folder}")
     if options.wandb and options.wandb != "off":
         wandb(found, say)
+    return 0
+
+
+def with_results(options: argparse.Namespace) -> Profile:
+    found = profile_of(options)
+    if not (found.folder / "cells").is_dir():
+        raise UsageError(f"no results in {found.folder}; run `python -m benchmark run --profile {found.name}` first")
+    return found
+
+
+def compare(options: argparse.Namespace) -> int:
+    from benchmark import compare as module
+
+    return module.compare(with_results(options), options.first, options.second, console())
+
+
+def claims(options: argparse.Namespace) -> int:
+    from benchmark import claims as module
+
+    say = console()
+    found = with_results(options)
+    say.print(f"claims: {module.make(found, module.flags(options, found), say)}")
     return 0
 
 
@@ -285,6 +320,8 @@ ALL = {
     "status": status,
     "show": show,
     "report": report,
+    "compare": compare,
+    "claims": claims,
     "list": listing,
     "describe": describe,
     "export": export,

@@ -30,7 +30,7 @@ def test_help_answers_within_a_second_with_examples():
     assert wall < 1 or os.getloadavg()[0] > os.cpu_count()  # a busy machine says nothing about us
 
 
-@pytest.mark.parametrize("words", [["--help"], ["list", "profiles"], ["run", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], ["list", "profiles"], ["run", "--help"], ["claims", "--help"]])
 def test_cheap_verbs_import_nothing_heavy(words: list[str]):
     code = (
         "import sys; from benchmark.__main__ import entry\n"
@@ -60,6 +60,9 @@ BAD = [
     (["describe", "ocnil"], "did you mean 'ocnli'"),
     (["show", "lora/chnsent/4/9", "--profile", "smoke"], "lora/chnsent/4/9"),
     (["report", "--profile", "smoke", "--results", "/no/such"], "no results in"),
+    (["claims", "--profile", "smoke", "--results", "/no/such"], "no results in"),
+    (["compare", "lora", "prompt", "--profile", "smoke", "--results", "/no/such"], "no results in"),
+    (["compare", "lora", "--profile", "smoke"], "required: B"),
     (["run", "--profile", "smoke", "--limit-test", "0"], "limit"),
     (["run", "--wandb", "maybe"], "maybe"),
 ]  # fmt: skip

@@ -73,7 +73,8 @@ def test_what_no_seed_changes_is_compared_with_every_seed(small, answered):
 def test_a_mean_over_tasks_has_no_hole_and_one_task_takes_the_seeds_there_are(small, answered):
     fill(small, answered, {}, but=("lora/chnsent/4/1",))
     kept = kept_of(small)
-    assert kept.difference(LORA, PROMPT, ["chnsent"]).seeds == 2
+    assert kept.difference(LORA, PROMPT, "chnsent").seeds == 2
+    assert kept.difference(LORA, PROMPT, ["chnsent"]) is None
     assert kept.difference(LORA, PROMPT, ["afqmc", "chnsent"]) is None
     assert kept.difference(LORA, PROMPT, ["afqmc", "cote_bd"]) is not None
     assert kept.difference(LORA, ("shared_lora", (4,)), ["afqmc"]) is None
@@ -101,7 +102,7 @@ def test_predictions_that_cannot_be_used_say_why(small, answered, fake):
     result = answered(small, cells["lora/cote_bd/4/0"], [0.5] * N)
     fake(small, cells["lora/cote_bd/4/0"], 0.7, predictions=result["predictions"])
     kept = kept_of(small)
-    assert [kept.difference(LORA, PROMPT, [task]).seeds for task in small.tasks] == [2, 2, 2]
+    assert [kept.difference(LORA, PROMPT, task).seeds for task in small.tasks] == [2, 2, 2]
     assert [kept.unusable[f"lora/{task}/4/0"].split()[-1] for task in small.tasks] == ["gone", "scored", "examples"]
     worth = standing.standings(board(small, (results := report.collect(small, Store(small.folder))[1])), results)
     assert (

@@ -186,7 +186,9 @@ def test_letters_are_shared_exactly_where_two_are_not_told_apart():
     for _ in range(200):
         different = [pair for pair in combinations(names, 2) if draw.random() < 0.4]
         letters = ties(names, different)
+        groups = [{name for name in names if letter in letters[name]} for letter in set("".join(letters.values()))]
         assert letters[names[0]].startswith("a")
+        assert not any(group < other for group in groups for other in groups)
         for a, b in combinations(names, 2):
             assert bool(set(letters[a]) & set(letters[b])) == ((a, b) not in different)
 

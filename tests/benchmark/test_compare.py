@@ -1,0 +1,117 @@
+import io
+from dataclasses import replace
+from math import sqrt
+
+import pytest
+from rich.console import Console
+
+from benchmark import grid
+from benchmark.__main__ import entry
+from benchmark.compare import compare
+from benchmark.profile import Profile
+from benchmark.store import Store
+from tasks.example import UsageError
+
+
+def fill(found: Profile, answered, right: dict, but: tuple = ()) -> None:
+    """Every cell with a pattern of right answers, by method or (method, task)."""
+    for planned in grid.plan(found):
+        cell = planned.cell
+        if cell.key not in but:
+            answered(found, planned, right.get((cell.method, cell.task), right.get(cell.method, [1, 0])) * 30)
+
+
+def screen(found: Profile, *pair: str) -> str:
+    out = io.StringIO()
+    assert compare(found, *pair, Console(file=out, width=140)) == 0
+    return out.getvalue()
+
+
+def row(said: str, name: str) -> list[str]:
+    return next(line.split() for line in said.splitlines() if line.split() and line.strip().startswith(f"{name} "))
+
+
+@pytest.fixture
+def one(small) -> Profile:
+    return replace(small, shots=(4,))
+
+
+def test_one_screen_says_where_by_how_much_at_what_cost_and_in_words(one, answered):
+    fill(one, answered, {("lora", "afqmc"): [1, 1], ("prompt", "chnsent"): [1, 1]})
+    said = screen(one, "lora", "prompt")
+    assert row(said, "afqmc")[-1] == "lora"
+    assert "+50.0" in row(said, "afqmc")
+    assert row(said, "chnsent")[-1] == "prompt"
+    assert row(said, "cote_bd")[-1] == "tied"
+    # two of three tasks have differences of 0 and 1, of 0 and -1: a variance of 2 x 1/4 / 59 / 9, t(118) = 1.980
+    assert row(said, "all tasks")[2:] == ["+0.0", f"±{198.0 * sqrt(0.5 / 59 / 9):.1f}", "tied"]
+    assert row(said, "choice tasks")[2:6] == ["75.0", "±0.0", "75.0", "±0.0"]
+    assert row(said, "trained parameters")[2:] == ["1", "k", "1", "k"]
+    text = " ".join(said.split())
+    assert "lora and prompt are tied on 1 of 3 tasks at this size; lora is ahead on 1; prompt is ahead on 1." in text
+    assert "Over all 3 tasks they are not told apart (p = 1); a true difference would be found" in text
+    assert "Bootstrap over both" in text
+
+
+def test_the_order_of_the_names_turns_the_sign_and_nothing_else(one, answered):
+    fill(one, answered, {("lora", "afqmc"): [1, 1]})
+    assert "-50.0" in row(screen(one, "prompt", "lora"), "afqmc")
+    assert "lora is ahead on 1" in screen(one, "prompt", "lora")
+
+
+def test_the_cheaper_one_is_named(one, answered):
+    fill(one, answered, {})
+    for planned in grid.plan(one):
+        if planned.cell.method == "prompt":
+            result = answered(one, planned, [1, 0] * 30)
+            result["cost"]["trained_parameters"] = 200
+            Store(one.folder).save(planned, result)
+    assert "prompt trains 5.0x fewer parameters" in screen(one, "lora", "prompt")
+
+
+def test_each_number_of_shots_has_its_screen(small, answered):
+    fill(small, answered, {})
+    said = screen(small, "lora", "prompt")
+    assert "lora against prompt, 4 shots" in said
+    assert "lora against prompt, 16 shots" in said
+
+
+def test_methods_outside_the_profile_are_found(one, answered):
+    wide = replace(one, methods=("prefix", "bitfit"))
+    fill(wide, answered, {})
+    assert row(screen(one, "prefix", "bitfit"), "afqmc")[-1] == "tied"
+
+
+def test_what_is_missing_is_said(one, answered):
+    fill(one, answered, {}, but=("lora/afqmc/4/0", "lora/afqmc/4/1", "lora/afqmc/4/2"))
+    said = screen(one, "lora", "prompt")
+    assert row(said, "afqmc")[-2:] == ["not", "run"]
+    assert "No mean over all tasks: 1 have no pair of results, such as afqmc" in said
+    assert "tied on 2 of 2 tasks" in said
+
+
+def test_one_seed_has_no_verdict(one, answered):
+    alone = replace(one, seeds=(0,))
+    fill(alone, answered, {"lora": [1, 1]})
+    said = screen(alone, "lora", "prompt")
+    assert row(said, "afqmc")[-2:] == ["one", "seed"]
+    assert "no verdict" in said
+    assert "p = " not in said
+
+
+def test_bad_pairs_are_one_line(one, answered, capsys):
+    with pytest.raises(UsageError, match="no results of lora or prompt"):
+        compare(one, "lora", "prompt", Console())
+    fill(one, answered, {})
+    with pytest.raises(UsageError, match="two different methods"):
+        compare(one, "lora", "lora", Console())
+    with pytest.raises(UsageError, match="did you mean 'lora'"):
+        compare(one, "lora", "lorra", Console())
+    other = replace(one, config={"lora": {"rank": 3}, "prompt": {"length": 3}})
+    with pytest.raises(UsageError, match="18 cells are of other code, options or data"):
+        compare(other, "lora", "prompt", Console())
+    words = ["--profile", "smoke", "--backbone", one.backbone.name, "--results", str(one.folder), "--seeds", "0,1,2"]
+    words += ["--tasks", "afqmc,chnsent,cote_bd"]
+    assert entry(["compare", "lora", "prompt", *words]) == 0
+    assert "tied on 3 of 3" in capsys.readouterr().out
+    assert entry(["compare", "lora", *words]) == 2
