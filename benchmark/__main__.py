@@ -103,6 +103,7 @@ def fields(verb: argparse.ArgumentParser) -> None:
         )
     group.add_argument("--limit-test", type=int, metavar="N", help="score at most N test examples of a task")
     group.add_argument("--workers", help="processes; auto: one per core, on a GPU one")
+    group.add_argument("--pack", metavar="N", help="most cells of a method that train together; auto, or 1: each alone")
     group.add_argument("--results", metavar="DIR", help="default: results/<profile>")
     group.add_argument("--set", action="append", default=[], metavar="A.B=V", dest="settings",
                        help="any field: lora.lr=0.01, method.config.rank=4 (all methods), budget.epochs=3")  # fmt: skip

@@ -11,15 +11,20 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import file_digest, sha256
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import methods
 import tasks
 from tasks.example import UsageError
 from tasks.source import File, Local, cache_folder
+from tasks.split import roles
 
 INDEXES = {"methods", "tasks", "tasks.samples"}  # an index names all; what it finds is followed, not the index
+
+LENGTHS = 500  # records that tell how long a task's texts are
 
 
 def digest(value: object) -> str:
@@ -199,6 +204,19 @@ def records(name: str, source: str, data_dir: str | None) -> str:
     local.parts()  # raises when nothing is there
     wanted = sorted({path for file in files for path in (*file.paths, file.names) if path})
     return digest([[path, content(local.folder / path)] for path in wanted if (local.folder / path).is_file()])
+
+
+@cache
+def lengths(name: str, source: str, data_dir: str | None) -> list[float]:
+    """Mean characters of a task's prompts, over the first of its training records: all, and past what is fixed."""
+
+    def ask() -> list[float]:
+        found = tasks.load(name)(source=source, data_dir=data_dir)
+        part, _ = roles(found.origin.parts())
+        sizes = [(len(example.prompt), example.prefix) for example in islice(found.read(part), LENGTHS)]
+        return [fmean(size for size, _ in sizes), fmean(size - prefix for size, prefix in sizes)]
+
+    return remembered(["lengths", name, task(name)["code"], records(name, source, data_dir)], ask)
 
 
 def _unread(text: str, where: str) -> list:

@@ -1,12 +1,12 @@
-"""Fill a grid: in this process, or with worker processes that each hold the backbone and take the next cell.
+"""Fill a grid: in this process, or with worker processes that each hold the backbone and take the next pack of cells.
 
 A worker has one thread: several threads in each of several processes are slower than one process alone. A worker that
-dies costs the cell it had, and another takes its place. This module imports no torch; a worker does.
+dies costs the cell it had, and another takes its place; the cells of a pack come up again, each alone. This module
+imports no torch; a worker does.
 """
 
 import os
 import signal
-from collections import deque
 from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from benchmark.environment import STOPPED, now
 from benchmark.grid import Planned
+from benchmark.packs import Pack
 from benchmark.profile import Profile
 from benchmark.progress import Progress
 from benchmark.result import header
@@ -28,19 +29,18 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Queue:
-    """Cells that are due, in order; a cell is ready when all it rests on is there."""
+    """Packs that are due, in order; one is ready when all that its cells rest on is there."""
 
-    def __init__(self, due: Sequence[Planned]) -> None:
-        self.waiting = deque(due)
-        self.open = {planned.identity for planned in due}  # not yet over
+    def __init__(self, due: Sequence[Pack]) -> None:
+        self.waiting = list(due)
+        self.open = {planned.identity for pack in due for planned in pack}  # not yet over
         self.failed: set[str] = set()
 
-    def next(self) -> Planned | None:
-        """The first ready cell, taken out."""
-        for planned in self.waiting:
-            if not any(parent in self.open for parent in planned.parents):
-                self.waiting.remove(planned)
-                return planned
+    def next(self) -> Pack | None:
+        """The first ready pack, taken out."""
+        for place, pack in enumerate(self.waiting):
+            if not any(parent in self.open for planned in pack for parent in planned.parents):
+                return self.waiting.pop(place)
         return None
 
     def over(self, planned: Planned, *, failed: bool) -> None:
@@ -48,8 +48,11 @@ class Queue:
         if failed:
             self.failed.add(planned.identity)
 
-    def later(self, planned: Planned) -> None:
-        self.waiting.append(planned)
+    def later(self, pack: Pack) -> None:
+        self.waiting.append(pack)
+
+    def first(self, packs: Sequence[Pack]) -> None:
+        self.waiting[:0] = packs
 
     def orphaned(self, planned: Planned) -> bool:
         return any(parent in self.failed for parent in planned.parents)
@@ -70,116 +73,131 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def fill(profile: Profile, due: Sequence[Planned], store: Store, progress: Progress, count: int) -> int:
+def fill(profile: Profile, due: Sequence[Pack], store: Store, progress: Progress, count: int) -> int:
     """Run all that is due. -> how many cells failed."""
-    queue = Queue(due)
+    shop = Shop(Queue(due), profile, store, progress)
     if count == 1:
-        alone(profile, queue, store, progress)
+        alone(shop)
     else:
-        together(profile, queue, store, progress, count)
+        together(shop, count)
     return progress.failed
 
 
-def alone(profile: Profile, queue: Queue, store: Store, progress: Progress) -> None:
+class Shop(NamedTuple):
+    """Where the work is handed out and comes back."""
+
+    queue: Queue
+    profile: Profile
+    store: Store
+    progress: Progress
+
+    def take(self) -> Pack | None:
+        """The next ready pack; cells that rest on a failed one fail on the way."""
+        if STOPPED:  # the signal's exception can be lost, as in a finaliser; here it is not
+            raise SystemExit(STOPPED[0])
+        while pack := self.queue.next():
+            orphans = [planned for planned in pack if self.queue.orphaned(planned)]
+            for planned in orphans:
+                self.lost(planned, "a cell it rests on failed")
+            if left := tuple(planned for planned in pack if planned not in orphans):
+                self.progress.start(left)
+                return left
+        return None
+
+    def settle(self, pack: Pack, said: Sequence[Any]) -> None:
+        """A pack came back: each cell with its result, or because another process has it."""
+        again = []
+        for planned, result in zip(pack, said, strict=True):
+            if result != ELSEWHERE:
+                self.queue.over(planned, failed=result["state"] == "failed")
+                self.progress.finish(planned, result)
+            elif self.store.done(planned):
+                self.queue.over(planned, failed=False)
+                self.progress.elsewhere(planned)
+            else:  # still at it, or failed or died there: it comes up again here
+                self.progress.put_back(planned)
+                again.append(planned)
+        if again:
+            self.queue.later(tuple(again))
+            sleep(POLL / 10)
+
+    def lost(self, planned: Planned, reason: str) -> None:
+        """A cell that could not even fail by itself."""
+        error = {"reason": reason, "traceback": ""}
+        result = header(planned, self.profile, now(), 0.0) | {"state": "failed", "error": error, "environment": {}}
+        self.store.save(planned, result)
+        self.queue.over(planned, failed=True)
+        self.progress.finish(planned, result)
+
+    def bury(self, worker: Worker, pack: Pack | None) -> None:
+        """A worker died: its cell failed, those of a pack are tried alone; if it had none, the grid cannot be run."""
+        worker.process.join()
+        worker.pipe.close()
+        code = worker.process.exitcode or 0
+        signal_name = signal.Signals(-code).name if code < 0 else ""
+        reason = f"the worker died by {signal_name}" if signal_name else f"the worker left with exit code {code}"
+        if signal_name == "SIGKILL":
+            reason += " (out of memory?)"
+        if pack is None:
+            raise UsageError(f"{reason} while it loaded the backbone; `--workers 1` shows why")
+        for planned in pack:
+            self.store.lock_path(planned).unlink(missing_ok=True)
+        if len(pack) == 1:
+            self.lost(pack[0], reason)
+            return
+        for planned in pack:
+            self.progress.put_back(planned)
+        self.queue.first([(planned,) for planned in pack])
+
+
+def alone(shop: Shop) -> None:
     from benchmark.run import Bench
 
-    bench = Bench(profile, store)
-    while queue.open:
-        planned = take(queue, profile, store, progress)
-        if planned is None:
+    bench = Bench(shop.profile, shop.store)
+    while shop.queue.open:
+        pack = shop.take()
+        if pack is None:
             sleep(POLL)
             continue
-        settle(queue, planned, attempt(bench, planned), store, progress)
+        shop.settle(pack, attempt(bench, pack))
 
 
-def together(profile: Profile, queue: Queue, store: Store, progress: Progress, count: int) -> None:
-    """One cell at a time to each worker, until none is left."""
-    crew = [hire(profile) for _ in range(count)]
-    busy: dict[Connection, Planned | None] = {worker.pipe: None for worker in crew}  # None: still loading
+def together(shop: Shop, count: int) -> None:
+    """One pack at a time to each worker, until none is left."""
+    crew = [hire(shop.profile) for _ in range(count)]
+    busy: dict[Connection, Pack | None] = {worker.pipe: None for worker in crew}  # None: still loading
     idle: list[Connection] = []
     try:
-        while queue.open:
+        while shop.queue.open:
             for pipe in list(idle):
-                planned = take(queue, profile, store, progress)
-                if planned is None:
+                pack = shop.take()
+                if pack is None:
                     break
                 idle.remove(pipe)
-                busy[pipe] = planned
-                pipe.send(planned)
+                busy[pipe] = pack
+                pipe.send(pack)
             if not busy:
                 sleep(POLL)
                 continue
             for pipe in wait(list(busy), POLL):
-                planned = busy.pop(pipe)
+                pack = busy.pop(pipe)
                 try:
                     said = pipe.recv()
                 except (EOFError, ConnectionResetError):
                     worker = next(worker for worker in crew if worker.pipe is pipe)
                     crew.remove(worker)
-                    bury(worker, planned, queue, profile, store, progress)
-                    if queue.waiting:
-                        crew.append(hire(profile))
+                    shop.bury(worker, pack)
+                    if shop.queue.waiting:
+                        crew.append(hire(shop.profile))
                         busy[crew[-1].pipe] = None
                     continue
                 if isinstance(said, UsageError):
                     raise said
                 idle.append(pipe)
-                if planned is not None:
-                    settle(queue, planned, said, store, progress)
+                if pack is not None:
+                    shop.settle(pack, said)
     finally:
         dismiss(crew)
-
-
-def take(queue: Queue, profile: Profile, store: Store, progress: Progress) -> Planned | None:
-    """The next ready cell; those that rest on a failed one fail on the way."""
-    if STOPPED:  # the signal's exception can be lost, as in a finaliser; here it is not
-        raise SystemExit(STOPPED[0])
-    while planned := queue.next():
-        if not queue.orphaned(planned):
-            progress.start(planned)
-            return planned
-        lost(planned, "a cell it rests on failed", queue, profile, store, progress)
-    return None
-
-
-def settle(queue: Queue, planned: Planned, said: Any, store: Store, progress: Progress) -> None:
-    """A cell came back: with its result, or because another process has it."""
-    if said != ELSEWHERE:
-        queue.over(planned, failed=said["state"] == "failed")
-        progress.finish(planned, said)
-    elif store.done(planned):
-        queue.over(planned, failed=False)
-        progress.elsewhere(planned)
-    else:  # still at it, or failed or died there: it comes up again here
-        queue.later(planned)
-        progress.put_back(planned)
-        sleep(POLL / 10)
-
-
-def lost(planned: Planned, reason: str, queue: Queue, profile: Profile, store: Store, progress: Progress) -> None:
-    """A cell that could not even fail by itself."""
-    error = {"reason": reason, "traceback": ""}
-    result = header(planned, profile, now(), 0.0) | {"state": "failed", "error": error, "environment": {}}
-    store.save(planned, result)
-    queue.over(planned, failed=True)
-    progress.finish(planned, result)
-
-
-def bury(
-    worker: Worker, planned: Planned | None, queue: Queue, profile: Profile, store: Store, progress: Progress
-) -> None:
-    """A worker died: its cell failed; if it had none, the grid cannot be run."""
-    worker.process.join()
-    worker.pipe.close()
-    code = worker.process.exitcode or 0
-    signal_name = signal.Signals(-code).name if code < 0 else ""
-    reason = f"the worker died by {signal_name}" if signal_name else f"the worker left with exit code {code}"
-    if signal_name == "SIGKILL":
-        reason += " (out of memory?)"
-    if planned is None:
-        raise UsageError(f"{reason} while it loaded the backbone; `--workers 1` shows why")
-    store.lock_path(planned).unlink(missing_ok=True)
-    lost(planned, reason, queue, profile, store, progress)
 
 
 def hire(profile: Profile) -> Worker:
@@ -227,9 +245,9 @@ def work(pipe: Connection, profile: Profile) -> None:
         return  # the parent is gone, or has no more
 
 
-def attempt(bench: Any, planned: Planned) -> Any:
-    """Run a cell unless another process has it or did it meanwhile."""
-    with bench.store.lock(planned) as mine:
-        if not mine or bench.store.done(planned):
-            return ELSEWHERE
-        return bench.run([planned])[0]
+def attempt(bench: Any, pack: Pack) -> list[Any]:
+    """Run a pack without the cells that another process has, or did meanwhile."""
+    with bench.store.lock(pack) as mine:
+        own = [planned for planned in pack if planned in mine and not bench.store.done(planned)]
+        results = {planned.identity: result for planned, result in zip(own, bench.run(own), strict=True)} if own else {}
+        return [results.get(planned.identity, ELSEWHERE) for planned in pack]

@@ -67,8 +67,9 @@ class Planned:
 def plan(profile: Profile) -> list[Planned]:
     """Every cell of the profile, parents before children, all methods for one (task, shots, seed) before the next."""
     found: dict[str, Planned] = {}
+    chains: dict[tuple, list[Planned]] = {}
     for cell in cells(profile):
-        _add(profile, cell, found)
+        _add(profile, cell, found, chains)
     needed = {parent for planned in found.values() for parent in planned.parents}
     keep = profile.keep_adapters
     return [Planned(**{**vars(one), "needed": keep or one.identity in needed}) for one in found.values()]
@@ -98,22 +99,32 @@ def order(shots: int | str) -> float:
     return float("inf") if shots == FULL else float(shots)
 
 
-def _add(profile: Profile, cell: Cell, found: dict[str, Planned]) -> Planned:
+def _add(profile: Profile, cell: Cell, found: dict[str, Planned], chains: dict[tuple, list[Planned]]) -> Planned:
     """Plan a cell of the table after the cells it rests on."""
     values = options(profile, cell.method)
-    chain: list[Planned] = []
-    facts = catalogue.method(cell.method)
-    before = [stage for stage in facts["stages"] if stage["on"] == "sources"]
-    if facts["parent"] or before:
-        rest, sources = sources_of(profile, cell.task)
-        if not sources:
-            raise UsageError(f"method {cell.method} learns from source tasks, and none is left for {cell.task}")
-        chain = [_put(found, parent) for parent in _parents(profile, facts["parent"], sources, cell.seed, values)]
-        early = values | {name: facts["options"][name] for name in facts["late"]}
-        for stage in before:  # under the method's own name: rows that differ only later share them
-            source = Cell(facts["name"], rest, profile.source_shots, cell.seed, stage["name"])
-            chain = [_put(found, planned(profile, source, sources, early, chain))]
+    rest, sources = sources_of(profile, cell.task)
+    if (cell.method, rest, cell.seed) not in chains:  # the same for all shots, and for most tasks
+        chains[cell.method, rest, cell.seed] = _chain(profile, cell, rest, sources, values, found)
+    chain = chains[cell.method, rest, cell.seed]
     return _put(found, planned(profile, cell, (cell.task,), values, chain))
+
+
+def _chain(
+    profile: Profile, cell: Cell, rest: str, sources: tuple[str, ...], values: dict, found: dict[str, Planned]
+) -> list[Planned]:
+    """What a cell rests on directly, planned with all that this rests on."""
+    facts, chain = catalogue.method(cell.method), []
+    before = [stage for stage in facts["stages"] if stage["on"] == "sources"]
+    if not facts["parent"] and not before:
+        return chain
+    if not sources:
+        raise UsageError(f"method {cell.method} learns from source tasks, and none is left for {cell.task}")
+    chain = [_put(found, parent) for parent in _parents(profile, facts["parent"], sources, cell.seed, values)]
+    early = values | {name: facts["options"][name] for name in facts["late"]}
+    for stage in before:  # under the method's own name: rows that differ only later share them
+        source = Cell(facts["name"], rest, profile.source_shots, cell.seed, stage["name"])
+        chain = [_put(found, planned(profile, source, sources, early, chain))]
+    return chain
 
 
 def sources_of(profile: Profile, target: str) -> tuple[str, tuple[str, ...]]:

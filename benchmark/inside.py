@@ -16,11 +16,10 @@ ALL = "sources"  # the stage that left no source out
 def pictures(results: Iterable[Mapping[str, Any]], folder: Path) -> list[Path]:
     """inside-<method>.png for each method whose source stage has something to show; of its first seed."""
     found: dict[str, Mapping[str, Any]] = {}
-    done = (result for result in results if result["state"] == "done")
+    done = (result for result in results if result["state"] == "done" and result["cell"]["task"] == ALL)
     for result in sorted(done, key=lambda result: result["cell"]["seed"]):
-        cell, shown = result["cell"], result.get("inside", {}).get("found") or result["training"].get("watched")
-        if cell["task"] == ALL and shown:
-            found.setdefault(cell["method"], result)
+        if result.get("inside", {}).get("found") or result["training"].get("watched"):
+            found.setdefault(result["cell"]["method"], result)
     return [draw(result, folder / f"inside-{name.replace(':', '.')}.png") for name, result in found.items()]
 
 

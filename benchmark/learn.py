@@ -38,6 +38,7 @@ class History:
     tokens: int = 0  # trained on, without padding
     padded: int = 0  # the same with padding
     gradients: int = 0  # taken, of a batch each
+    parts: int = 1  # passes of a step: more where the device had no room for all of its rows at once
     watched: dict[str, list[tuple[int, float]]] = field(default_factory=dict)  # what the method reports of its steps
     seconds: float = 0.0  # of the whole stage, dev included; slots of a pack share it
     dev_seconds: float = 0.0
@@ -59,11 +60,38 @@ def learn(
 ) -> list[History]:
     """Run a stage of a method on a group of tasks or cells. Afterwards each slot holds its best weights.
 
+    Where the device has no room for a step, the stage begins again with its steps in twice as many parts.
     Raises FloatingPointError, naming the step, when a loss is not finite.
     """
     if len(seeds) != len(group.members):
         raise UsageError(f"{len(seeds)} seeds for {len(group.members)} members of a group; give one for each")
     group.setup()
+    start, rows = perf_counter(), sum(member.batch_size for member in group.members)
+    before = None if stage == method.stages[0] else {name: t.clone() for name, t in method.learned().items()}
+    while True:
+        try:
+            histories = trained(method, group, stage, budget, seeds, callbacks)
+            break
+        except torch.OutOfMemoryError:
+            if method.parts >= rows or not method.automatic_optimization:
+                raise
+        method.parts *= 2  # outside the handler, which would keep what the failed step had allocated
+        if before is not None:
+            method.load(before)
+    for history in histories:
+        history.seconds, history.parts = perf_counter() - start, method.parts
+    return histories
+
+
+def trained(
+    method: Method,
+    group: Group,
+    stage: Stage,
+    budget: Budget,
+    seeds: Sequence[int],
+    callbacks: Sequence[L.Callback],
+) -> list[History]:
+    """The stage from its start, with the method's steps in as many parts as it says."""
     method.enter(stage, seeds, [member.encoded("train") for member in group.members])
     share = method.share(stage)
     if not (method.owned() and share):
@@ -71,7 +99,6 @@ def learn(
     group.asked, group.ended = planned(group, budget, share), set()
     method.steps, device = list(group.steps), method.backbone.device
     keeper = Keeper(group, budget, [History(steps) for steps in method.steps], together=group.batches != "packed")
-    start = perf_counter()
     with quiet(), interruptible():
         trainer = L.Trainer(
             accelerator=device.type,
@@ -91,8 +118,6 @@ def learn(
             method.zero_grad()
             method.eval()
     keeper.finish(method)
-    for history in keeper.histories:
-        history.seconds = perf_counter() - start
     return keeper.histories
 
 
@@ -131,20 +156,23 @@ def planned(group: Group, budget: Budget, share: float = 1.0) -> int | list[int]
     return ceil(share * budget.steps(sum(sizes), group.batch_size) / group.gradients)
 
 
-def evaluate(method: Method, task: Task, slot: int) -> tuple[float, float]:
-    """(the task's metric, mean negative log-likelihood of the answers) on dev."""
-    items = task.encoded("dev")
-    slots = [slot] * len(items)
-    found = predict(method, items, slots, max_new_tokens=task.answer_tokens)
-    score = task.score({item.example.uid: row.text for item, row in zip(items, found, strict=True)}, "dev")
-    if task.form == "choice":
-        gold = [
-            row.scores[item.example.choices.index(item.example.answers[0])]
-            for item, row in zip(items, found, strict=True)
-        ]
-    else:
-        gold = [row[0] for row in likelihoods(method, [item._replace(choices=(item.answer,)) for item in items], slots)]
-    return score[task.metric], -sum(gold) / len(gold)
+def evaluate(method: Method, tasks: Sequence[Task], slots: Sequence[int]) -> list[tuple[float, float]]:
+    """(the task's metric, mean negative log-likelihood of the answers) on dev, for each slot; they share passes."""
+    rows = [(task, slot, item) for task, slot in zip(tasks, slots, strict=True) for item in task.encoded("dev")]
+    items, of, limits = [row[2] for row in rows], [row[1] for row in rows], [row[0].answer_tokens for row in rows]
+    found = predict(method, items, of, max_new_tokens=limits)
+    free = [i for i, (task, *_) in enumerate(rows) if task.form != "choice"]
+    answers = [items[i]._replace(choices=(items[i].answer,)) for i in free]
+    gold = dict(zip(free, (row[0] for row in likelihoods(method, answers, [of[i] for i in free])), strict=True))
+    for i, (item, row) in enumerate(zip(items, found, strict=True)):
+        if i not in gold:
+            gold[i] = row.scores[item.example.choices.index(item.example.answers[0])]
+    said = []
+    for task, slot in zip(tasks, slots, strict=True):
+        own = [i for i, at in enumerate(of) if at == slot]
+        score = task.score({items[i].example.uid: found[i].text for i in own}, "dev")[task.metric]
+        said.append((score, -sum(gold[i] for i in own) / len(own)))
+    return said
 
 
 class Keeper(L.Callback):
@@ -177,7 +205,7 @@ class Keeper(L.Callback):
             start = perf_counter()
             self.judge(method, step, due)
             for slot in due:
-                self.histories[slot].dev_seconds += perf_counter() - start
+                self.histories[slot].dev_seconds += (perf_counter() - start) / len(due)
         if all(history.stopped or step >= history.steps for history in self.histories):
             trainer.should_stop = True
 
@@ -199,8 +227,9 @@ class Keeper(L.Callback):
 
     def judge(self, method: Method, step: int, due: list[int]) -> None:
         """Score the slots that are due, and keep or stop."""
-        for slot in due:
-            self.histories[slot].dev.append((step, *evaluate(method, self.group.members[slot], slot)))
+        found = evaluate(method, [self.group.members[slot] for slot in due], due)
+        for slot, (score, nll) in zip(due, found, strict=True):
+            self.histories[slot].dev.append((step, score, nll))
         for place, slots in enumerate([due] if self.together else [[slot] for slot in range(len(self.histories))]):
             if not set(slots) <= set(due):
                 continue

@@ -13,7 +13,7 @@ from benchmark.profile import Profile
 
 # Rough figures, for a folder without results. Tokens of an item and sizes of full sets are of the public data sets.
 TOKENS, TEST, TRAIN = 120, 3000, 30_000
-TINY = 2e6  # parameters of the embedded backbone
+TINY = 1e6  # parameters of the embedded backbone
 LARGE = 1e8  # parameters from which on a CPU is no place to train
 FLOPS = {"cpu": 5e10, "cuda": 1.5e14}  # of one core (float32) and of one large GPU (bfloat16), well used
 FIXED = 1.0  # seconds of a cell that neither train nor score

@@ -57,6 +57,7 @@ class Profile:
     normalise: Literal["sum", "mean"] = "sum"  # of an answer's log-likelihood over its tokens
     keep_adapters: bool = False  # also of cells on which nothing rests
     workers: int | str = AUTO  # processes: one per core on a CPU, one per GPU
+    pack: int | str = AUTO  # most cells of one method that train together: auto keeps the device busy, 1 is each alone
     results: str | None = None  # folder; default: results/<name>
     wandb: Literal["off", "offline", "online"] = "off"
 
@@ -163,6 +164,8 @@ def check(profile: Profile) -> Profile:
         raise UsageError(f"limit {bad}: name train, dev or test, with a number from 1 up")
     if profile.workers != AUTO and not (isinstance(profile.workers, int) and profile.workers > 0):
         raise UsageError(f"workers {profile.workers!r}: give a number from 1 up, or `auto`")
+    if profile.pack != AUTO and not (isinstance(profile.pack, int) and profile.pack > 0):
+        raise UsageError(f"pack {profile.pack!r}: give a number of cells from 1 up, or `auto`")
     if profile.source == "local" and profile.data_dir is None:
         raise UsageError("source local needs a folder of original files: --data-dir DIR")
     if profile.data_dir and not Path(profile.data_dir).is_dir():

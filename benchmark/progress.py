@@ -1,5 +1,6 @@
 """What a person sees while a grid fills: on a terminal a line that lives, elsewhere a plain line per finished cell."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
@@ -23,7 +24,7 @@ class Progress:
         self.total, self.cached, self.workers, self.console = len(due), cached, max(1, workers), console
         self.prices = {planned.identity: prices[planned.identity] for planned in due}
         self.done = self.failed = self.shared = 0
-        self.running: dict[str, tuple[str, float]] = {}  # identity -> (key, since)
+        self.running: dict[str, tuple[str, float]] = {}  # identity -> (key of its pack's first, since)
         self.waiting = "loading the backbone"
         self.begun = monotonic()
         self.spent = self.expected = 0.0  # seconds measured and expected of the finished cells
@@ -39,9 +40,10 @@ class Progress:
 
     # ---------------------------------------------------------------- what happens
 
-    def start(self, planned: Planned) -> None:
+    def start(self, pack: Sequence[Planned]) -> None:
+        """Cells that train together begin."""
         self.waiting = ""
-        self.running[planned.identity] = (planned.cell.key, monotonic())
+        self.running |= dict.fromkeys((planned.identity for planned in pack), (pack[0].cell.key, monotonic()))
 
     def finish(self, planned: Planned, result: Mapping[str, Any]) -> None:
         """One cell is over: a line."""
@@ -87,7 +89,11 @@ class Progress:
             f"{spoken(monotonic() - self.begun)} so far, about {spoken(self.left)} left",
         )  # fmt: skip
         grid.add_row(ProgressBar(total=max(1, self.total), completed=over, width=24), counts)
-        now = [f"{key} ({monotonic() - since:.0f} s)" for key, since in self.running.values()]
+        packs = Counter(self.running.values())
+        now = [
+            f"{key}{f' and {count - 1} more' if count > 1 else ''} ({monotonic() - since:.0f} s)"
+            for (key, since), count in packs.items()
+        ]
         text = Text(
             "now  " + ("   ".join(now) or self.waiting or "waiting for another process"),
             style="dim",

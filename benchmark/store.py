@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha1, sha256
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,24 @@ from tasks.example import UsageError
 
 SCHEMA = 1
 STATES = ("planned", "running", "done", "failed", "stale")
+LONG = ("parts", "training", "environment")  # what few ask of a result
+VERSION = 1  # of the index
 BEAT, DEAD = 5.0, 60.0  # seconds between heartbeats; after which a lock without one belongs to nobody
+
+
+class Result(dict):
+    """A result as its file has it; what is long is read when it is asked for."""
+
+    def __init__(self, short: Mapping[str, Any], path: Path) -> None:
+        super().__init__(short)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        whole = load(self.path) or {}
+        self.update({name: whole[name] for name in LONG if name in whole})
+        if key not in self:
+            raise KeyError(key)
+        return self[key]
 
 
 class Store:
@@ -61,10 +78,24 @@ class Store:
         """Done, and with what it learned where others rest on it."""
         return result["state"] == "done" and (not planned.needed or self.artefact(planned.identity).is_file())
 
-    def results(self) -> list[dict[str, Any]]:
-        """Every readable result of the folder, oldest first."""
-        found = [load(path) for path in sorted((self.folder / "cells").glob("*.json"))]
-        return sorted((result for result in found if result), key=lambda result: result["times"]["finished"])
+    def results(self) -> list["Result"]:
+        """Every readable result of the folder, oldest first; all but new ones come from one file, the index."""
+        folder, index = self.folder / "cells", self.folder / "index.json"
+        if not folder.is_dir():
+            return []
+        known, found = remembered(index), {}
+        with os.scandir(folder) as entries:
+            for name, fact in ((entry.name, entry.stat()) for entry in entries if entry.name.endswith(".json")):
+                stamp = [fact.st_mtime_ns, fact.st_size]
+                if name in known and known[name][0] == stamp:
+                    found[name] = known[name]
+                elif result := load(folder / name):
+                    found[name] = [stamp, {key: value for key, value in result.items() if key not in LONG}]
+        if found != known:
+            with suppress(OSError):  # a folder that one may only read costs time, not results
+                write(index, json.dumps({"version": VERSION, "results": found}, ensure_ascii=False).encode())
+        results = [Result(short, folder / name) for name, (_, short) in found.items()]
+        return sorted(results, key=lambda result: result["times"]["finished"])
 
     def save_predictions(self, planned: Planned, columns: Mapping[str, Sequence]) -> dict[str, Any]:
         """A column per kind of fact, a row per example. -> what the result says about the file."""
@@ -110,22 +141,20 @@ class Store:
         return held(self.lock_path(planned))
 
     @contextmanager
-    def lock(self, planned: Planned) -> Iterator[bool]:
-        """True for one process at a time, kept alive by a heartbeat; False for all others."""
-        path = self.lock_path(planned)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not take(path):
-            yield False
-            return
-        over = threading.Event()
-        beat = threading.Thread(target=_beat, args=(path, over), daemon=True)
+    def lock(self, cells: Sequence[Planned]) -> Iterator[list[Planned]]:
+        """Those of the cells that are this process's alone, kept alive by a heartbeat until the end."""
+        (self.folder / "locks").mkdir(parents=True, exist_ok=True)
+        mine = [planned for planned in cells if take(self.lock_path(planned))]
+        paths, over = [self.lock_path(planned) for planned in mine], threading.Event()
+        beat = threading.Thread(target=_beat, args=(paths, over), daemon=True)
         beat.start()
         try:
-            yield True
+            yield mine
         finally:
             over.set()
             beat.join()
-            path.unlink(missing_ok=True)
+            for path in paths:
+                path.unlink(missing_ok=True)
 
 
 # -------------------------------------------------------------------- files
@@ -140,6 +169,15 @@ def write(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
+
+
+def remembered(index: Path) -> dict[str, list]:
+    """File name -> (its stamp, the result less what is long), of an earlier look; nothing where that is torn or old."""
+    try:
+        said = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+        return {}
+    return said["results"] if isinstance(said, dict) and said.get("version") == VERSION else {}
 
 
 def load(path: Path) -> dict[str, Any] | None:
@@ -211,9 +249,8 @@ def machine() -> str:
     return sha1(socket.gethostname().encode()).hexdigest()[:10]
 
 
-def _beat(path: Path, over: threading.Event) -> None:
+def _beat(paths: Sequence[Path], over: threading.Event) -> None:
     while not over.wait(BEAT):
-        try:
-            os.utime(path)
-        except FileNotFoundError:
-            return
+        for path in paths:
+            with suppress(FileNotFoundError):
+                os.utime(path)

@@ -12,6 +12,7 @@ from rich.table import Table
 import tasks
 from benchmark import grid, hardware, profile, store
 from benchmark.grid import TARGET, Planned
+from benchmark.packs import Pack, packs
 from benchmark.price import LARGE, Prices, parameters, spoken
 from benchmark.profile import Profile
 from tasks.example import UsageError
@@ -58,7 +59,6 @@ def survey(found: Profile) -> tuple[list[Planned], store.Store, list[tuple[str, 
     return cells, place, place.states(cells, results), Prices(found, results, device)
 
 
-def plan(options: argparse.Namespace) -> int:
 def packed(found: Profile, cells: list[Planned], states: list[tuple[str, str]], prices: Prices) -> list[Pack]:
     """What is due, in packs and in the order to run them."""
     due = [cell for cell, (state, _) in zip(cells, states, strict=True) if state != "done"]
@@ -66,6 +66,7 @@ def packed(found: Profile, cells: list[Planned], states: list[tuple[str, str]], 
     return packs(found, due, price, device=prices.device, workers=hardware.workers(found, len(due)))
 
 
+def plan(options: argparse.Namespace) -> int:
     say = console()
     found = profile_of(options, say)
     cells, _, states, prices = survey(found)
@@ -125,13 +126,13 @@ def draw_plan(
         say.print(f"nothing is due: all {len(cells)} cells are cached in {found.folder}")
 
 
-def draw_parents(say: Console, cells: list[Planned]) -> None:
 def row_of(planned: Planned) -> str:
     """What a plan counts together."""
     cell = planned.cell
     return cell.method if cell.stage == TARGET else f"{cell.method} ({cell.stage} stage)"
 
 
+def draw_parents(say: Console, cells: list[Planned]) -> None:
     """What rests on what, one line per kind."""
     by_identity = {cell.identity: cell.cell for cell in cells}
     edges: dict[tuple[str, str], tuple[set, set]] = defaultdict(lambda: (set(), set()))

@@ -14,9 +14,10 @@ from benchmark.learn import Budget, learn
 from benchmark.score import predict
 from methods import load
 from methods.backbone import Backbone
-from methods.base import TARGET, Method
+from methods.base import SOURCE, TARGET, Method
 from methods.lora import LoRA
 from methods.prompt import Prompt
+from methods.shared_lora import SharedLoRA
 from tasks.base import Task
 from tasks.example import UsageError
 from tasks.group import Group
@@ -78,9 +79,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[tuple[float, float]])
     """Let dev give these (score, loss) one after the other; the weights seen at each are returned."""
     seen, left = [], iter(scores)
 
-    def evaluate(method: Method, _task: Task, slot: int) -> tuple[float, float]:
-        seen.append(flat(method, slot).clone())
-        return next(left)
+    def evaluate(method: Method, _tasks: list[Task], slots: list[int]) -> list[tuple[float, float]]:
+        seen.extend(flat(method, slot).clone() for slot in slots)
+        return [next(left) for _ in slots]
 
     monkeypatch.setattr(module, "evaluate", evaluate)
     return seen
@@ -123,6 +124,58 @@ class Breaks(LoRA):
     def losses(self, plan):
         self.done += self.training
         return super().losses(plan) * (float("nan") if self.done > 3 else 1)
+
+
+class Small(LoRA):
+    """Its device has room for two rows."""
+
+    def losses(self, plan):
+        if len(plan.slots) > 2 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("three rows do not fit")
+        return super().losses(plan)
+
+
+@pytest.mark.parametrize(("names", "parts"), [(["chnsent"], 2), (["chnsent", "ocnli"], 4)])
+def test_a_step_that_does_not_fit_goes_in_parts(qwen3: Backbone, names: list[str], parts: int):
+    cells, budget, found = [task(name, qwen3) for name in names], Budget(epochs=3), {}
+    for kind in (LoRA, Small):
+        method = kind(qwen3, {"lr": 1e-2})
+        histories = learn(method, Group(cells), TARGET, budget, seeds=[0, 1][: len(cells)])
+        found[kind] = histories, [flat(method, slot).clone() for slot in range(len(cells))]
+    for one, other in zip(*(found[kind][0] for kind in (LoRA, Small)), strict=True):
+        assert (one.parts, other.parts) == (1, parts)
+        assert other.tokens == one.tokens
+        assert [step for step, _ in other.curve] == [step for step, _ in one.curve]
+        assert [loss for _, loss in other.curve] == pytest.approx([loss for _, loss in one.curve], rel=1e-3)
+    for one, other in zip(*(found[kind][1] for kind in (LoRA, Small)), strict=True):
+        assert (one - other).norm() < 1e-3 * one.norm()
+
+
+class SmallShared(Small, SharedLoRA):
+    name = "small_shared"
+
+
+def test_a_later_stage_that_does_not_fit_begins_again_from_what_the_sources_taught(qwen3: Backbone):
+    cells, found = [task("chnsent", qwen3), task("ocnli", qwen3)], []
+    for kind in (SharedLoRA, SmallShared):
+        source = SharedLoRA(qwen3, {"lr": 1e-2})
+        learn(source, Group(cells, "mixed"), SOURCE, Budget(epochs=2), seeds=[0, 1])
+        state = {name: tensor.clone() for name, tensor in source.learned().items()}
+        method = kind(qwen3, {"lr": 1e-2})
+        method.load(state)
+        learn(method, Group(cells), TARGET, Budget(epochs=2), seeds=[0, 1])
+        found.append([flat(method, slot).clone() for slot in range(2)])
+    for one, other in zip(*found, strict=True):
+        assert (one - other).norm() < 1e-3 * one.norm()
+
+
+def test_a_single_row_that_does_not_fit_is_an_error(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("nothing fits")
+
+    monkeypatch.setattr(LoRA, "losses", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        learn(LoRA(qwen3), Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=1), seeds=[0])
 
 
 def test_a_loss_that_is_no_number_names_its_step(qwen3: Backbone):

@@ -13,7 +13,7 @@ def shown(small, fake, terminal: bool) -> str:
     console = Console(file=out, force_terminal=terminal, width=100)
     with Progress(cells, 4, {cell.identity: 2.0 for cell in cells}, 1, console) as progress:
         for cell, score in zip(cells, (0.5, 0.25, None), strict=True):
-            progress.start(cell)
+            progress.start([cell])
             more = {} if score else {"state": "failed", "error": {"reason": "RuntimeError: no", "traceback": ""}}
             progress.finish(cell, fake(small, cell, score, **more))
     assert (progress.done, progress.failed) == (2, 1)
@@ -41,7 +41,7 @@ def test_time_left_follows_how_the_finished_cells_went(small, fake):
     cells = grid.plan(small)[:3]
     progress = Progress(cells, 0, {cell.identity: 1.0 for cell in cells}, 2, Console(file=io.StringIO()))
     assert progress.left == 1.5
-    progress.start(cells[0])
+    progress.start(cells[:1])
     progress.finish(cells[0], fake(small, cells[0], 0.5))  # took 2 s where 1 was expected
     assert progress.left == 2 * 2 * 1.0 / 2
 

@@ -1,6 +1,5 @@
 """Grids of a few cells, from records to leaderboard, on a random backbone."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+from safetensors.torch import load
 
 from benchmark import engine, grid
 from benchmark.__main__ import entry
@@ -35,8 +35,17 @@ class NoNumber(LoRA):
 
 class Dies(LoRA):
     name = "dies"
-    def training_step(self, batch, batch_idx):
-        os.kill(os.getpid(), signal.SIGKILL)
+    def start(self, draw, train):
+        if train[0].example.task == "ocnli":
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().start(draw, train)
+
+class Picky(LoRA):
+    name = "picky"
+    def start(self, draw, train):
+        if train[0].example.task == "ocnli":
+            raise RuntimeError("not this one")
+        super().start(draw, train)
 
 class Slow(LoRA):
     name = "slow"
@@ -88,7 +97,7 @@ def test_a_result_says_everything_the_protocol_asks_for(small: Profile, words):
     assert 0 <= result["cost"]["padded_share"] < 1
     assert result["data"]["splits"]["test"] == 16
     assert {"packages", "device", "commit", "dirty"} <= set(result["environment"])
-    text = json.dumps(result)
+    text = result.path.read_text()
     assert os.uname().nodename not in text
     assert str(Path.home()) + "/" not in text
     assert str(small.folder) not in text
@@ -120,6 +129,79 @@ def test_a_cell_that_fails_is_recorded_and_the_grid_goes_on(small: Profile, word
     assert found["lora/ocnli/4/0"]["state"] == "done"
 
 
+def test_a_grid_in_packs_gives_what_each_cell_gives_alone(small: Profile, words):
+    """Cells of unequal texts, label words and steps, which stop early: scores, curves and learned tensors."""
+    more = ["--methods", "lora,prompt", "--tasks", "cote_bd,ocnli,chnsent", "--set", "keep_adapters=true",
+            "--set", "lora.lr=0.01", "--set", "prompt.lr=0.5", "--set", "budget.epochs=5", "--set", "budget.max_steps=12",
+            "--set", "budget.evaluations=6", "--set", "budget.patience=1"]  # fmt: skip
+    found, states = {}, {}
+    for pack in ("1", "3"):
+        folder = small.folder / pack
+        there = [str(folder) if word == str(small.folder) else word for word in words]
+        assert entry(["run", *there, *more, "--pack", pack]) == 0
+        found[pack] = results(folder)
+        place = Store(folder)
+        states[pack] = {key: load(place.artefact(r["identity"]).read_bytes()) for key, r in found[pack].items()}
+    assert {result["cost"]["pack"] for result in found["1"].values()} == {1}
+    assert max(result["cost"]["pack"] for result in found["3"].values()) == 3
+    steps = {result["training"]["steps"] for result in found["1"].values()}
+    assert len(steps) > 1
+    assert any(result["training"]["stopped"] for result in found["1"].values())
+    for key, solo in found["1"].items():
+        packed = found["3"][key]
+        assert packed["identity"] == solo["identity"]
+        for split in ("dev", "test"):
+            assert packed["metrics"][split] == pytest.approx(solo["metrics"][split], abs=1e-6)
+        assert [packed["training"][name] for name in ("best", "stopped")] == [
+            solo["training"][name] for name in ("best", "stopped")
+        ]
+        for (step, loss), (other, want) in zip(packed["training"]["loss"], solo["training"]["loss"], strict=True):
+            assert (step, loss) == (other, pytest.approx(want, rel=1e-3))
+        for name, tensor in states["1"][key].items():
+            assert (states["3"][key][name] - tensor).norm() <= 1e-3 * tensor.norm() + 1e-6
+
+
+def test_only_the_guilty_cell_of_a_pack_fails(small: Profile, words, broken, capsys):
+    assert entry(["run", *words, "--methods", "broken:Picky", "--tasks", "cote_bd,ocnli,chnsent", "--pack", "3"]) == 1
+    assert "2 done, 1 failed" in capsys.readouterr().out
+    found = results(small.folder)
+    assert found["broken:Picky/ocnli/4/0"]["error"]["reason"] == "RuntimeError: not this one"
+    assert found["broken:Picky/chnsent/4/0"]["cost"]["unpacked"] == "RuntimeError: not this one"
+    assert found["broken:Picky/chnsent/4/0"]["cost"]["pack"] == 1
+
+
+def test_a_pack_is_resumed_without_the_cells_that_are_done(small: Profile, words, capsys):
+    assert entry(["run", *words, "--methods", "lora", "--tasks", "ocnli", "--pack", "3"]) == 0
+    before = (small.folder / "cells").iterdir().__next__()
+    stamp = before.stat().st_mtime_ns
+    capsys.readouterr()
+    assert entry(["run", *words, "--methods", "lora", "--tasks", "cote_bd,ocnli,chnsent", "--pack", "3"]) == 0
+    assert "2 done, 0 failed, 1 cached" in capsys.readouterr().out
+    assert before.stat().st_mtime_ns == stamp
+
+
+class Runs:
+    """A bench that only notes which cells it was asked to run."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.asked = store, []
+
+    def run(self, pack):
+        self.asked.append(list(pack))
+        return [{"state": "done"} for _ in pack]
+
+
+def test_cells_that_another_process_has_or_did_are_left_out_of_a_pack(small: Profile, fake):
+    pack = tuple(cell for cell in grid.plan(small) if cell.cell.method == "lora")[:3]
+    bench = Runs(Store(small.folder))
+    fake(small, pack[1], 0.5)
+    with Store(small.folder).lock(pack[:1]):
+        assert engine.attempt(bench, pack) == [engine.ELSEWHERE, engine.ELSEWHERE, {"state": "done"}]
+        assert engine.attempt(bench, pack[:2]) == [engine.ELSEWHERE] * 2
+    assert bench.asked == [[pack[2]]]
+    assert engine.attempt(bench, pack)[0] == {"state": "done"}
+
+
 def test_missing_cells_are_all_that_a_second_run_does(small: Profile, words, capsys):
     assert entry(["run", *words, "--methods", "zero_shot"]) == 0
     capsys.readouterr()
@@ -148,32 +230,33 @@ def test_stages_run_as_parents_whose_adapters_their_targets_load(heir: Profile):
         (result,) = bench.run([planned])
         assert result["error"] is None, result["error"]["traceback"]
         assert place.done(planned)
-    assert set(result["metrics"]) == {"test", "dev"}
+    assert set(result["metrics"]) == {"before", "test", "dev"}
     assert len(list((chosen.folder / "adapters").iterdir())) == 3
 
 
 def test_a_cell_whose_parent_failed_is_not_tried(heir: Profile):
     cells = grid.plan(replace(heir, tasks=("ocnli",), seeds=(0,)))
-    queue = engine.Queue(cells)
-    first = queue.next()
-    assert first == cells[0]
-    assert queue.next() == cells[1]
+    queue = engine.Queue([(cell,) for cell in cells])
+    assert queue.next() == (cells[0],)
+    assert queue.next() == (cells[1],)
     assert queue.next() is None  # the rest waits for both
     queue.over(cells[0], failed=True)
     queue.over(cells[1], failed=False)
-    assert queue.next() == cells[2]
+    assert queue.next() == (cells[2],)
     assert queue.orphaned(cells[2])
 
 
 def test_workers_share_a_grid_and_a_dead_one_costs_its_cell(small: Profile, words, broken):
-    there = [*words[:-1], "2", "--methods", "broken:Dies,lora"]
+    """The other cell of its pack is tried again, alone."""
+    there = [*words[:-1], "2", "--pack", "2", "--methods", "broken:Dies,lora"]
     said = subprocess.run([sys.executable, "-m", "benchmark", "run", *there], capture_output=True, text=True, cwd=ROOT)
     assert said.returncode == 1, said.stderr
     found = results(small.folder)
     assert {key: result["state"] for key, result in found.items()} == {
-        "broken:Dies/cote_bd/4/0": "failed", "broken:Dies/ocnli/4/0": "failed",
+        "broken:Dies/cote_bd/4/0": "done", "broken:Dies/ocnli/4/0": "failed",
         "lora/cote_bd/4/0": "done", "lora/ocnli/4/0": "done",
     }  # fmt: skip
+    assert [found[f"{method}/cote_bd/4/0"]["cost"]["pack"] for method in ("broken:Dies", "lora")] == [1, 2]
     assert "SIGKILL" in found["broken:Dies/ocnli/4/0"]["error"]["reason"]
     assert not list((small.folder / "locks").iterdir())
 

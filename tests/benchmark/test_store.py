@@ -1,5 +1,6 @@
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,40 @@ def test_an_older_result_is_stale_says_why_and_stays_on_disk(small, fake, place)
     assert place.read(before)["metrics"]["test"]["accuracy"] == 0.25
 
 
+def test_a_result_is_read_again_only_where_its_file_changed(small, fake, place, monkeypatch):
+    cells = grid.plan(small)[:3]
+    for planned in cells:
+        fake(small, planned, 0.25)
+    first, opened, right = place.results(), [], store.load
+    monkeypatch.setattr(store, "load", lambda path: opened.append(path.name) or right(path))
+    assert place.results() == first
+    assert opened == []
+    fake(small, cells[1], 0.75)
+    place.path(cells[2]).unlink()
+    found = {result["key"]: result["metrics"]["test"]["accuracy"] for result in place.results()}
+    assert opened == [place.path(cells[1]).name]
+    assert found == {cells[0].cell.key: 0.25, cells[1].cell.key: 0.75}
+
+
+def test_what_is_long_in_a_result_is_there_when_asked_for(small, fake, place):
+    saved = fake(small, grid.plan(small)[0], 0.25)
+    for _ in range(2):  # without an index and with one
+        (result,) = place.results()
+        assert "parts" not in result
+        assert result["training"] == saved["training"]
+        assert result["parts"] == saved["parts"]
+        with pytest.raises(KeyError):
+            result["nothing"]
+
+
+@pytest.mark.parametrize("torn", ["", "[]", '{"version": 0, "results": {}}', '{"version": 1, "resul'])
+def test_a_torn_or_old_index_is_made_anew(torn: str, small, fake, place):
+    fake(small, grid.plan(small)[0], 0.25)
+    before = place.results()
+    (small.folder / "index.json").write_text(torn)
+    assert place.results() == before
+
+
 def test_a_failed_cell_says_its_reason(small, fake, place):
     planned = grid.plan(small)[0]
     fake(small, planned, None, state="failed", error={"reason": "RuntimeError: no", "traceback": ""})
@@ -92,10 +127,10 @@ def test_of_many_takers_one_gets_the_lock(small, place):
 
 def test_a_lock_is_gone_after_its_cell(small, place):
     planned = grid.plan(small)[0]
-    with place.lock(planned) as mine:
-        assert mine
-        with place.lock(planned) as other:
-            assert not other
+    with place.lock([planned]) as mine:
+        assert mine == [planned]
+        with place.lock([planned]) as other:
+            assert other == []
         assert place.running(planned)
     assert not place.running(planned)
 
@@ -116,6 +151,17 @@ def test_a_lock_is_taken_over_only_from_the_dead(owner: dict, age: int, free: bo
     os.utime(path, (now - age, now - age))
     assert store.held(path) is not free
     assert store.take(path) is free
+
+
+def test_the_locks_of_a_pack_are_kept_alive_and_given_back(small, place, monkeypatch):
+    monkeypatch.setattr(store, "BEAT", 0.02)
+    cells = grid.plan(small)[:2]
+    with place.lock(cells):
+        for planned in cells:
+            os.utime(place.lock_path(planned), (0, 0))
+        time.sleep(0.3)
+        assert all(place.lock_path(planned).stat().st_mtime > 0 for planned in cells)
+    assert not list((small.folder / "locks").iterdir())
 
 
 def test_predictions_are_columns_with_a_row_per_example(small, place):
