@@ -113,6 +113,7 @@ def cost(
         "adapter_bytes": sum(tensor.numel() * tensor.element_size() for tensor in adapter.values()),
         "seconds": seconds | {"rest": round(max(0.0, rest), 4)},
         "pack": pack,
+        "parts": history.parts,
         "tokens": history.tokens,
         "tokens_per_second": round(history.tokens / seconds["train"], 1) if history.tokens else None,
         "padded_share": round(1 - history.tokens / history.padded, 4) if history.padded else None,
