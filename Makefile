@@ -39,7 +39,7 @@ lint: setup ## style and imports; changes nothing
 report: setup ## the tables and the picture of the last results, from their files
 	$(BIN)/python -m benchmark report --profile $(PROFILE) $(ARGS)
 
-backbone: setup ## pretrain the embedded backbone anew (about 20 minutes on 2 cores)
+backbone: setup ## pretrain the embedded backbone anew (about 25 minutes on 2 cores)
 	OMP_NUM_THREADS=2 $(BIN)/python -m methods.tiny.build $(ARGS)
 
 clean: ## remove the virtual environment and caches, keep the results
