@@ -2,18 +2,16 @@
 
 import argparse
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 import tasks
-from benchmark import grid, hardware, profile, store
-from benchmark.grid import TARGET, Planned
+from benchmark import grid, hardware, planning, profile, store
+from benchmark.grid import Planned
 from benchmark.packs import Pack, packs
-from benchmark.price import LARGE, Prices, parameters, spoken
+from benchmark.price import Prices
 from benchmark.profile import Profile
 from tasks.example import UsageError
 
@@ -70,82 +68,12 @@ def plan(options: argparse.Namespace) -> int:
     say = console()
     found = profile_of(options, say)
     cells, _, states, prices = survey(found)
-    draw_plan(say, found, cells, states, prices, packed(found, cells, states, prices))
+    planning.draw(say, found, cells, states, prices, packed(found, cells, states, prices))
     stale = Counter(why for state, why in states if state == "stale")
     for why, number in stale.most_common(5):
         say.print(f"{number} stale: changed {why}; their results stay on disk", style="yellow")
-    draw_parents(say, cells)
+    planning.draw_parents(say, cells)
     return 0
-
-
-def draw_plan(
-    say: Console,
-    found: Profile,
-    cells: list[Planned],
-    states: list[tuple[str, str]],
-    prices: Prices,
-    due_packs: list[Pack],
-) -> None:
-    """Per method: cells due and cached, in how many packs, seconds each, and all of them."""
-    table = Table(
-        title=f"{found.name}: {found.about}" if found.about else found.name,
-        title_justify="left",
-        title_style="bold",
-        header_style="dim",
-        box=SIMPLE_HEAD,
-        padding=(0, 0, 0, 1),
-    )
-    for name in ("method", "cells", "cached", "due", "packs", "per cell", "in all"):
-        table.add_column(name, justify="left" if name == "method" else "right")
-    rows: dict[str, list[tuple[Planned, str]]] = defaultdict(list)
-    for cell, (state, _) in zip(cells, states, strict=True):
-        rows[row_of(cell)].append((cell, state))
-    in_packs = Counter(row_of(pack[0]) for pack in due_packs)
-    total, measured = 0.0, True
-    for name, own in rows.items():
-        due = [prices.seconds(cell) for cell, state in own if state != "done"]
-        seconds = sum(price for price, _ in due)
-        total, measured = total + seconds, measured and all(known for _, known in due)
-        each = spoken(seconds / len(due)) if due else ""
-        counts = (len(own), len(own) - len(due), len(due), in_packs[name])
-        table.add_row(name, *map(str, counts), each, spoken(seconds) if due else "")
-    say.print(table)
-    due = sum(state != "done" for state, _ in states)
-    count = hardware.workers(found, due)
-    basis = (
-        "measured on cells of this folder" if measured else "a rough figure from sizes and steps, until cells are done"
-    )
-    if due:
-        processes = f"{count} processes" if count > 1 else "one process"
-        say.print(f"{due} cells due, {len(cells) - due} cached; about {spoken(total / count)} in {processes} ({basis})")
-        if prices.device == "cpu" and parameters(found.backbone.name) > LARGE:
-            gpu = Prices(found, (), "cuda")
-            waits = [gpu.rough(cell) for cell, (state, _) in zip(cells, states, strict=True) if state != "done"]
-            say.print(f"that is this machine's CPU; on one large GPU about {spoken(sum(waits))} (a rough figure)")
-    else:
-        say.print(f"nothing is due: all {len(cells)} cells are cached in {found.folder}")
-
-
-def row_of(planned: Planned) -> str:
-    """What a plan counts together."""
-    cell = planned.cell
-    return cell.method if cell.stage == TARGET else f"{cell.method} ({cell.stage} stage)"
-
-
-def draw_parents(say: Console, cells: list[Planned]) -> None:
-    """What rests on what, one line per kind."""
-    by_identity = {cell.identity: cell.cell for cell in cells}
-    edges: dict[tuple[str, str], tuple[set, set]] = defaultdict(lambda: (set(), set()))
-    for cell in cells:
-        for parent in cell.parents:
-            above = by_identity[parent]
-            kinds = tuple(c.method if c.stage == TARGET else f"{c.method}.{c.stage}" for c in (above, cell.cell))
-            edges[kinds][0].add(parent)
-            edges[kinds][1].add(cell.identity)
-    if edges:
-        say.print("what rests on what", style="bold")
-    for (above, below), (parents, children) in edges.items():
-        say.print(f"  {above} ({len(parents)} cells) -> {below} ({len(children)} cells)")
 
 
 # -------------------------------------------------------------------- run
@@ -159,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     found = profile_of(options, say)
     cells, place, states, prices = survey(found)
     todo = packed(found, cells, states, prices)
-    draw_plan(say, found, cells, states, prices, todo)
+    planning.draw(say, found, cells, states, prices, todo)
     if options.dry:
         return 0
     due, failed = [cell for pack in todo for cell in pack], 0
