@@ -208,13 +208,17 @@ def records(name: str, source: str, data_dir: str | None) -> str:
 
 @cache
 def lengths(name: str, source: str, data_dir: str | None) -> list[float]:
-    """Mean characters of a task's prompts, over the first of its training records: all, and past what is fixed."""
+    """Characters of a task's prompts: of all its mean, and past what is fixed that of the longest in eight (a batch).
+
+    Over the first of its training records.
+    """
 
     def ask() -> list[float]:
         found = tasks.load(name)(source=source, data_dir=data_dir)
         part, _ = roles(found.origin.parts())
         sizes = [(len(example.prompt), example.prefix) for example in islice(found.read(part), LENGTHS)]
-        return [fmean(size for size, _ in sizes), fmean(size - prefix for size, prefix in sizes)]
+        rest = [size - prefix for size, prefix in sizes]
+        return [fmean(size for size, _ in sizes), fmean(max(rest[i : i + 8]) for i in range(0, len(rest), 8))]
 
     return remembered(["lengths", name, task(name)["code"], records(name, source, data_dir)], ask)
 

@@ -22,9 +22,9 @@ from benchmark.profile import Profile
 Pack = tuple[Planned, ...]
 
 # What a step costs whatever its size, in parameters x tokens that pass in that time: on a CPU core as measured above
-# (30 ms of the embedded backbone); on a GPU a rough figure, of some 30 ms too.
-FIXED = {"cpu": 2.5e8, "cuda": 2e12}
-WORTH = 16  # a pack grows until what is left of that cost is a sixteenth of a cell's step
+# (some 12 ms of the embedded backbone); on a GPU a rough figure, of some 30 ms.
+FIXED = {"cpu": 8e7, "cuda": 2e12}
+WORTH = 48  # a pack grows until what is left of that cost is 1/48 of a cell's step
 MOST = {"cpu": 8, "cuda": 32}  # cells: larger packs gain little, and lose more when a process dies
 SHARE = 4  # packs for each process at the least, where there are as many cells: so that all processes end together
 
@@ -108,7 +108,7 @@ def _cuts(sizes: Sequence[tuple[float, float]], rows: int, fixed: float, most: i
 
 
 def _lengths(profile: Profile, kind: Sequence[Planned]) -> dict[str, tuple[float, float]]:
-    """Task -> characters of its prompts on the mean: whole, and after their constant start.
+    """Task -> characters of its prompts: whole on the mean, and the longest of a batch after their constant start.
 
     The same for all where the records would have to be fetched first: a plan needs no network.
     """

@@ -10,7 +10,7 @@ LAYERS = ("tasks", "methods", "benchmark", "tests")
 FILES = [path for layer in LAYERS[:3] for path in sorted((ROOT / layer).rglob("*.py"))]
 HEAVY = {"torch", "lightning", "transformers", "pandas", "datasets", "torchmetrics", "wandb", "matplotlib", "numpy"}
 LIGHT = ("__init__", "__main__", "budget", "catalogue", "check", "engine", "environment", "export", "grid", "hardware",
-         "listing", "price", "profile", "progress", "report", "result", "store", "table", "verbs")  # fmt: skip
+         "listing", "packs", "price", "profile", "progress", "report", "result", "store", "table", "verbs")  # fmt: skip
 
 
 def packages(nodes: list[ast.stmt]) -> set[str]:
