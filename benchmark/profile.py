@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmark import fields
 from benchmark.budget import Budget
 from methods import NAMES as METHODS
 from methods import method_of
@@ -85,24 +86,14 @@ def load(name: str, changes: Mapping[str, Any] | None = None, settings: Iterable
 
 def read(name: str) -> dict[str, Any]:
     """The fields of a YAML file, or of a profile that ships."""
-    import yaml
-
     path = FOLDER / f"{name}.yaml" if name in names() else Path(name)
     if not path.is_file():
         raise UsageError(f"no profile {name!r}; {near(name, names())} (or the path of a YAML file)")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"profile {path}: not YAML ({' '.join(str(error).split())[:120]})") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"profile {path}: expected fields such as `methods: [lora]`, found {type(values).__name__}")
-    return {"name": path.stem} | values
+    return {"name": path.stem} | fields.read(path)
 
 
 def assign(values: dict[str, Any], setting: str) -> None:
     """Put `budget.epochs=3`, `lora.lr=0.01` or, for every method, `method.config.rank=4` into the fields."""
-    import yaml
-
     path, equals, text = setting.partition("=")
     *outer, last = path.strip().split(".")
     if not equals or not last:
@@ -115,7 +106,7 @@ def assign(values: dict[str, Any], setting: str) -> None:
         found = values.get(part)
         values[part] = dict(found) if isinstance(found, Mapping) else {}
         values = values[part]
-    values[last] = yaml.safe_load(text)
+    values[last] = fields.value(text, f"--set {setting[:80]!r}")
 
 
 def typed(values: Mapping[str, Any], where: str) -> Profile:

@@ -12,6 +12,7 @@ from tasks.encode import collate, pad_token
 from tasks.example import Batch, Encoded, Episode, UsageError
 
 BATCHES = ("packed", "mixed", "episodes")
+WINDOW = 8  # batches of a mixture that are drawn at once, so that rows alike in length can go together
 
 
 class Steps(IterableDataset):
@@ -38,7 +39,8 @@ class Group(LightningDataModule):
 
     "packed": every step takes the next batch of each member that still has steps left, so a member sees exactly what
     it would see alone. "mixed": every step is one batch drawn over the members, in proportion to their sizes up to
-    `cap` (`sampling="capped"`) or alike (`"uniform"`). "episodes": every step is `tasks` members, drawn without
+    `cap` (`sampling="capped"`) or alike (`"uniform"`); of each eight batches the rows alike in length go together, for
+    half the positions to compute. "episodes": every step is `tasks` members, drawn without
     replacement, each with `support` batches from one half of its examples and a query batch from the other.
     steps: per member if packed (default: one epoch of each), else one number (default: one epoch of all).
     """
@@ -114,10 +116,14 @@ class Group(LightningDataModule):
         streams = [(item for batch in endless(member) for item in batch) for member in self.members]
         sizes = [len(member.examples["train"]) for member in self.members]
         weights = [min(size, self.cap) if self.sampling == "capped" else 1 for size in sizes]
-        rng = Random(f"mixed:{self.seed}")
-        for _ in range(max(self.steps)):
-            slots = sorted(rng.choices(range(len(streams)), weights, k=self.batch_size))
-            yield self.batch([(slot, next(streams[slot])) for slot in slots])
+        rng, steps = Random(f"mixed:{self.seed}"), max(self.steps)
+        for first in range(0, steps, WINDOW):
+            count = min(WINDOW, steps - first)
+            slots = rng.choices(range(len(streams)), weights, k=count * self.batch_size)
+            rows = sorted(((slot, next(streams[slot])) for slot in slots), key=length)
+            batches = [rows[place : place + self.batch_size] for place in range(0, len(rows), self.batch_size)]
+            for rows in rng.sample(batches, count):  # no step knows from its place how long its rows are
+                yield self.batch(sorted(rows, key=lambda row: row[0]))
 
     def episodes(self) -> Iterator[Episode]:
         streams = [halves(member, self.batch_size, self.support) for member in self.members]
@@ -137,6 +143,10 @@ class Group(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         self.setup()
         return DataLoader(Steps(self), batch_size=None, collate_fn=ready)
+
+
+def length(row: tuple[int, Encoded]) -> int:
+    return len(row[1].prompt) + len(row[1].answer)
 
 
 def ready(batch: Batch) -> Batch:

@@ -133,6 +133,18 @@ def test_mixed_batches_are_drawn_in_proportion_up_to_a_cap(tokenizer, sampling, 
             assert example.task == members[slot].name
 
 
+def test_a_mixture_puts_rows_alike_in_length_together(tokenizer):
+    """Of each eight batches: their sizes stay, nearly nothing is padded, and long batches have no place of their own."""
+    group = Group([member(tokenizer, shots=20), member(tokenizer, "cmrc2018", shots=40)], "mixed", steps=43)
+    batches = list(group.train_dataloader())
+    assert len(batches) == 43
+    assert all(len(batch.slots) == group.batch_size for batch in batches)
+    sizes, real = [batch.input_ids.numel() for batch in batches], [int(b.attention_mask.sum()) for b in batches]
+    assert sum(real) > 0.9 * sum(sizes)
+    widths = [batch.input_ids.shape[1] for batch in batches]
+    assert widths[:8] not in (sorted(widths[:8]), sorted(widths[:8], reverse=True))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
