@@ -136,6 +136,8 @@ def summary(table: Board, done: Sequence[Mapping[str, Any]], mode: str, folder: 
     tables = {"cells": cells(done), "cost": costs(table), "differences": differences(worth), "ties": ties(table, worth)}
     tables |= {f"matrix/{shots}": matrix(table, shots) for shots in dict.fromkeys(line.shots for line in table.lines)}
     opened.log({name: wandb.Table(columns=columns, data=rows) for name, (columns, rows) in tables.items()})
+    pictures = {path.stem.replace("-", "/", 1): path for path in sorted((folder / "report").glob("inside-*.png"))}
+    opened.log({name: wandb.Image(str(path)) for name, path in pictures.items()})
     opened.finish()
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MARK = "†"
 SPREAD = re.compile(r" ±[\d.]+")
 Rows = list[list[str]]
-COSTS = ("trained", "s/cell", "with sources", "memory", "cells")
+COSTS = ("0 steps", "trained", "s/cell", "with sources", "memory", "cells")
 
 
 def collect(profile: Profile, store: Store, *, stale: bool = False) -> tuple[list[Planned], list[dict[str, Any]], int]:
@@ -83,6 +84,7 @@ def remarks(table: Board, results: Sequence[dict], old: int, stale: bool) -> Ite
         if table.profile.leave_out == "half":
             yield "A source task was learned for from the half of the sources without it, a target task from all."
         yield (
+            "0 steps: the first average after the sources, before a step on the target. "
             "With sources: seconds of a cell and its share of the source prompts and stages that it rests on, divided "
             "among the cells that do; in brackets all of them, what the cell would cost alone."
         )
@@ -143,13 +145,15 @@ def tables(table: Board, worth: "Standings", shots: int | str) -> Iterator[tuple
     heads = [f"{name.split()[0]} ({len(members)})" for name, members in table.groups.items()]
     rows = [
         [name, *(points(line.averages[group]) for group in table.groups),
-         apart(worth.rows[line.method, shots, first]), count(line.trained),
+         apart(worth.rows[line.method, shots, first]), points(line.before[first]), count(line.trained),
          "" if line.seconds is None else f"{line.seconds:.1f}", resting(line), memory(line.bytes),
          f"{line.done}/{line.due}"]
         for line, name in named
     ]  # fmt: skip
     versus = f"{first.split()[0]} vs {worth.reference[shots]}"
-    yield f"{at_shots(shots)}: averages and cost", ["method", *heads, versus, *COSTS], rows
+    header = ["method", *heads, versus, *COSTS]
+    said = [name not in COSTS or any(row[place] for row in rows) for place, name in enumerate(header)]
+    yield f"{at_shots(shots)}: averages and cost", [*compress(header, said)], [[*compress(row, said)] for row in rows]
     for group in list(table.groups):
         members = table.groups[group]
         if group.startswith("choice"):

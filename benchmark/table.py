@@ -33,6 +33,7 @@ class Line(NamedTuple):
     seeds: int  # that are due
     tasks: dict[str, Figure | None]
     averages: dict[str, Figure | None]
+    before: dict[str, Figure | None]  # the same averages before the first step on the target, after a source stage
     trained: float | None  # parameters, mean over cells
     seconds: float | None  # per cell, what it rests on not counted
     amortised: float | None  # per cell, with its share of what it rests on, where others rest on that too
@@ -103,9 +104,12 @@ def line(profile: Profile, method: str, shots: int | str, found: Mapping[tuple, 
     able = [task for task in profile.tasks if answers(facts, task)]
     own = {(task, seed): found.get((method, task, at, seed)) for task in able for seed in seeds}
     scores: dict[str, dict[int, float]] = defaultdict(dict)
+    before: dict[str, dict[int, float]] = defaultdict(dict)
     for (task, seed), result in own.items():
         if result:
             scores[task][seed] = result["metrics"]["test"][metrics[task]]
+            if "before" in result["metrics"]:
+                before[task][seed] = result["metrics"]["before"][metrics[task]]
     results = [result for result in own.values() if result]
     costs = [result["cost"] for result in results]
     known = [resting[result["identity"]] for result in results if result["identity"] in resting]
@@ -118,6 +122,7 @@ def line(profile: Profile, method: str, shots: int | str, found: Mapping[tuple, 
         len(seeds),
         {task: figure(list(scores[task].values())) if scores[task] else None for task in profile.tasks},
         {name: average(members, seeds, scores) for name, members in groups.items()},
+        {name: average(members, seeds, before) for name, members in groups.items()},
         fmean(cost["trained_parameters"] for cost in costs) if costs else None,
         fmean(result["times"]["seconds"] for result in results) if results else None,
         amortised,

@@ -1,6 +1,9 @@
 """What a cell cost when others share what it rests on, and what it would have cost alone."""
 
+from dataclasses import replace
+
 from benchmark import grid, report
+from benchmark.standing import standings
 from benchmark.table import board, resting
 
 
@@ -41,3 +44,22 @@ def test_the_table_says_what_a_method_rests_on(heir, fake):
     assert line.whole >= 2 + 2 + 2 * (above - 1)
     assert 2 < line.amortised < line.whole
     assert report.resting(line) == f"{line.amortised:.1f} ({line.whole:.1f})"
+
+
+def test_the_table_says_what_the_sources_gave_before_a_step_on_the_target(heir, fake):
+    """And has no column for it where no method learns from sources."""
+    heir = replace(heir, methods=("lora", *heir.methods))
+    results = [fake(heir, planned, 0.5) for planned in grid.plan(heir)]
+    for result in results:
+        if result["cell"]["method"] == "heirs:Heir" and result["cell"]["stage"] == "target":
+            result["metrics"]["before"] = {name: 0.25 for name in result["metrics"]["test"]}
+    table = board(heir, results)
+    lines = {line.method: line for line in table.lines}
+    assert {figure.mean for figure in lines["heirs:Heir"].before.values()} == {0.25}
+    assert set(lines["lora"].before.values()) == {None}
+    for lines, said in ((table.lines, True), ([lines["lora"]], False)):
+        _, header, rows = next(report.tables(table._replace(lines=lines), standings(table, results), heir.shots[0]))
+        assert ("0 steps" in header) == ("with sources" in header) == said
+        assert all(len(row) == len(header) for row in rows)
+        if said:
+            assert {row[0]: row[header.index("0 steps")] for row in rows}["heirs:Heir"].startswith("25.0")
