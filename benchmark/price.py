@@ -11,8 +11,9 @@ from benchmark import catalogue
 from benchmark.grid import FULL, TARGET, Planned
 from benchmark.profile import Profile
 
-# Rough figures, for a folder without results. Tokens of an item and sizes of full sets are of the public data sets.
+# Rough figures, for a folder without results: tokens of an item, sizes of full sets, of the public data and the samples.
 TOKENS, TEST, TRAIN = 120, 3000, 30_000
+SAMPLES = 60, 240, 1080
 TINY = 1e6  # parameters of the embedded backbone
 LARGE = 1e8  # parameters from which on a CPU is no place to train
 FLOPS = {"cpu": 5e10, "cuda": 1.5e14}  # of one core (float32) and of one large GPU (bfloat16), well used
@@ -48,19 +49,19 @@ class Prices:
         """Operations of training and scoring, over what a device does per second."""
         profile, cell = self.profile, planned.cell
         limit, budget = profile.limit, planned.parts["budget"]
-        full, test = (400, 200) if profile.source == "sample" else (TRAIN, TEST)
+        tokens, test, full = SAMPLES if profile.source == "sample" else (TOKENS, TEST, TRAIN)
         test = min(test, limit.get("test", test))
         size = parameters(profile.backbone.name)
         facts = catalogue.method(cell.method)
         if facts["fixed"] and facts["guesses"]:
             return FIXED  # the backbone is never asked
-        passed = test * TOKENS if cell.stage == TARGET else 0.0
+        passed = test * tokens if cell.stage == TARGET else 0.0
         if budget:
             shots = full if cell.shots == FULL else cell.shots * LABELS
             examples = min(shots, limit.get("train", shots)) * len(planned.members)
             steps = min(budget["max_steps"], budget["epochs"] * -(-examples // budget["batch_size"]))
-            passed += 3 * steps * budget["batch_size"] * TOKENS  # backward costs two forwards
-            passed += budget["evaluations"] * min(examples, limit.get("dev", 1000)) * TOKENS
+            passed += 3 * steps * budget["batch_size"] * tokens  # backward costs two forwards
+            passed += budget["evaluations"] * min(examples, limit.get("dev", 1000)) * tokens
         return FIXED + 2 * size * passed / FLOPS[self.device]
 
 
