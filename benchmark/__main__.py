@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmark.environment import STOPPED
+from benchmark.limits import duration
 from tasks.example import UsageError
 
 PURPOSE = "Which adapter method, for which task, at how many examples, at what cost?"
@@ -15,6 +16,8 @@ EXAMPLES = """examples:
   python -m benchmark run --profile demo --methods lora,prompt --tasks chnsent,ocnli --shots 4,16,full --seeds 0,1,2
   python -m benchmark run --source local --data-dir DIR --backbone tiny --set lora.lr=0.01 --set budget.epochs=10
   python -m benchmark plan --profile paper                  cells due, cached, and how long they will take
+  python -m benchmark run --profile small --budget 4h       begin no cell after four hours; run again to go on
+  python -m benchmark retry --failed                        what failed, once more
   python -m benchmark show lora/chnsent/16/0                everything about one cell
   python -m benchmark report --wandb                        tables and picture again, and the W&B view of them
   python -m benchmark compare lora prompt --profile demo    is the difference real, task by task, and what does it cost
@@ -24,12 +27,14 @@ EXAMPLES = """examples:
   python -m benchmark check mypackage.mine:Mine             the same proofs on a method of your own
   python -m benchmark export lora/chnsent/16/0 out/         what a cell learned, for peft or methods.load_adapter
 
-exit codes: 0 all cells done, 1 a cell failed, 2 bad input, 130 and 143 interrupted (finished cells are kept)
+exit codes: 0 all cells done, 1 a cell failed (or W&B did), 2 bad input or a folder that takes no more,
+3 the run's budget is over and cells are left, 130 and 143 interrupted (finished cells are kept)
 """
 INTERRUPTED = "interrupted; finished cells are kept, run again to go on"
 VERBS = {
     "run": "fill the grid: whatever is due, then the leaderboard",
     "plan": "cells due and cached, how long they will take, and what rests on what",
+    "retry": "only the cells that failed, or only the stale ones (--stale)",
     "status": "how many cells are done, running, failed, stale, planned",
     "show": "one cell: scores, cost, identity, and why it failed",
     "report": "leaderboard, Markdown, CSV and picture from the result files",
@@ -81,12 +86,24 @@ def parser() -> Parser:
             verb.add_argument("method", metavar="MODULE:CLASS", help="a method by import path, or by its name")
         else:
             fields(verb)
-    for name in ("run", "report"):
+    for name in ("run", "retry", "report"):
         made[name].add_argument("--wandb", choices=("off", "offline", "online"), nargs="?", const="offline",
                                 help="view the results in Weights & Biases; online uploads them")  # fmt: skip
     made["report"].add_argument("--stale", action="store_true", help="also results of other code, options or data")
+    made["status"].add_argument("--watch", action="store_true", help="again every two seconds, until nothing is due")
+    made["retry"].add_argument("--failed", action="store_true", help="the cells that failed (this is the default)")
+    made["retry"].add_argument("--stale", action="store_true", help="the cells of other code, options or data")
+    for name in ("run", "retry"):
+        limited(made[name])
     made["run"].add_argument("--dry", action="store_true", help="show the plan and stop")
     return top
+
+
+def limited(verb: argparse.ArgumentParser) -> None:
+    """How long the run goes on."""
+    verb.add_argument("--on-failure", choices=("go", "stop"), default="go", help="stop: begin no cell once one failed")
+    verb.add_argument("--budget", type=duration, metavar="TIME", help="begin no cell after 90s, 15m or 4h; exit code 3")
+    verb.add_argument("--timeout", type=duration, metavar="TIME", help="of a cell: one that takes longer has failed")
 
 
 def fields(verb: argparse.ArgumentParser) -> None:

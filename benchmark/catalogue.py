@@ -11,20 +11,16 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import file_digest, sha256
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import methods
 import tasks
+from benchmark.typed import near
 from tasks.example import UsageError
 from tasks.source import File, Local, cache_folder
-from tasks.split import roles
 
 INDEXES = {"methods", "tasks", "tasks.samples"}  # an index names all; what it finds is followed, not the index
-
-LENGTHS = 500  # records that tell how long a task's texts are
 
 
 def digest(value: object) -> str:
@@ -36,13 +32,16 @@ def remembered(key: object, make: Callable[[], Any]) -> Any:
     """What `make` returned for this key, now or in an earlier process of this very code."""
     path = cache_folder() / "facts" / f"{digest([parsed(__name__)[0], key])[:32]}.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # not there, or torn by a crash: make it (again)
-        made = json.loads(json.dumps(make(), default=str))
+        made, seal = json.loads(path.read_text(encoding="utf-8"))
+        if seal == digest(made):
+            return made
+    except (OSError, ValueError, TypeError):  # not there, or torn by a crash: make it (again)
+        pass
+    made = json.loads(json.dumps(make(), default=str))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")
+        scratch.write_text(json.dumps([made, digest(made)], ensure_ascii=False), encoding="utf-8")
         scratch.replace(path)
     except OSError:
         return made  # a read-only home costs time, not results
@@ -74,7 +73,11 @@ def code_of(*names: str) -> str:
 @cache
 def parsed(module: str) -> tuple[str, list[str]]:
     """Hash of a module's code, and what it imports."""
-    tree = bare(ast.parse(file_of(module).read_text(encoding="utf-8")))
+    file = file_of(module)
+    try:
+        tree = bare(ast.parse(file.read_text(encoding="utf-8")))
+    except (SyntaxError, ValueError) as error:
+        raise UsageError(f"{file}: {getattr(error, 'msg', error)} (line {getattr(error, 'lineno', 1)})") from error
     return sha256(ast.dump(tree).encode()).hexdigest(), imported(tree, module)
 
 
@@ -127,7 +130,8 @@ def module_of(index: str, name: str) -> str:
     for case in (case for node in ast.walk(tree) if isinstance(node, ast.Match) for case in node.cases):
         if name in [node.value for node in ast.walk(case.pattern) if isinstance(node, ast.Constant)]:
             return next(node.module for node in ast.walk(case) if isinstance(node, ast.ImportFrom))
-    raise UsageError(f"no {index[:-1]} {name!r}")
+    known = {"methods": methods.NAMES, "tasks": tasks.NAMES}[index]
+    raise UsageError(f"no {index[:-1]} {name!r}; {near(name, known)}")
 
 
 # ---------------------------------------------------------------- methods
@@ -176,7 +180,7 @@ def configured(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def task(name: str) -> dict[str, Any]:
-    """name, role, family, form, metric, licence, answer words, files, hub, code."""
+    """name, role, family, form, metric, licence, answer words, template, files, hub, code."""
     module = module_of("tasks", name)
     if file_of(module) is None:
         tasks.load(name)
@@ -184,7 +188,8 @@ def task(name: str) -> dict[str, Any]:
 
     def ask() -> dict[str, Any]:
         found = tasks.load(name)
-        texts = {key: getattr(found, key) for key in ("role", "family", "form", "metric", "licence", "words")}
+        names = ("role", "family", "form", "metric", "licence", "words", "template")
+        texts = {key: getattr(found, key) for key in names}
         files = [[file.part, list(file.paths), file.names] for file in found.files]
         return texts | {"files": files, "hub": repr(getattr(found, "hub", None))}
 
@@ -204,23 +209,6 @@ def records(name: str, source: str, data_dir: str | None) -> str:
     local.parts()  # raises when nothing is there
     wanted = sorted({path for file in files for path in (*file.paths, file.names) if path})
     return digest([[path, content(local.folder / path)] for path in wanted if (local.folder / path).is_file()])
-
-
-@cache
-def lengths(name: str, source: str, data_dir: str | None) -> list[float]:
-    """Characters of a task's prompts: of all its mean, and past what is fixed that of the longest in eight (a batch).
-
-    Over the first of its training records.
-    """
-
-    def ask() -> list[float]:
-        found = tasks.load(name)(source=source, data_dir=data_dir)
-        part, _ = roles(found.origin.parts())
-        sizes = [(len(example.prompt), example.prefix) for example in islice(found.read(part), LENGTHS)]
-        rest = [size - prefix for size, prefix in sizes]
-        return [fmean(size for size, _ in sizes), fmean(max(rest[i : i + 8]) for i in range(0, len(rest), 8))]
-
-    return remembered(["lengths", name, task(name)["code"], records(name, source, data_dir)], ask)
 
 
 def _unread(text: str, where: str) -> list:

@@ -7,6 +7,7 @@ nothing. Offline unless uploading is asked for. The only file that imports wandb
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from benchmark.standing import Standings
 
 PROJECT = "adapterbench"
+WHOLE = "whole"  # file in the folder of a run that was written to its end
 # The same ten in every run: W&B draws a panel for each name it meets, so everything else goes into the config.
 METRICS = (
     "score", "dev_score", "loss", "trained_parameters", "adapter_bytes", "peak_bytes", "seconds", "train_seconds",
@@ -39,11 +41,39 @@ def write(profile: Profile, mode: str) -> tuple[int, Path]:
     place.mkdir(parents=True, exist_ok=True)
     _, results, _ = collect(profile, store)
     done = [result for result in results if result["state"] == "done"]
-    for result in done:
-        if not runs(place, mode, run_id(result)):
-            cell(profile, result, mode, store.folder)
-    summary(board(profile, done), done, mode, store.folder)
+    with losses():
+        for result in done:
+            if not whole(place, mode, run_id(result)):
+                cell(profile, result, mode, store.folder)
+                for run in runs(place, mode, run_id(result)):
+                    (run / WHOLE).touch()
+        summary(board(profile, done), done, mode, store.folder)
     return len(done), profile.folder / "wandb"
+
+
+class Lost(Exception):
+    """W&B, or the way there, failed."""
+
+
+@contextmanager
+def losses() -> Iterator[None]:
+    """What W&B raises where it cannot be reached, or breaks off, in one line."""
+    import wandb
+
+    try:
+        yield
+    except (wandb.Error, OSError) as error:
+        raise Lost(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
+
+
+def whole(place: Path, mode: str, run: str) -> bool:
+    """Whether a run was written to its end; what broke off is removed, so that it is written once."""
+    found = runs(place, mode, run)
+    if any((folder / WHOLE).exists() for folder in found):
+        return True
+    for folder in found:
+        shutil.rmtree(folder)
+    return False
 
 
 def key() -> str | None:

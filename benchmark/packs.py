@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from json import dumps
 from statistics import fmean
 
-from benchmark import catalogue
+from benchmark import catalogue, contents
 from benchmark.grid import TARGET, Planned
 from benchmark.price import TOKENS, parameters
 from benchmark.profile import Profile
@@ -115,4 +115,4 @@ def _lengths(profile: Profile, kind: Sequence[Planned]) -> dict[str, tuple[float
     names = dict.fromkeys(planned.cell.task for planned in kind)
     if profile.source == "hub":
         return dict.fromkeys(names, (TOKENS, TOKENS))
-    return {name: tuple(catalogue.lengths(name, profile.source, profile.data_dir)) for name in names}
+    return {name: tuple(contents.lengths(name, profile.source, profile.data_dir)) for name in names}

@@ -1,23 +1,27 @@
 """A profile: everything that decides a grid, typed, from a YAML file and flags. Imports nothing heavy."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from benchmark import fields
 from benchmark.budget import Budget
+from benchmark.typed import near, typed
 from methods import NAMES as METHODS
 from methods import method_of
 from tasks import NAMES as TASKS
-from tasks import SOURCES
+from tasks import SOURCES, TARGETS
 from tasks.example import UsageError
 
 FOLDER = Path(__file__).parent / "profiles"
 FULL = "full"  # shots: all training examples
 STREAMS = ("split", "start", "order")  # what a cell's seed drives
 AUTO = "auto"
+PLAIN = r"\w[\w.+-]*"  # of what becomes part of a file's name
+DEVICES = r"auto|cpu|mps|cuda(:\d+)?"
+SHORTEST = 16  # tokens: no instruction fits in fewer
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def load(name: str, changes: Mapping[str, Any] | None = None, settings: Iterable
     values = values | {key: value for key, value in (changes or {}).items() if value is not None}
     for setting in settings:
         assign(values, setting)
-    return check(typed(values, name))
+    return check(named(values, name))
 
 
 def read(name: str) -> dict[str, Any]:
@@ -109,54 +113,21 @@ def assign(values: dict[str, Any], setting: str) -> None:
     values[last] = fields.value(text, f"--set {setting[:80]!r}")
 
 
-def typed(values: Mapping[str, Any], where: str) -> Profile:
-    """Fields as a profile: a wrong name or type is an error in one line."""
-    from jsonargparse import ArgumentError, ArgumentParser
-
+def named(values: Mapping[str, Any], where: str) -> Profile:
+    """Fields as a profile; `all` stands for every method or task."""
     values = dict(values)
-    for key in values:
-        if key not in Profile.__dataclass_fields__:
-            raise UsageError(f"profile {where}: no field {key!r}; {near(key, Profile.__dataclass_fields__)}")
     for key, everything in (("methods", METHODS), ("tasks", TASKS)):
         if values.get(key) in ("all", ["all"]):
             values[key] = list(everything)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--profile", type=Profile)
-    try:
-        return parser.instantiate(parser.parse_object({"profile": values})).profile
-    except (ArgumentError, TypeError) as error:
-        line = " ".join(str(error).replace("profile.", "").split())
-        raise UsageError(f"profile {where}: {line[:300]}") from error
+    return typed(Profile, values, f"profile {where}")
 
 
 def check(profile: Profile) -> Profile:
     """What types alone do not say. -> the profile with its data folder made absolute."""
-    for kind, found, known in (("method", profile.methods, METHODS), ("task", profile.tasks, TASKS),
-                               ("task", profile.sources, TASKS), ("stream", profile.vary, STREAMS)):  # fmt: skip
-        for name in found:
-            if name not in known and ":" not in name:
-                raise UsageError(f"no {kind} {name!r}; {near(name, known)}")
-        if len(set(found)) < len(found):
-            raise UsageError(f"{kind}s are named twice: {', '.join(found)}")
-    for row in profile.methods:
-        if row != method_of(row) and not profile.config.get(row):
-            raise UsageError(f"row {row} of {method_of(row)} has no options of its own; set one: --set {row}.lr=0.01")
-    for kind in ("methods", "tasks", "shots", "seeds"):
-        if not getattr(profile, kind):
-            raise UsageError(f"profile {profile.name}: {kind} is empty; name at least one")
-    for shots in (*profile.shots, profile.source_shots):
-        if shots != FULL and not (isinstance(shots, int) and shots > 0):
-            raise UsageError(f"shots {shots!r}: give a number from 1 up, or `full`")
-    if len(set(profile.shots)) < len(profile.shots) or len(set(profile.seeds)) < len(profile.seeds):
-        raise UsageError(f"a number twice in shots {profile.shots} or seeds {profile.seeds}")
-    if min(profile.seeds) < 0:
-        raise UsageError(f"seed {min(profile.seeds)}: seeds are 0 or more")
-    if bad := {name: most for name, most in profile.limit.items() if name not in ("train", "dev", "test") or most < 1}:
-        raise UsageError(f"limit {bad}: name train, dev or test, with a number from 1 up")
-    if profile.workers != AUTO and not (isinstance(profile.workers, int) and profile.workers > 0):
-        raise UsageError(f"workers {profile.workers!r}: give a number from 1 up, or `auto`")
-    if profile.pack != AUTO and not (isinstance(profile.pack, int) and profile.pack > 0):
-        raise UsageError(f"pack {profile.pack!r}: give a number of cells from 1 up, or `auto`")
+    check_names(profile)
+    check_numbers(profile)
+    if not re.fullmatch(DEVICES, profile.backbone.device):
+        raise UsageError(f"no device {profile.backbone.device!r}; there are: auto, cpu, cuda, cuda:1 (by its number)")
     if profile.source == "local" and profile.data_dir is None:
         raise UsageError("source local needs a folder of original files: --data-dir DIR")
     if profile.data_dir and not Path(profile.data_dir).is_dir():
@@ -164,12 +135,47 @@ def check(profile: Profile) -> Profile:
     return replace(profile, data_dir=profile.data_dir and str(Path(profile.data_dir).resolve()))
 
 
+def check_names(profile: Profile) -> None:
+    if not re.fullmatch(PLAIN, profile.name):
+        raise UsageError(f"profile name {profile.name!r}: it names a folder; use letters, digits, - _ and . alone")
+    for kind, found, known in (("method", profile.methods, METHODS), ("task", profile.tasks, TASKS),
+                               ("task", profile.sources, TASKS), ("stream", profile.vary, STREAMS)):  # fmt: skip
+        for name in found:
+            if name not in known and ":" not in name:
+                raise UsageError(f"no {kind} {name!r}; {near(name, known)}")
+        if len(set(found)) < len(found):
+            raise UsageError(f"{kind}s are named twice: {', '.join(found)}")
+    if targets := [name for name in profile.sources if name in TARGETS]:
+        known = f"sources are: {', '.join(SOURCES)}"
+        raise UsageError(f"sources: {', '.join(targets)} can only be a target, which no source stage may see; {known}")
+    for row in profile.methods:
+        method = method_of(row)
+        if row != method and not re.fullmatch(PLAIN, row.removeprefix(f"{method}:")):
+            raise UsageError(f"row {row!r}: name it with letters, digits, - _ and . alone, as in {method}:mine")
+        if row != method and not profile.config.get(row):
+            raise UsageError(f"row {row} of {method} has no options of its own; set one: --set {row}.lr=0.01")
+    for kind in ("methods", "tasks", "shots", "seeds"):
+        if not getattr(profile, kind):
+            raise UsageError(f"profile {profile.name}: {kind} is empty; name at least one")
+
+
+def check_numbers(profile: Profile) -> None:
+    for shots in (*profile.shots, profile.source_shots):
+        if shots != FULL and not (isinstance(shots, int) and shots > 0):
+            raise UsageError(f"shots {shots!r}: give a number from 1 up, or `full`")
+    if len(set(profile.shots)) < len(profile.shots) or len(set(profile.seeds)) < len(profile.seeds):
+        raise UsageError(f"a number twice in shots {profile.shots} or seeds {profile.seeds}")
+    if bad := [seed for seed in profile.seeds if not 0 <= seed < 2**31]:
+        raise UsageError(f"seed {bad[0]}: seeds are 0 or more, and below 2^31")
+    if bad := {name: most for name, most in profile.limit.items() if name not in ("train", "dev", "test") or most < 1}:
+        raise UsageError(f"limit {bad}: name train, dev or test, with a number from 1 up")
+    if profile.max_length < SHORTEST:
+        raise UsageError(f"max_length {profile.max_length}: give {SHORTEST} tokens or more")
+    if profile.workers != AUTO and not (isinstance(profile.workers, int) and profile.workers > 0):
+        raise UsageError(f"workers {profile.workers!r}: give a number from 1 up, or `auto`")
+    if profile.pack != AUTO and not (isinstance(profile.pack, int) and profile.pack > 0):
+        raise UsageError(f"pack {profile.pack!r}: give a number of cells from 1 up, or `auto`")
+
+
 def as_dict(profile: Profile) -> dict[str, Any]:
     return asdict(profile)
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """What may have been meant."""
-    known = list(known)
-    found = get_close_matches(name, known, 1)
-    return f"did you mean {found[0]!r}?" if found else f"there are: {', '.join(known)}"

@@ -59,11 +59,15 @@ class Progress:
         else:
             self.line(f"{place}  {score(result):<16}  {planned.cell.key:<32}  {result['times']['seconds']:6.1f} s", "")
 
-    def elsewhere(self, planned: Planned) -> None:
+    def elsewhere(self, planned: Planned, result: Mapping[str, Any]) -> None:
         """Another process did it."""
         self.running.pop(planned.identity, None)
         self.prices.pop(planned.identity, None)
-        self.shared += 1
+        if result["state"] == "done":
+            self.shared += 1
+            return
+        self.failed += 1
+        self.line(f"failed elsewhere  {planned.cell.key:<32}  {result['error']['reason']}", "red")
 
     def put_back(self, planned: Planned) -> None:
         self.running.pop(planned.identity, None)

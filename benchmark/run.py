@@ -1,6 +1,7 @@
 """Run a pack of cells of one method: read, train, choose on dev, and then read test once. -> a result for each."""
 
 from collections.abc import Iterator, Sequence
+from math import isnan
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from benchmark.learn import History, joined, learn, mixed
 from benchmark.profile import Profile
 from benchmark.result import columns, cost, data, header, training
 from benchmark.score import Prediction, predict
-from benchmark.store import Store, write
+from benchmark.store import NotANumber, Store, Unwritable
 from methods.backbone import Backbone
 from methods.base import Method, Stage
 from tasks.base import Task
@@ -47,6 +48,8 @@ class Bench:
         started, clock = now(), Clock()
         try:
             results, error = list(self.results(pack, clock)), None
+        except Unwritable:  # no fault of the cell
+            raise
         except Exception as caught:  # whatever a method or a task raises is a result, and the grid goes on
             results, error = [], failure(caught)
         if error and len(pack) > 1:  # past the handler, which would keep the pack's tensors
@@ -56,7 +59,12 @@ class Bench:
             results[place] = self.header(planned, started, clock.total / len(pack)) | results[place]
             if why and "cost" in results[place]:
                 results[place]["cost"]["unpacked"] = why
-            self.store.save(planned, results[place])
+            try:
+                self.store.save(planned, results[place])
+            except NotANumber as caught:
+                found = self.header(planned, started, clock.total / len(pack))
+                results[place] = found | {"state": "failed", "error": failure(caught)}
+                self.store.save(planned, results[place])
         return results
 
     def header(self, planned: Planned, started: str, seconds: float) -> dict[str, Any]:
@@ -103,8 +111,7 @@ class Bench:
                 test = scored(task, found[slot])
                 kept = self.store.save_predictions(planned, columns(task, found[slot]))
                 adapter = method.adapter(slot)
-                if planned.needed:
-                    self.keep(planned, adapter)
+                artefact = {"artefact": self.keep(planned, adapter)} if planned.needed else {}
             yield {
                 "state": "done",
                 "metrics": {"test": test, "dev": {task.metric: history.score} if history.dev else {}}
@@ -113,7 +120,7 @@ class Bench:
                 "data": data(task) | {"leaked": self.leaked(planned, task)},
                 "cost": cost(method, adapter, history, clock, len(pack)) | peak(self.device),
                 "predictions": kept,
-            }
+            } | artefact
 
     def before(
         self, method: Method, planned: Planned, stage: Stage, members: Sequence[Task], starts: Sequence[int]
@@ -131,9 +138,9 @@ class Bench:
     ) -> dict[str, Any]:
         """What many targets rest on: its dev scores on every source, no test."""
         state, names = method.learned(), [task.name for task in members]
-        self.keep(planned, state)
         return {
             "state": "done",
+            "artefact": self.keep(planned, state),
             "metrics": {"dev": {task.name: h.score for task, h in zip(members, histories, strict=True) if h.dev}},
             "training": training([mixed(histories)]),
             "inside": {"tasks": names, "found": method.inside(names)},
@@ -187,9 +194,10 @@ class Bench:
         else:
             method.load(states[0])
 
-    def keep(self, planned: Planned, state: dict[str, Tensor]) -> None:
+    def keep(self, planned: Planned, state: dict[str, Tensor]) -> dict[str, Any]:
+        """Write what a cell learned. -> what its result says about the file."""
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-        write(self.store.artefact(planned.identity), save_tensors(tensors))
+        return self.store.keep(self.store.artefact(planned.identity), save_tensors(tensors))
 
 
 def scored(task: Task, found: Sequence[Prediction]) -> dict[str, float]:
@@ -203,4 +211,6 @@ def tested(method: Method, members: Sequence[Task], normalise: str) -> list[list
     items = [(slot, item) for slot, task in enumerate(members) for item in task.encoded("test")]
     slots, most = [slot for slot, _ in items], [members[slot].answer_tokens for slot, _ in items]
     found = predict(method, [item for _, item in items], slots, max_new_tokens=most, normalise=normalise)
+    if lost := sum(any(map(isnan, row.scores)) for row in found):  # the first choice would be taken, for a score
+        raise FloatingPointError(f"likelihoods of {lost} of {len(found)} test examples are not numbers")
     return [[p for own, p in zip(slots, found, strict=True) if own == slot] for slot in range(len(members))]

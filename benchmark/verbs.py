@@ -4,8 +4,10 @@ import argparse
 import json
 from collections import Counter
 from pathlib import Path
+from time import sleep
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 
 import tasks
 from benchmark import grid, hardware, planning, profile, store
@@ -16,6 +18,7 @@ from benchmark.profile import Profile
 from tasks.example import UsageError
 
 WIDE = 120  # columns where the output is no terminal
+WATCH = 2.0  # seconds between looks
 
 
 def console() -> Console:
@@ -49,12 +52,14 @@ def profile_of(options: argparse.Namespace, say: Console | None = None) -> Profi
 # -------------------------------------------------------------------- plan
 
 
-def survey(found: Profile) -> tuple[list[Planned], store.Store, list[tuple[str, str]], Prices]:
-    """The cells, their states, and what they cost."""
+def survey(
+    found: Profile, *, thorough: bool = False
+) -> tuple[list[Planned], store.Store, list[tuple[str, str]], Prices]:
+    """The cells, their states, and what they cost; `thorough` looks into the files that results name."""
     cells, place = grid.plan(found), store.Store(found.folder)
     results = place.results()
     device = "cuda" if hardware.cuda(found.backbone.device) else "cpu"
-    return cells, place, place.states(cells, results), Prices(found, results, device)
+    return cells, place, place.states(cells, results, thorough=thorough), Prices(found, results, device)
 
 
 def packed(found: Profile, cells: list[Planned], states: list[tuple[str, str]], prices: Prices) -> list[Pack]:
@@ -80,50 +85,32 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    from benchmark import engine, report
-    from benchmark.progress import Progress
+    from benchmark import running
 
-    say = console()
-    found = profile_of(options, say)
-    cells, place, states, prices = survey(found)
-    todo = packed(found, cells, states, prices)
-    planning.draw(say, found, cells, states, prices, todo)
-    if options.dry:
-        return 0
-    due, failed = [cell for pack in todo for cell in pack], 0
-    if due:
-        prepare(found)
-        price = {cell.identity: prices.seconds(cell)[0] for cell in due}
-        count = hardware.workers(found, len(todo))
-        with Progress(due, len(cells) - len(due), price, count, say) as progress:
-            failed = engine.fill(found, todo, place, progress, count)
-        say.print(f"{progress.done} done, {failed} failed, {progress.cached} cached", style="bold")
-    folder = report.make(found, say)
-    say.print(f"tables and picture: {folder}")
-    if found.wandb != "off":
-        wandb(found, say)
-    return 1 if failed else 0
+    return running.run(options)
 
 
-def prepare(found: Profile) -> None:
-    """Find out about a folder that cannot be written before hours of work."""
-    try:
-        (found.folder / "cells").mkdir(parents=True, exist_ok=True)
-        probe = found.folder / ".probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UsageError(f"results folder {found.folder}: {error.strerror}; name another with --results DIR") from error
+def retry(options: argparse.Namespace) -> int:
+    from benchmark import running
+
+    return running.retry(options)
 
 
-def wandb(found: Profile, say: Console) -> None:
+def wandb(found: Profile, say: Console) -> bool:
+    """Show the results in W&B. -> whether it took them; they are in the files all the same."""
     from benchmark import dashboards
 
-    count, folder = dashboards.write(found, found.wandb)
+    try:
+        count, folder = dashboards.write(found, found.wandb)
+    except dashboards.Lost as error:
+        again = f"python -m benchmark report --profile {found.name} --wandb {found.wandb}"
+        say.print(f"W&B: {error}; the results are whole, `{again}` tries again", style="red", soft_wrap=True)
+        return False
     where = (
         "uploaded" if found.wandb == "online" else f"in {folder}; upload them with `wandb sync {folder}/offline-run-*`"
     )
     say.print(f"W&B: {count} cell runs and one summary run, {where}")
+    return True
 
 
 # -------------------------------------------------------------------- looking
@@ -136,9 +123,8 @@ def report(options: argparse.Namespace) -> int:
     found = with_results(options)
     folder = module.make(found, say, stale=options.stale)
     say.print(f"tables and picture: {folder}")
-    if options.wandb and options.wandb != "off":
-        wandb(found, say)
-    return 0
+    viewed = options.wandb in (None, "off") or wandb(found, say)
+    return 0 if viewed else 1
 
 
 def with_results(options: argparse.Namespace) -> Profile:
@@ -166,17 +152,32 @@ def claims(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     say = console()
     found = profile_of(options)
-    cells, _, states, _ = survey(found)
+    cells, place = grid.plan(found), store.Store(found.folder)
+    if not options.watch:
+        for line in standing(found, cells, place):
+            say.print(line, soft_wrap=True)
+        return 0
+    with Live(console=say, auto_refresh=False) as live:
+        while True:
+            lines = standing(found, cells, place)
+            live.update(Group(*lines), refresh=True)
+            if lines[0].endswith("nothing is due"):
+                return 0
+            sleep(WATCH)
+
+
+def standing(found: Profile, cells: list[Planned], place: store.Store) -> list[str]:
+    """Counts, then who runs, who failed and what is stale."""
+    states = place.states(cells, place.results())
     counts = Counter(state for state, _ in states)
-    say.print(
-        f"{found.folder}: " + ", ".join(f"{counts[state]} {state}" for state in store.STATES) + f" of {len(cells)}"
-    )
+    named = ", ".join(f"{counts[state]} {state}" for state in store.STATES)
+    over = "" if counts["planned"] + counts["running"] + counts["stale"] else "; nothing is due"
+    lines = [f"{found.folder}: {named} of {len(cells)}{over}"]
     for cell, (state, why) in zip(cells, states, strict=True):
         if state in ("running", "failed"):
-            say.print(f"  {state:<8} {cell.cell.key:<34} {why}", soft_wrap=True)
-    for why, number in Counter(why for state, why in states if state == "stale").most_common():
-        say.print(f"  stale    {number} cells, changed: {why}", soft_wrap=True)
-    return 0
+            lines.append(f"  {state:<8} {cell.cell.key:<34} {why}")
+    stale = Counter(why for state, why in states if state == "stale")
+    return lines + [f"  stale    {number} cells, changed: {why}" for why, number in stale.most_common()]
 
 
 def show(options: argparse.Namespace) -> int:
@@ -228,14 +229,14 @@ def check(options: argparse.Namespace) -> int:
 def describe(options: argparse.Namespace) -> int:
     if options.task not in tasks.NAMES and ":" not in options.task:
         raise UsageError(f"no task {options.task!r}; {profile.near(options.task, tasks.NAMES)}")
-    found = profile_of(options)
+    found, asked = profile_of(options), tasks.load(options.task)
     from methods.backbone import Backbone
     from tasks import describe as module
 
     weights = found.backbone
     tokenizer = Backbone.load(weights.name, revision=weights.revision).tokenizer
     shots = found.shots[0] if options.shots and found.shots[0] != profile.FULL else None
-    task = tasks.load(options.task)(
+    task = asked(
         tokenizer, source=found.source, data_dir=found.data_dir, shots=shots, seed=found.seeds[0], limit=found.limit,
         max_length=found.max_length,
     )  # fmt: skip
@@ -245,6 +246,7 @@ def describe(options: argparse.Namespace) -> int:
 
 ALL = {
     "run": run,
+    "retry": retry,
     "plan": plan,
     "status": status,
     "show": show,

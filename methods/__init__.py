@@ -74,7 +74,7 @@ def _foreign(name: str) -> "type[Method]":
         raise UsageError(f"no method {name!r}; {hint}")
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
         raise UsageError(f"method {name!r} cannot be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise UsageError(f"method {name!r} is no subclass of methods.base.Method")

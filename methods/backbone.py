@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     Cache,
@@ -26,19 +25,9 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.logging import disable_progress_bar
 
-from methods.files import find, fingerprint
+from methods.files import SITES, check, find, fingerprint
 from tasks.example import UsageError
 
-DECODER = {
-    "q": "self_attn.q_proj",
-    "k": "self_attn.k_proj",
-    "v": "self_attn.v_proj",
-    "o": "self_attn.o_proj",
-    "gate": "mlp.gate_proj",
-    "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
-}
-SITES = {"qwen2": DECODER, "qwen3": DECODER, "llama": DECODER}  # an architecture is one row: short name -> module
 # "mixed": fp32 weights, bf16 sums
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "mixed": torch.float32}
 ATTENTION = ("sdpa", "eager")  # scoring draws its own masks, which flash-attention's own kernels do not take
@@ -85,9 +74,7 @@ class Backbone:
                 raise UsageError(f"no {what} {value!r}; there are: {', '.join(known)}")
         place, folder = _device(device), find(name, revision)
         disable_progress_bar()  # the harness has its own
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        if config.model_type not in SITES:
-            raise UsageError(f"backbone {name}: no model type {config.model_type!r}; there are: {', '.join(SITES)}")
+        check(folder, name)
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=DTYPES[dtype], attn_implementation=attention, use_safetensors=True, trust_remote_code=False
         )

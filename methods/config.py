@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from math import isfinite
 from typing import Any, TypeVar
 
 from tasks.example import UsageError
@@ -23,6 +24,9 @@ class Config:
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise UsageError(f"no schedule {self.schedule!r}; there are: {', '.join(SCHEDULES)}")
+        if self.lr < 0 or self.weight_decay < 0 or self.clip < 0 or not 0 <= self.warmup <= 1:
+            found = f"{self.lr}, {self.weight_decay}, {self.clip}, {self.warmup}"
+            raise UsageError(f"lr, weight_decay and clip are 0 or more, warmup is a share from 0 to 1; found {found}")
 
 
 def some_of(value: str, known: tuple[str, ...], where: str) -> None:
@@ -55,8 +59,8 @@ def _as(kind: type, value: Any, where: str) -> Any:
                 return value
             raise ValueError
         converted = kind(value)
-        if kind is int and converted != float(value):
+        if (kind is int and converted != float(value)) or (kind is float and not isfinite(converted)):
             raise ValueError
         return converted
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UsageError(f"{where} takes {kind.__name__}, found {value!r}") from None

@@ -1,6 +1,7 @@
 """Finding, checking and naming a backbone's files. Imports no torch: a plan can name a backbone by its content."""
 
 import hashlib
+import json
 import re
 from functools import lru_cache, partial
 from pathlib import Path
@@ -11,6 +12,16 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from tasks.example import UsageError
 
+DECODER = {
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
+SITES = {"qwen2": DECODER, "qwen3": DECODER, "llama": DECODER}  # an architecture is one row: short name -> module
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # never pickles, never code
 TINY = Path(__file__).parent / "tiny"
 
@@ -29,13 +40,15 @@ def find(name: str, revision: str | None = None) -> Path:
     except (LocalEntryNotFoundError, UsageError) as missing:
         if HF_HUB_OFFLINE:
             raise UsageError(
-                f"backbone {name!r}: no folder, not in the hub's cache, and HF_HUB_OFFLINE is set"
+                f"backbone {name!r}: no folder, not in the hub's cache, and HF_HUB_OFFLINE is set; "
+                "fetch it with a network first, or give --backbone tiny"
             ) from missing
     try:
         return _complete(Path(fetch()), name)
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UsageError(f"backbone {name!r} is no folder and could not be fetched from the hub: {reason}") from error
+        said = f"backbone {name!r} is no folder and could not be fetched from the hub: {reason}"
+        raise UsageError(f"{said}; give --backbone tiny, or a folder") from error
 
 
 def _complete(folder: Path, name: str) -> Path:
@@ -43,6 +56,67 @@ def _complete(folder: Path, name: str) -> Path:
         if not any(folder.glob(pattern)):
             raise UsageError(f"backbone {name!r}: no {pattern} in {folder}")
     return folder
+
+
+def check(folder: Path, name: str) -> None:
+    """Whether the files belong together and are whole, from their headers alone."""
+    config = _fields(folder / "config.json", name)
+    if config.get("model_type") not in SITES:
+        kinds = f"there are: {', '.join(SITES)}"
+        raise UsageError(f"backbone {name!r}: no model type {config.get('model_type')!r}; {kinds}")
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        shapes |= _shapes(path, name)
+    index = folder / "model.safetensors.index.json"
+    wanted = set(_fields(index, name).get("weight_map", {}).values()) if index.is_file() else set()
+    if lost := sorted(file for file in wanted if not (folder / file).is_file()):
+        raise UsageError(f"backbone {name!r}: no {lost[0]} in {folder}, which {index.name} names")
+    rows = next((shape[0] for key, shape in shapes.items() if key.endswith("embed_tokens.weight")), None)
+    if rows is None:
+        raise UsageError(f"backbone {name!r}: no embedding (embed_tokens.weight) in its safetensors")
+    if (folder / "tokenizer.json").is_file():
+        _matching(folder, name, rows)
+
+
+def _matching(folder: Path, name: str, rows: int) -> None:
+    """Whether a tokenizer's ids have rows in the embedding, and answers can end."""
+    model = _fields(folder / "tokenizer.json", name)
+    listed = model.get("model", {}).get("vocab", {})
+    ids = [*listed.values()] if isinstance(listed, dict) else range(len(listed))
+    most = max([*ids, *(token["id"] for token in model.get("added_tokens") or [])], default=-1)
+    if most >= rows:
+        found = f"its tokenizer has ids up to {most}, its embedding {rows} rows"
+        raise UsageError(f"backbone {name!r}: {found}; the tokenizer is another model's")
+    known = [folder / file for file in ("tokenizer_config.json", "special_tokens_map.json")]
+    if not any(_fields(path, name).get("eos_token") for path in known if path.is_file()):
+        raise UsageError(f"backbone {name!r}: its tokenizer names no eos_token, so no answer could ever end")
+
+
+def _fields(path: Path, name: str) -> dict:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"backbone {name!r}: {path.name} cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"backbone {name!r}: {path.name} holds no fields but {type(found).__name__}")
+    return found
+
+
+def _shapes(path: Path, name: str) -> dict[str, list[int]]:
+    """Tensor -> its shape, from the header of a safetensors file: its length in 8 bytes, then JSON."""
+    with path.open("rb") as file:
+        length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+        text = file.read(length) if length < size else b""
+    try:
+        found = json.loads(text)
+        found.pop("__metadata__", None)
+        ends = 8 + length + max(fact["data_offsets"][1] for fact in found.values())
+        shapes = {key: fact["shape"] for key, fact in found.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"backbone {name!r}: {path.name} is no safetensors file, or torn; fetch it anew") from error
+    if ends != size:
+        raise UsageError(f"backbone {name!r}: {path.name} is torn: {size:,} bytes of {ends:,}; fetch it anew")
+    return shapes
 
 
 def fingerprint(folder: Path) -> str:

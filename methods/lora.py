@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Bank, Method, Rows, Stage, stream
+from methods.config import some_of
+from methods.files import DECODER
 from tasks.example import Encoded, UsageError
 
 
@@ -66,6 +68,7 @@ class LoRA(Method):
             super().__post_init__()
             if self.rank < 1 or not 0 <= self.dropout < 1:
                 raise UsageError(f"LoRA: rank >= 1 and 0 <= dropout < 1, found {self.rank}, {self.dropout}")
+            some_of(self.sites, tuple(DECODER), "LoRA: sites")
 
     config: Config
 

@@ -41,9 +41,13 @@ def load(name: str) -> "type[Task]":
 
 def imported(name: str) -> "type[Task]":
     """The class that `package.module:Class` names."""
+    from tasks.base import Task
     from tasks.example import UsageError
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
         raise UsageError(f"task {name!r} cannot be imported: {error}; write it as package.module:Class") from error
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise UsageError(f"task {name!r} is no subclass of tasks.base.Task")
+    return found

@@ -98,6 +98,7 @@ class Task(LightningDataModule):
         self.template, self.words = template or self.template, dict(words or self.words)
         self.examples: dict[str, list[Example]] = {}
         self.report: dict = {"rows": {}, "dropped": {}}
+        self.at = self.name  # file and line of the record that is read
 
     # what a task writes, and what helps it
 
@@ -118,6 +119,7 @@ class Task(LightningDataModule):
         self.report["dropped"][part] = Counter()
         for row in self.origin.rows(found[part]):
             self.report["rows"][part] += 1
+            self.at = getattr(row, "where", f"{self.name}, {part} record {self.report['rows'][part]}")
             yield row
 
     def drop(self, part: str, reason: str, count: int = 1) -> None:
@@ -129,7 +131,7 @@ class Task(LightningDataModule):
         raw = f"{label:g}" if isinstance(label, float) else str(label)  # C-MTEB keeps 0 and 1 as floats
         raw = self.aliases.get(raw, raw)
         if raw not in self.words:
-            raise UsageError(f"{self.name}: label {raw!r} is unknown; there are: {', '.join(self.words)}")
+            raise UsageError(f"{self.at}: label {raw!r} is unknown; there are: {', '.join(self.words)}")
         return self.words[raw]
 
     def example(

@@ -20,6 +20,17 @@ def lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, line
 
 
+class Record(dict):
+    """A record that says where it stands when it is asked for what it has not."""
+
+    def __init__(self, values: dict, where: str) -> None:
+        super().__init__(values)
+        self.where = where
+
+    def __missing__(self, key: str) -> object:
+        raise UsageError(f"{self.where}: no field {key!r}; there are: {', '.join(map(str, self))}")
+
+
 def tabbed(*columns: str, header: bool = False) -> Callable[[str, str], Iterator[dict]]:
     """Columns split at tabs, with no quoting: a csv reader joins ChnSentiCorp's 9,600 train rows into 9,146."""
 
@@ -30,7 +41,7 @@ def tabbed(*columns: str, header: bool = False) -> Callable[[str, str], Iterator
             values = line.split("\t")
             if len(values) != len(columns):
                 raise UsageError(f"{where}:{number}: {len(values)} columns between tabs; expected {', '.join(columns)}")
-            yield dict(zip(columns, values, strict=True))
+            yield Record(dict(zip(columns, values, strict=True)), f"{where}:{number}")
 
     return parse
 
@@ -38,25 +49,33 @@ def tabbed(*columns: str, header: bool = False) -> Callable[[str, str], Iterator
 def quoted(text: str, where: str) -> Iterator[dict]:
     """Comma-separated with a header and real quoting (BQ, which also starts with a byte order mark)."""
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
-    for row in reader:
-        if None in row or None in row.values():
-            raise UsageError(f"{where}:{reader.line_num}: not as many columns as the header {reader.fieldnames}")
-        yield row
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise UsageError(f"{where}:{reader.line_num}: not as many columns as the header {reader.fieldnames}")
+            yield Record(row, f"{where}:{reader.line_num}")
+    except csv.Error as error:
+        raise UsageError(f"{where}:{reader.line_num}: not comma-separated: {error}") from error
 
 
 def json_lines(text: str, where: str) -> Iterator[dict]:
     for number, line in lines(text):
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{where}:{number}: not JSON: {error.msg}") from error
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise UsageError(f"{where}:{number}: not JSON: {getattr(error, 'msg', error)}") from error
+        if not isinstance(row, dict):
+            raise UsageError(f"{where}:{number}: not a record in braces but {type(row).__name__}")
+        yield Record(row, f"{where}:{number}")
 
 
 def document(text: str, where: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, object_hook=lambda values: Record(values, where))
     except json.JSONDecodeError as error:
         raise UsageError(f"{where}:{error.lineno}: not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise UsageError(f"{where}: not JSON: {error}") from error
 
 
 def squad(text: str, where: str) -> Iterator[dict]:
@@ -66,15 +85,18 @@ def squad(text: str, where: str) -> Iterator[dict]:
     (39764.0) become strings, as in its SQuAD-style copy.
     """
     data = document(text, where)
-    if isinstance(data, list):
-        for paragraph in data:
-            for qa in paragraph["qas"]:
-                yield question(paragraph["context_text"], qa["query_text"], qa["answers"])
-        return
-    for article in data["data"]:
-        for paragraph in article["paragraphs"]:
-            for qa in paragraph["qas"]:
-                yield question(paragraph["context"], qa["question"], [answer["text"] for answer in qa["answers"]])
+    try:
+        if isinstance(data, list):
+            for paragraph in data:
+                for qa in paragraph["qas"]:
+                    yield question(paragraph["context_text"], qa["query_text"], qa["answers"])
+            return
+        for article in data["data"]:
+            for paragraph in article["paragraphs"]:
+                for qa in paragraph["qas"]:
+                    yield question(paragraph["context"], qa["question"], [answer["text"] for answer in qa["answers"]])
+    except TypeError as error:
+        raise UsageError(f"{where}: not nested as SQuAD or CMRC 2018 ({error})") from error
 
 
 def question(context: str, text: str, answers: list) -> dict:
@@ -83,16 +105,21 @@ def question(context: str, text: str, answers: list) -> dict:
 
 def multiple_choice(text: str, where: str) -> Iterator[dict]:
     """C3: a list of [parts of the document, questions, id]; one record per question, keys as on the hub."""
-    for parts, questions, _ in document(text, where):
-        for qa in questions:
-            yield {"context": parts, **qa}
+    try:
+        for parts, questions, _ in document(text, where):
+            for qa in questions:
+                yield Record({"context": parts, **qa}, where)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{where}: not nested as C3, a list of [texts, questions, id] ({error})") from error
 
 
-def label_names(text: str) -> dict[str, str]:
+def label_names(text: str, where: str) -> dict[str, str]:
     """Label id -> name, from a list of names (line number = id), a JSON dict, or JSON lines with a Chinese name."""
     if not text.lstrip().startswith("{"):
         return {str(index): name for index, (_, name) in enumerate(lines(text))}
-    rows = [json.loads(line) for _, line in lines(text)]
+    rows = list(json_lines(text, where))
     if len(rows) == 1 and "label" not in rows[0]:
         return {str(label): name for label, name in rows[0].items()}
     return {str(row["label"]): row["label_des"] for row in rows}

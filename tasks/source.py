@@ -9,6 +9,7 @@ import socket
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ from tasks.example import UsageError
 from tasks.formats import label_names
 
 Parse = Callable[[str, str], Iterator[dict]]  # (text of a file, its name for messages) -> records
+SUM = ".sha256"  # file in a written folder: of all others
+INTACT: set[Path] = set()  # written folders that this process has looked at
 RAW = "https://raw.githubusercontent.com"
 SECONDS = 3.0  # to wait for a host before saying that there is no network; `datasets` alone would retry for 23
 
@@ -89,7 +92,8 @@ class Local:
 
     def rows(self, file: File) -> Iterator[dict]:
         """Records with their label ids replaced by names, where the files come with a list of names."""
-        names = label_names(self.text(file.names)) if file.names and self.lists(file.names) else {}
+        listed = file.names and self.lists(file.names)
+        names = label_names(self.text(file.names), f"{self.task}/{file.names}") if listed else {}
         for path in file.paths:
             for row in file.parse(self.text(path), f"{self.task}/{path}"):
                 if names:
@@ -105,7 +109,10 @@ class Local:
             with (self.folder / path).open(encoding="utf-8-sig", newline="") as file:
                 return file.read()
         except UnicodeDecodeError as error:
-            raise UsageError(f"{self.task}/{path} is not UTF-8 (byte {error.start}); convert it first") from error
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise UsageError(f"{self.task}/{path}:{line}: not UTF-8 (byte {error.start}); convert it first") from error
+        except OSError as error:
+            raise UsageError(f"{self.task}/{path}: cannot be read ({error.strerror})") from error
 
 
 class Raw(Local):
@@ -173,15 +180,15 @@ def fetch(task: str, host: str | None, *args: object, **options: object):  # -> 
     from datasets.exceptions import DatasetsError
     from huggingface_hub.constants import is_offline_mode
 
-    advice = "use source=sample, or source=local with data_dir=<folder of original files>"
+    advice = "use --source sample, or --source local with --data-dir <folder of original files>"
     if host and not is_offline_mode() and not reachable(host):
         # a filled cache is used only when asked, because finding out takes `datasets` half a minute
-        raise UsageError(f"{task}: {host} cannot be reached; {advice} (HF_HUB_OFFLINE=1 reads what is cached)")
+        raise UsageError(f"{task}: {host} cannot be reached; {advice} (HF_HUB_OFFLINE=1 reads what was fetched before)")
     try:
         return load_dataset(*args, **options)
     except (OSError, ValueError, DatasetsError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(f"{task}: source=hub failed ({line}); {advice}") from error
+        raise UsageError(f"{task}: --source hub failed ({line}); {advice}") from error
 
 
 def reachable(host: str) -> bool:
@@ -199,23 +206,41 @@ def cache_folder() -> Path:
     return Path(os.environ.get("ADAPTERBENCH_CACHE") or Path.home() / ".cache" / "adapterbench")
 
 
+def intact(folder: Path) -> bool:
+    """Whether a folder is there as it was written; looked at once."""
+    if folder not in INTACT and (folder / SUM).is_file() and (folder / SUM).read_text() == content(folder):
+        INTACT.add(folder)
+    return folder in INTACT and folder.is_dir()
+
+
+def content(folder: Path) -> str:
+    """sha256 of the names and contents of the files of a folder."""
+    found = sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUM):
+        found.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return found.hexdigest()
+
+
 def sample_folder(task: str, home: Path | None = None) -> Path:
-    """The folder with the embedded records of a task, written on first use.
+    """The folder with the embedded records of a task, written on first use, and again where it was damaged.
 
     Atomic: each process writes a private copy and renames it into place; whoever comes second throws its own away.
     """
     from tasks import samples
 
     home = (home or cache_folder()) / f"samples-{samples.fingerprint()}"
-    if (home / task).is_dir():
+    if intact(home / task):
         return home
     home.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=home, prefix=f".{task}-"))
     try:
         samples.write(task, scratch)
+        (scratch / task / SUM).write_text(content(scratch / task))
+        if (home / task).is_dir():
+            (home / task).rename(scratch / "damaged")
         (scratch / task).rename(home / task)
     except OSError:
-        if not (home / task).is_dir():
+        if not intact(home / task):
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

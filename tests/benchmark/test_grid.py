@@ -56,7 +56,7 @@ def test_a_change_touches_the_cells_it_concerns_and_says_what_it_is(small: Profi
     changed = profile.as_dict(small)
     for setting in settings:
         profile.assign(changed, setting)
-    before, after = grid.plan(small), grid.plan(profile.check(profile.typed(changed, "test")))
+    before, after = grid.plan(small), grid.plan(profile.check(profile.named(changed, "test")))
     differ = [(a, b) for a, b in zip(before, after, strict=True) if a.identity != b.identity]
     assert {a.cell.method for a, _ in differ} == touched
     assert all(why in ", ".join(grid.changed(a.parts, b.parts)) for a, b in differ)

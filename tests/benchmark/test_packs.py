@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from benchmark import catalogue, grid, packs
+from benchmark import contents, grid, packs
 from benchmark.grid import Planned
 from benchmark.packs import Pack
 from benchmark.profile import Profile
@@ -101,6 +101,6 @@ def test_few_cells_are_shared_out_over_the_processes(small: Profile):
 
 
 def test_a_plan_of_records_from_the_hub_reads_none(small: Profile, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(catalogue, "lengths", None)  # to call it would fail
+    monkeypatch.setattr(contents, "lengths", None)  # to call it would fail
     due = [cell for cell in grid.plan(small) if cell.cell.method == "lora"]
     assert max(len(pack) for pack in made(replace(small, source="hub"), due)) > 1

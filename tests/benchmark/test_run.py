@@ -13,7 +13,7 @@ from statistics import fmean
 import pytest
 from safetensors.torch import load
 
-from benchmark import engine, grid
+from benchmark import engine, grid, shop
 from benchmark.__main__ import entry
 from benchmark.profile import Profile
 from benchmark.store import Store
@@ -236,7 +236,7 @@ def test_stages_run_as_parents_whose_adapters_their_targets_load(heir: Profile):
 
 def test_a_cell_whose_parent_failed_is_not_tried(heir: Profile):
     cells = grid.plan(replace(heir, tasks=("ocnli",), seeds=(0,)))
-    queue = engine.Queue([(cell,) for cell in cells])
+    queue = shop.Queue([(cell,) for cell in cells])
     assert queue.next() == (cells[0],)
     assert queue.next() == (cells[1],)
     assert queue.next() is None  # the rest waits for both

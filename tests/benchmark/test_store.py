@@ -1,13 +1,12 @@
 import json
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmark import grid, store
+from benchmark import grid, locks, store
 from benchmark.profile import Profile
 from benchmark.store import Store
 from tasks.example import UsageError
@@ -33,7 +32,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(store.Unwritable, match="No space"):
         store.write(path, b"new and longer")
     assert path.read_bytes() == b"old"
 
@@ -116,52 +115,83 @@ def test_a_needed_cell_is_done_only_with_what_it_learned(small, fake, place):
     assert place.done(planned)
 
 
-def test_of_many_takers_one_gets_the_lock(small, place):
+@pytest.mark.parametrize("wrong", ["state", "metrics", "times"])
+def test_a_result_that_was_changed_is_torn(wrong: str, small, fake, place):
     planned = grid.plan(small)[0]
-    place.lock_path(planned).parent.mkdir(parents=True)
-    with ThreadPoolExecutor(8) as pool:
-        got = list(pool.map(lambda _: store.take(place.lock_path(planned)), range(32)))
-    assert sum(got) == 1
-    assert place.state(planned) == ("running", "")
+    fake(small, planned, 0.25)
+    path = place.path(planned)
+    text = {"state": ("done", "donE"), "metrics": ("0.25", "0.75"), "times": ("finished", "finishes")}[wrong]
+    assert text[0] in path.read_text()
+    path.write_text(path.read_text().replace(*text))
+    assert place.read(planned) is None
+    assert place.results() == []
 
 
-def test_a_lock_is_gone_after_its_cell(small, place):
+def test_a_result_of_before_seals_is_read(small, fake, place):
     planned = grid.plan(small)[0]
-    with place.lock([planned]) as mine:
-        assert mine == [planned]
-        with place.lock([planned]) as other:
-            assert other == []
-        assert place.running(planned)
-    assert not place.running(planned)
+    saved = fake(small, planned, 0.25)
+    place.path(planned).write_text(json.dumps({"schema": store.SCHEMA, **saved}))
+    assert place.state(planned) == ("done", "")
 
 
-@pytest.mark.parametrize(
-    ("owner", "age", "free"),
-    [
-        ({"process": 2**22 + 1, "machine": store.machine()}, 0, True),  # its process is gone
-        ({"process": os.getpid(), "machine": store.machine()}, 0, False),
-        ({"process": 1, "machine": "another"}, 10, False),
-        ({"process": 1, "machine": "another"}, 1000, True),  # no heartbeat for long
-    ],
-)
-def test_a_lock_is_taken_over_only_from_the_dead(owner: dict, age: int, free: bool, tmp_path: Path):
-    path = tmp_path / "cell.lock"
-    path.write_text(json.dumps(owner))
-    now = path.stat().st_mtime
-    os.utime(path, (now - age, now - age))
-    assert store.held(path) is not free
-    assert store.take(path) is free
+@pytest.mark.parametrize("spoiled", [b"", b"part", None])
+def test_a_cell_is_done_only_with_its_predictions(spoiled: bytes | None, small, fake, place):
+    planned = grid.plan(small)[0]
+    kept = place.save_predictions(planned, {"uid": ["a"], "score": [1.0]})
+    fake(small, planned, 1.0, predictions=kept)
+    assert place.done(planned)
+    path = place.predictions(planned)
+    if spoiled is None:
+        path.unlink()
+    else:
+        path.write_bytes(spoiled)
+    assert not place.done(planned)
+    assert place.state(planned) == ("planned", "")
 
 
-def test_the_locks_of_a_pack_are_kept_alive_and_given_back(small, place, monkeypatch):
-    monkeypatch.setattr(store, "BEAT", 0.02)
-    cells = grid.plan(small)[:2]
-    with place.lock(cells):
-        for planned in cells:
-            os.utime(place.lock_path(planned), (0, 0))
-        time.sleep(0.3)
-        assert all(place.lock_path(planned).stat().st_mtime > 0 for planned in cells)
-    assert not list((small.folder / "locks").iterdir())
+def test_a_file_of_another_content_is_found_by_a_thorough_look(small, fake, place):
+    planned = replace(grid.plan(small)[0], needed=True)
+    said = place.keep(place.artefact(planned.identity), b"tensors")
+    fake(small, planned, 1.0, artefact=said)
+    assert place.states([planned], place.results(), thorough=True) == [("done", "")]
+    place.artefact(planned.identity).write_bytes(b"tensorz")
+    assert place.state(planned) == ("done", "")
+    assert place.states([planned], place.results(), thorough=True) == [("planned", "its files are damaged")]
+
+
+def test_a_cell_that_is_tried_again_is_over_when_its_result_is_another(small, fake, place):
+    planned = grid.plan(small)[0]
+    old = fake(small, planned, None, state="failed", error={"reason": "no", "traceback": ""})
+    again = Store(small.folder, {planned.identity: old["times"]["finished"]})
+    assert again.over(planned) is None
+    assert place.over(planned)["state"] == "failed"  # another process failed at it meanwhile
+    time.sleep(0.002)
+    fake(small, planned, 0.25)
+    assert again.over(planned)["state"] == "done"
+
+
+def test_a_full_disk_keeps_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(store.Unwritable, match="No space left on device; what is finished is kept"):
+        store.write(tmp_path / "cell.json", b"new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_dead_left_half_written_is_swept_away(tmp_path: Path):
+    mine, dead = (tmp_path / f".x.json.{locks.machine()}.{process}" for process in (os.getpid(), 2**22 + 1))
+    other = tmp_path / ".x.json.another.1"
+    for path in (mine, dead, other):
+        path.touch()
+    store.sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([mine, other])
+
+
+def test_a_result_with_what_is_no_number_is_refused(small, fake):
+    with pytest.raises(store.NotANumber):
+        fake(small, grid.plan(small)[0], float("nan"))
 
 
 def test_predictions_are_columns_with_a_row_per_example(small, place):

@@ -162,5 +162,5 @@ def test_a_file_that_is_not_json_says_where(local):
 def test_a_file_that_is_not_utf8_says_so(local, tmp_path, pair_lines):
     task = local("afqmc", {"train.txt": pair_lines(2), "dev.txt": ""})
     (tmp_path / "afqmc" / "dev.txt").write_bytes("甲\t乙\t1".encode("gbk"))
-    with pytest.raises(UsageError, match="afqmc/dev.txt is not UTF-8"):
+    with pytest.raises(UsageError, match="afqmc/dev.txt:[0-9]+: not UTF-8"):
         list(task.read("test"))

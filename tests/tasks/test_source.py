@@ -49,7 +49,9 @@ def test_every_task_pins_a_revision(name):
 @pytest.mark.parametrize("name", ["ocnli", "finre"])
 def test_offline_hub_says_at_once_what_to_do(name):
     start = time.perf_counter()
-    with pytest.raises(UsageError, match=f"^{name}: source=hub failed .*source=sample, or source=local") as caught:
+    with pytest.raises(
+        UsageError, match=f"^{name}: --source hub failed .*--source sample, or --source local"
+    ) as caught:
         tasks.load(name)(source="hub").prepare_data()
     assert time.perf_counter() - start < 5
     assert "\n" not in str(caught.value)
@@ -62,7 +64,7 @@ def test_no_network_is_noticed_without_the_retries_of_datasets(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: False)
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr("urllib.request.getproxies", dict)
-    with pytest.raises(UsageError, match="ocnli: huggingface.co cannot be reached; use source=sample"):
+    with pytest.raises(UsageError, match="ocnli: huggingface.co cannot be reached; use --source sample"):
         tasks.load("ocnli")(source="hub").prepare_data()
 
 
@@ -74,6 +76,17 @@ def test_samples_are_written_once_and_by_whoever_comes_first(tmp_path):
     before = (homes[0] / "bq" / "train.csv").stat().st_mtime_ns
     sample_folder("bq", tmp_path)
     assert (homes[0] / "bq" / "train.csv").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_bytes(path.read_bytes()[:-9]), lambda path: path.unlink()])
+def test_a_damaged_sample_is_written_again(spoil, tmp_path):
+    path = sample_folder("bq", tmp_path) / "bq" / "train.csv"
+    before = path.read_bytes()
+    spoil(path)
+    source.INTACT.clear()  # as in another process
+    sample_folder("bq", tmp_path)
+    assert path.read_bytes() == before
+    assert sorted(one.name for one in path.parents[1].iterdir()) == ["bq"]
 
 
 def test_a_half_written_sample_is_never_seen(tmp_path, monkeypatch):

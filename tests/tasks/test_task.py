@@ -101,7 +101,7 @@ def test_scores_need_a_prediction_for_every_example():
 def test_bad_input_is_one_line_that_names_the_task(options, message):
     with pytest.raises(UsageError, match=message) as caught:
         tasks.load("bq")(**options).setup()
-    assert str(caught.value).startswith("bq: ")
+    assert str(caught.value).startswith("bq")
     assert "\n" not in str(caught.value)
 
 

@@ -1,0 +1,73 @@
+"""What a task's records hold, counted once and remembered; a record that cannot be read is said with its place."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from itertools import islice
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import tasks
+from benchmark.catalogue import records, remembered, task
+from tasks.example import UsageError
+from tasks.split import roles
+
+if TYPE_CHECKING:
+    from tasks.base import Task
+
+LENGTHS = 500  # records that tell how long a task's texts are
+
+
+@cache
+def lengths(name: str, source: str, data_dir: str | None) -> list[float]:
+    """Characters of a task's prompts: of all its mean, and past what is fixed that of the longest in eight (a batch).
+
+    Over the first of its training records.
+    """
+
+    def ask() -> list[float]:
+        found = tasks.load(name)(source=source, data_dir=data_dir)
+        parts = found.origin.parts()
+        part, _ = roles(parts)
+        with reading(found):
+            sizes = [(len(example.prompt), example.prefix) for example in islice(found.read(part), LENGTHS)]
+        if not sizes:
+            raise UsageError(f"{name}/{parts[part].title}: no records in it")
+        rest = [size - prefix for size, prefix in sizes]
+        return [fmean(size for size, _ in sizes), fmean(max(rest[i : i + 8]) for i in range(0, len(rest), 8))]
+
+    return remembered(["lengths", name, task(name)["code"], records(name, source, data_dir)], ask)
+
+
+@cache
+def labels(name: str, source: str, data_dir: str | None) -> dict[str, int]:
+    """Label word -> training examples ("" where labels are not fixed). Reads every record, and says which is bad."""
+
+    def ask() -> dict[str, int]:
+        found = tasks.load(name)(source=source, data_dir=data_dir)
+        with reading(found):
+            examples = found.build()
+        parts = found.origin.parts()
+        for part in roles(parts):
+            if not found.report["rows"][part]:
+                raise UsageError(f"{name}/{parts[part].title}: no records in it")
+        for split in ("train", "test"):
+            if not examples[split]:
+                lost = sum(map(Counter, found.report["dropped"].values()), Counter())
+                why = ", ".join(f"{count} {reason}" for reason, count in lost.items()) or "too few records"
+                raise UsageError(f"{name}: no {split} examples left in {found.origin.title} ({why})")
+        return dict(Counter(map(found.stratum, examples["train"])))
+
+    if source == "hub":
+        tasks.load(name)(source=source).prepare_data()  # the copy here may be gone since they were counted
+    return remembered(["labels", name, task(name)["code"], records(name, source, data_dir)], ask)
+
+
+@contextmanager
+def reading(task: "Task") -> Iterator[None]:
+    """Values that are no text, or nested otherwise, as what they are: a record that is not one of this task."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise UsageError(f"{task.at}: not a record of {task.name} ({type(error).__name__}: {error})") from error

@@ -1,0 +1,27 @@
+"""How long a run may go on: after how much time, and after what."""
+
+import argparse
+import re
+from typing import NamedTuple
+
+UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Limits(NamedTuple):
+    """No pack begins once a cell failed (`stop`), or once `budget` seconds are over; a cell has `timeout` seconds."""
+
+    on_failure: str = "go"
+    budget: float | None = None
+    timeout: float | None = None
+
+
+def duration(text: str) -> float:
+    """Seconds of `90`, `90s`, `15m`, `4h`, `1.5h`, `2d`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if not found or float(found[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time above 0; write 90s, 15m, 4h or 2d")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def of(options: argparse.Namespace) -> Limits:
+    return Limits(options.on_failure, options.budget, options.timeout)

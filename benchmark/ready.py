@@ -1,0 +1,76 @@
+"""What can be known to go wrong before the first cell: said in one line, while nothing is written.
+
+Backbone, tokenizer, label words and records are read here without torch; what was counted once is remembered.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmark import catalogue, contents, hardware
+from benchmark.grid import Planned
+from benchmark.profile import FULL, Profile
+from methods import files
+from tasks.example import UsageError
+
+
+def check(profile: Profile, due: Sequence[Planned]) -> None:
+    """Raise UsageError where these cells cannot be run as asked."""
+    device(profile.backbone.device)
+    name = profile.backbone.name
+    folder = files.find(name, profile.backbone.revision)
+    files.check(folder, name)
+    encode = encoder(folder, name)
+    shots: dict[str, set[int]] = {}
+    for planned in due:
+        asked = planned.cell.shots
+        for task in planned.members:
+            shots.setdefault(task, set()).update([asked] if asked not in (0, FULL) else [])
+    for task, asked in shots.items():
+        texts(profile, task, encode)
+        counts = contents.labels(task, profile.source, profile.data_dir)
+        if asked and max(asked) > (most := max(counts.values())):
+            found = f"no label has more than {most}" if any(counts) else f"there are {most}"
+            raise UsageError(f"{task}: {max(asked)} shots, and {found} training examples; use fewer, or full")
+
+
+def device(name: str) -> None:
+    """A GPU that was asked for is there."""
+    wanted = int(name.partition(":")[2] or 0)
+    if name.startswith("cuda") and wanted >= len(hardware.gpus()):
+        import torch  # knows of GPUs that nvidia-smi does not
+
+        if wanted >= torch.cuda.device_count():
+            raise UsageError(f"no device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices here")
+
+
+def encoder(folder: Path, name: str):  # -> a function text -> ids, or None
+    """Ids of a text as the backbone has them; None for a tokenizer that only transformers can read."""
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises no narrower one
+        raise UsageError(f"backbone {name!r}: tokenizer.json cannot be read ({error})") from error
+    return lambda text: tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def texts(profile: Profile, task: str, encode) -> None:
+    """A task's instruction has room, and its label words can be told apart."""
+    facts, owner = catalogue.task(task), {}
+    if encode is None:
+        return
+    for word in facts["words"].values():
+        ids = encode(word)
+        if not ids:
+            raise UsageError(f"{task}: label word {word!r} has no tokens in this tokenizer; choose another word")
+        if ids in owner:
+            both = f"{owner[ids]!r} and {word!r}"
+            raise UsageError(f"{task}: label words {both} have the same tokens {list(ids)}; choose other words")
+        owner[ids] = word
+    start = len(encode(facts["template"].partition("{}")[0]))
+    needed = start + max(map(len, owner), default=1) + 2
+    if needed > profile.max_length:
+        raise UsageError(f"{task}: max_length {profile.max_length} is too short: instruction and answer take {needed}")

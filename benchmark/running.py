@@ -1,0 +1,96 @@
+"""`run` and `retry`: what is due, in packs, until it is done or the run has gone on long enough."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+
+from benchmark import engine, hardware, limits, planning, ready, report, verbs
+from benchmark.grid import Planned
+from benchmark.price import Prices
+from benchmark.profile import Profile
+from benchmark.progress import Progress
+from benchmark.store import Store, sweep
+from tasks.example import UsageError
+
+ENDED = 3  # exit code: nothing failed, and cells are left because the run's time was over
+
+
+def run(options: argparse.Namespace) -> int:
+    """Whatever is due, then the leaderboard."""
+    say = verbs.console()
+    found = verbs.profile_of(options, say)
+    cells, place, states, prices = verbs.survey(found, thorough=True)
+    todo = verbs.packed(found, cells, states, prices)
+    planning.draw(say, found, cells, states, prices, todo)
+    return 0 if options.dry else go(options, found, place, todo, prices, len(cells), say)
+
+
+def retry(options: argparse.Namespace) -> int:
+    """Only the cells that failed, or only the stale ones, with what they rest on."""
+    say = verbs.console()
+    found = verbs.profile_of(options)
+    cells, place, states, prices = verbs.survey(found, thorough=True)
+    wanted = {name for name in ("failed", "stale") if getattr(options, name)} or {"failed"}
+    chosen = {cell.identity for cell, (state, _) in zip(cells, states, strict=True) if state in wanted}
+    if not chosen:
+        say.print(f"nothing to retry: no cell of {found.folder} is {' or '.join(sorted(wanted))}")
+        return 0
+    again = with_parents(cells, states, chosen)
+    kept = [("done", "") if cell.identity not in again else state for cell, state in zip(cells, states, strict=True)]
+    more = f", and {len(again) - len(chosen)} that they rest on" if len(again) > len(chosen) else ""
+    say.print(f"again: {len(chosen)} {' or '.join(sorted(wanted))} cells{more}")
+    return go(options, found, place, verbs.packed(found, cells, kept, prices), prices, len(cells), say)
+
+
+def with_parents(cells: Sequence[Planned], states: Iterable[tuple[str, str]], chosen: set[str]) -> set[str]:
+    """These cells and all they rest on that is not done."""
+    due = {cell.identity: cell for cell, (state, _) in zip(cells, states, strict=True) if state != "done"}
+    found, waiting = set(), list(chosen)
+    while waiting:
+        identity = waiting.pop()
+        if identity in due and identity not in found:
+            found.add(identity)
+            waiting += due[identity].parents
+    return found
+
+
+def go(
+    options: argparse.Namespace,
+    found: Profile,
+    place: Store,
+    todo: Sequence[tuple[Planned, ...]],
+    prices: Prices,
+    cells: int,
+    say: Console,
+) -> int:
+    """Run the packs, say how it went, and show the leaderboard. -> the exit code."""
+    due, shop = [cell for pack in todo for cell in pack], None
+    if due:
+        ready.check(found, due)
+        prepare(found)
+        price = {cell.identity: prices.seconds(cell)[0] for cell in due}
+        count = hardware.workers(found, len(todo))
+        with Progress(due, cells - len(due), price, count, say) as progress:
+            shop = engine.fill(found, todo, place, progress, count, limits.of(options))
+        say.print(f"{progress.done} done, {progress.failed} failed, {progress.cached} cached", style="bold")
+    if shop and shop.left:
+        say.print(f"stopped: {shop.ended}; {shop.left} cells are left, run again to go on", style="yellow")
+    say.print(f"tables and picture: {report.make(found, say)}")
+    viewed = found.wandb == "off" or verbs.wandb(found, say)
+    if (shop and shop.progress.failed) or not viewed:
+        return 1
+    return ENDED if shop and shop.left else 0
+
+
+def prepare(found: Profile) -> None:
+    """Find out about a folder that cannot be written before hours of work."""
+    try:
+        (found.folder / "cells").mkdir(parents=True, exist_ok=True)
+        probe = found.folder / ".probe"
+        probe.write_bytes(b"0")
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"results folder {found.folder}: {error.strerror}; name another with --results DIR") from error
+    for name in ("cells", "predictions", "adapters"):
+        sweep(found.folder / name)

@@ -1,0 +1,135 @@
+"""Whose cell it is, whatever the clock says and whoever died."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from benchmark import grid, locks
+from benchmark.store import Store
+
+SELF = {"process": os.getpid(), "machine": locks.machine(), "born": locks.born(os.getpid())}
+
+
+@pytest.fixture
+def place(small) -> Store:
+    return Store(small.folder)
+
+
+def written(path: Path, owner: dict, age: float) -> Path:
+    path.write_text(json.dumps(owner))
+    now = path.stat().st_mtime
+    os.utime(path, (now - age, now - age))
+    return path
+
+
+def test_of_many_takers_one_gets_the_lock(small, place):
+    planned = grid.plan(small)[0]
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: locks.take(place.lock_path(planned)), range(32)))
+    assert sum(got) == 1
+    state, why = place.state(planned)
+    assert (state, why[:4]) == ("running", "for ")
+
+
+def test_of_many_takers_one_gets_the_lock_of_a_dead_one(tmp_path: Path):
+    path = written(tmp_path / "cell.lock", {"process": 2**22 + 1, "machine": locks.machine()}, 0)
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda _: locks.take(path), range(32)))
+    assert sum(got) == 1
+
+
+def test_a_lock_is_gone_after_its_cell(small, place):
+    planned = grid.plan(small)[0]
+    with place.lock([planned]) as mine:
+        assert mine == [planned]
+        with place.lock([planned]) as other:
+            assert other == []
+        assert place.running(planned)
+    assert not place.running(planned)
+
+
+@pytest.mark.parametrize(
+    ("owner", "age", "free"),
+    [
+        ({"process": 2**22 + 1, "machine": locks.machine()}, 0, True),  # its process is gone
+        (SELF, 0, False),
+        (SELF, 10_000, False),  # stopped for long, or the clock was set forward: it lives
+        (SELF | {"born": "1"}, 0, True),  # another process has its number
+        ({"process": 1, "machine": "another"}, 10, False),
+        ({"process": 1, "machine": "another"}, 1000, True),  # no heartbeat for long
+        ({"process": 1, "machine": "another"}, -1000, False),  # the clock was set back
+        ({}, 0, False),  # just being written
+        ({}, 1000, True),
+        ([], 1000, True),
+    ],
+)
+def test_a_lock_is_taken_over_only_from_the_dead(owner: dict, age: int, free: bool, tmp_path: Path):
+    path = written(tmp_path / "cell.lock", owner, age)
+    assert locks.held(path) is not free
+    assert locks.take(path) is free
+
+
+def test_after_the_clock_was_set_back_a_dead_lock_is_known_by_its_silence(tmp_path: Path, monkeypatch):
+    path = written(tmp_path / "cell.lock", {"process": 1, "machine": "another"}, -1000)
+    now = time.monotonic()
+    assert locks.held(path)
+    monkeypatch.setattr(locks, "monotonic", lambda: now + 2 * locks.DEAD)
+    assert not locks.held(path)
+
+
+def test_a_heartbeat_after_the_clock_was_set_back_keeps_a_lock(tmp_path: Path, monkeypatch):
+    path = written(tmp_path / "cell.lock", {"process": 1, "machine": "another"}, -1000)
+    now = time.monotonic()
+    assert locks.held(path)
+    monkeypatch.setattr(locks, "monotonic", lambda: now + 2 * locks.DEAD)
+    os.utime(path)
+    assert locks.held(path)
+
+
+def test_a_process_that_was_killed_and_not_asked_after_is_dead():
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    assert locks.alive(process.pid, locks.born(process.pid))
+    process.send_signal(signal.SIGKILL)
+    while locks.born(process.pid) != "gone":  # a zombie, until `wait`
+        time.sleep(0.01)
+    assert not locks.alive(process.pid)
+    process.wait()
+    assert not locks.alive(process.pid)
+
+
+def test_the_locks_of_a_pack_are_kept_alive_and_given_back(small, place, monkeypatch):
+    monkeypatch.setattr(locks, "BEAT", 0.02)
+    cells = grid.plan(small)[:2]
+    with place.lock(cells):
+        for planned in cells:
+            os.utime(place.lock_path(planned), (0, 0))
+        time.sleep(0.3)
+        assert all(place.lock_path(planned).stat().st_mtime > 0 for planned in cells)
+    assert not list((small.folder / "locks").iterdir())
+
+
+def test_a_lock_that_another_took_over_is_theirs(small, place, monkeypatch):
+    monkeypatch.setattr(locks, "BEAT", 0.02)
+    planned = grid.plan(small)[0]
+    path = place.lock_path(planned)
+    with place.lock([planned]):
+        written(path, {"process": 1, "machine": "another", "token": "theirs"}, 1000)
+        time.sleep(0.1)
+        assert time.time() - path.stat().st_mtime > 900
+    assert path.exists()
+
+
+def test_a_folder_that_takes_no_lock_is_no_fault_of_a_cell(small, place):
+    from benchmark.store import Unwritable
+
+    place.folder.mkdir(parents=True)
+    (place.folder / "locks").write_text("")
+    with pytest.raises(Unwritable, match="results folder"), place.lock(grid.plan(small)[:1]):
+        pass
