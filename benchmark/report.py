@@ -34,9 +34,10 @@ def collect(profile: Profile, store: Store, *, stale: bool = False) -> tuple[lis
     """
     cells = plan(profile)
     every = store.results()
-    identities, keys = {cell.identity for cell in cells}, {cell.cell.key for cell in cells}
-    own = [result for result in every if result["identity"] in identities]
-    old = [result for result in every if result["key"] in keys and result["identity"] not in identities]
+    place, keys = {cell.identity: index for index, cell in enumerate(cells)}, {cell.cell.key for cell in cells}
+    own = [result for result in every if result["identity"] in place]
+    own.sort(key=lambda result: place[result["identity"]])  # a table does not tell in which order its cells ended
+    old = [result for result in every if result["key"] in keys and result["identity"] not in place]
     return cells, (old + own if stale else own), len({result["key"] for result in old} - {r["key"] for r in own})
 
 
