@@ -8,7 +8,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark smoke test lint report backbone clean
+.PHONY: help setup benchmark smoke test lint bench report backbone clean
 
 help: ## what one can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ test: setup ## the test suite
 lint: setup ## style and imports; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: setup ## the suite against a naive peer, into docs/performance.md (ARGS=--quick)
+	$(BIN)/python tests/bench $(ARGS)
 
 report: setup ## the tables and the picture of the last results, from their files
 	$(BIN)/python -m benchmark report --profile $(PROFILE) $(ARGS)
