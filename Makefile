@@ -8,7 +8,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark smoke test lint bench report backbone clean
+.PHONY: help setup benchmark smoke test lint bench gpu-check report backbone clean
 
 help: ## what one can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ lint: setup ## style and imports; changes nothing
 
 bench: setup ## the suite against a naive peer, into docs/performance.md (ARGS=--quick)
 	$(BIN)/python tests/bench $(ARGS)
+
+# with BIN=/folder/of/python nothing is installed: whatever versions are there are used
+gpu-check: $(if $(filter file,$(origin BIN)),setup) ## what only a GPU can show: speed, memory, exactness; no network
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.gpu.check $(ARGS)
 
 report: setup ## the tables and the picture of the last results, from their files
 	$(BIN)/python -m benchmark report --profile $(PROFILE) $(ARGS)

@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmark import hardware
+from benchmark import hardware, memory
 from benchmark.grid import TARGET, Planned
 from benchmark.packs import Pack
 from benchmark.price import LARGE, Prices, parameters, spoken
@@ -30,7 +30,8 @@ def draw(
         box=SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
     )
-    for name in ("method", "cells", "cached", "due", "packs", "per cell", "in all"):
+    needs = memory_of(found, due_packs)
+    for name in ("method", "cells", "cached", "due", "packs", "per cell", "in all", *(["memory"] if needs else [])):
         table.add_column(name, justify="left" if name == "method" else "right")
     rows: dict[str, list[tuple[Planned, str]]] = defaultdict(list)
     for cell, (state, _) in zip(cells, states, strict=True):
@@ -43,8 +44,13 @@ def draw(
         total, measured = total + seconds, measured and all(known for _, known in due)
         each = spoken(seconds / len(due)) if due else ""
         counts = (len(own), len(own) - len(due), len(due), in_packs[name])
-        table.add_row(name, *map(str, counts), each, spoken(seconds) if due else "")
+        table.add_row(
+            name, *map(str, counts), each, spoken(seconds) if due else "", *([needs.get(name)] if needs else [])
+        )
     say.print(table)
+    if needs:
+        most = f"{memory.limit() / 1e9:.0f} GB"
+        say.print(f"memory: of the largest pack, rows of {found.max_length} tokens; in parts where {most} have no room")
     due = sum(state != "done" for state, _ in states)
     count = hardware.workers(found, due)
     basis = (
@@ -59,6 +65,16 @@ def draw(
             say.print(f"that is this machine's CPU; on one large GPU about {spoken(sum(waits))} (a rough figure)")
     else:
         say.print(f"nothing is due: all {len(cells)} cells are cached in {found.folder}")
+
+
+def memory_of(found: Profile, due_packs: list[Pack]) -> dict[str, str]:
+    """Of a large backbone: what each method's largest pack needs on a GPU."""
+    largest: dict[str, Pack] = {}
+    for pack in due_packs if parameters(found.backbone.name) > LARGE else ():
+        name = row_of(pack[0])
+        largest[name] = max(largest.get(name, ()), pack, key=len)
+    needs = {name: memory.of(found, pack[0], len(pack)) for name, pack in largest.items()}
+    return {name: memory.spoken(need) for name, need in needs.items() if need}
 
 
 def row_of(planned: Planned) -> str:

@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from torch.testing import assert_close
 
-from benchmark.proofs.material import SLOTS, batch, built, enter, fit, items, move, parents, run, slots_of, weights
+from benchmark.proofs.material import SLOTS, batch, built, enter, fit, items, move, on, parents, run, slots_of, weights
 from benchmark.proofs.meta import tasks_of_an_episode_meet_in_their_mean
 from methods.adapters import write_peft
 from methods.backbone import Backbone
@@ -82,7 +82,7 @@ def rows_get_their_own_slot(cls: type[Method], backbone: Backbone) -> str | None
     method = built(cls, backbone)
     of = items(6, 5)
     slots = slots_of(method, len(of))
-    mixed = batch(of, slots)
+    mixed = on(method, batch(of, slots))
     source = (mixed.labels == -100) & mixed.attention_mask.bool()
     with torch.no_grad():
         together = method.hidden(mixed.input_ids, mixed.attention_mask, mixed.slots, source=source)
@@ -101,7 +101,7 @@ def padding_changes_nothing(cls: type[Method], backbone: Backbone) -> str | None
     of = [item._replace(answer=()) for item in items(4, 6)]
     slots = slots_of(method, len(of))
     for side in ("left", "right"):
-        padded = batch(of, slots, side)
+        padded = on(method, batch(of, slots, side))
         with torch.no_grad():
             found = method.hidden(padded.input_ids, padded.attention_mask, padded.slots)
         for row, item in enumerate(of):
@@ -118,8 +118,8 @@ def a_cache_changes_nothing(cls: type[Method], backbone: Backbone) -> str | None
     prompt = ((0, 5), (5, given)) if method.shares_lead else ((0, given),)  # what depends on a prompt sees all of it
     with torch.no_grad():
         for first, last in (*prompt, *((i, i + 1) for i in range(given, len(ids)))):
-            row = torch.tensor([ids[first:last]])
-            found.append(method.hidden(row, torch.ones(1, last, dtype=torch.long), (method.slots - 1,), cache)[0])
+            row, seen = on(method, torch.tensor([ids[first:last]])), on(method, torch.ones(1, last, dtype=torch.long))
+            found.append(method.hidden(row, seen, (method.slots - 1,), cache)[0])
     assert_close(torch.cat(found), whole, rtol=1e-4, atol=1e-5)
     return None
 
@@ -134,7 +134,7 @@ def the_lead_once_equals_every_row(cls: type[Method], backbone: Backbone) -> str
     for lead in (False, True):
         made = plan(given, virtual=method.virtual, lead=lead)
         assert (made.lead is not None) == lead
-        losses = method.losses(made)
+        losses = method.losses(on(method, made))
         grads = [p for p in method.parameters() if p.requires_grad]
         found.append((losses, torch.autograd.grad(losses.sum(), grads) if grads else ()))
     assert_close(found[1], found[0], rtol=2e-4, atol=2e-5)
@@ -151,7 +151,7 @@ def learns_by_heart(cls: type[Method], backbone: Backbone) -> str | None:
     of, steps = items(6, 10, most=8), 80
 
     def given(method: Method) -> Plan:
-        return method.plan(batch(of, slots_of(method, 6)))
+        return on(method, method.plan(batch(of, slots_of(method, 6))))
 
     def learn(method: Method) -> None:
         method.train().steps = [steps] * method.slots
@@ -185,16 +185,15 @@ def packed_equals_solo(cls: type[Method], backbone: Backbone) -> str | None:
     pack = built(cls, backbone)
     start = [{name: tensor.clone() for name, tensor in pack.adapter(slot).items()} for slot in range(SLOTS)]
     pack.steps = list(STEPS)
-    losses = pack.loss(batches[0]).detach()
+    losses = pack.loss(on(pack, batches[0])).detach()
     fit(pack, batches)
     packed = [{name: tensor.clone() for name, tensor in pack.adapter(slot).items()} for slot in range(SLOTS)]
     for cell in range(SLOTS):
         solo = built(cls, backbone, 1)
         solo.load(start[cell])
         solo.steps = [STEPS[cell]]
-        assert_close(
-            solo.loss(batch(cells[cell][0], [0] * ROWS[cell])).detach(), losses[cell : cell + 1], rtol=1e-4, atol=1e-5
-        )
+        alone = solo.loss(on(solo, batch(cells[cell][0], [0] * ROWS[cell]))).detach()
+        assert_close(alone, losses[cell : cell + 1], rtol=1e-4, atol=1e-5)
         fit(solo, [batch(cells[cell][step % 4], [0] * ROWS[cell]) for step in range(STEPS[cell])])
         for name, tensor in solo.adapter(0).items():
             moved = (tensor - start[cell][name]).norm()
@@ -271,7 +270,7 @@ def peft_computes_the_same(cls: type[Method], backbone: Backbone) -> str | None:
     with TemporaryDirectory() as folder, torch.no_grad():
         write_peft(folder, *given)
         adapted = PeftModel.from_pretrained(copy.deepcopy(backbone.model), folder).eval()
-        row = torch.tensor([ids])
+        row = on(method, torch.tensor([ids]))
         found = adapted(input_ids=row, attention_mask=torch.ones_like(row)).logits[0, -len(ids) :]
     assert_close(found, want, rtol=1e-4, atol=1e-4)
     return None

@@ -1,9 +1,11 @@
 """What the proofs work on: random items, a method brought to the target, a training loop, one row on its own."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -50,7 +52,7 @@ def built(
     Away from the start, because a wrong formula often agrees with a right one where B = 0. `then`: done in every stage.
     """
     slots = slots if cls.packable else 1
-    states = parents(cls, backbone)
+    states = parents(cls, backbone, config)
     method = cls(backbone, config)
     if states:
         method.inherit(states)
@@ -63,12 +65,12 @@ def built(
     return method.eval()
 
 
-def parents(cls: type[Method], backbone: Backbone) -> list[dict[str, Tensor]]:
+def parents(cls: type[Method], backbone: Backbone, config: Config | None = None) -> list[dict[str, Tensor]]:
     """What the method's parents learned on two sources."""
     if cls.parent is None:
         return []
     kind = load(cls.parent.method)
-    found = built(kind, backbone, 2, config=kind.configure(cls.parent.configure(cls.Config())))
+    found = built(kind, backbone, 2, config=kind.configure(cls.parent.configure(config or cls.Config())))
     return [{name: tensor.clone() for name, tensor in found.adapter(slot).items()} for slot in range(2)]
 
 
@@ -82,7 +84,7 @@ def move(method: Method, size: float = 0.1) -> None:
     draw = torch.Generator().manual_seed(7)
     for parameter in method.parameters():
         if parameter.requires_grad:
-            parameter += size * torch.randn(parameter.shape, generator=draw)
+            parameter += (size * torch.randn(parameter.shape, generator=draw)).to(parameter.device)
 
 
 def batch(of: Sequence[Encoded], slots: Sequence[int], side: str = "right") -> Batch:
@@ -94,10 +96,15 @@ def slots_of(method: Method, rows: int) -> list[int]:
     return [(2 * i + 1) % method.slots for i in range(rows)]
 
 
+def on(method: Method, given: Batch | Plan | Tensor) -> Any:
+    """The same where the method's backbone is."""
+    return move_data_to_device(given, method.backbone.device)
+
+
 def run(method: Method, ids: Sequence[int], slot: int = 0, given: int | None = None) -> Tensor:
     """Last hidden states [s, d] of one row on its own, without padding or cache; the first `given` tokens are."""
-    row = torch.tensor([ids])
-    source = (torch.arange(len(ids)) < (len(ids) if given is None else given))[None]
+    row = on(method, torch.tensor([ids]))
+    source = on(method, (torch.arange(len(ids)) < (len(ids) if given is None else given))[None])
     with torch.no_grad():
         return method.hidden(row, torch.ones_like(row), (slot,), source=source)[0]
 
@@ -108,7 +115,7 @@ def fit(method: Method, batches: Sequence[Batch | Plan], until: float = 0.0) -> 
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     for i, one in enumerate(batches):
         optimizer.zero_grad()
-        loss = method.training_step(one, i)["loss"]
+        loss = method.training_step(on(method, one), i)["loss"]
         if loss < until:
             break
         loss.backward()
@@ -123,7 +130,7 @@ def train(method: Method, batches: Sequence[Batch | Episode], *callbacks: L.Call
     """What only a Trainer does: a step each, of a method that may optimise by itself."""
     with quiet():
         trainer = L.Trainer(
-            accelerator="cpu",
+            accelerator=method.backbone.device.type,
             devices=1,
             max_epochs=1,
             callbacks=list(callbacks),
@@ -133,6 +140,7 @@ def train(method: Method, batches: Sequence[Batch | Episode], *callbacks: L.Call
             enable_model_summary=False,
         )
         trainer.fit(method.train(), DataLoader(batches, batch_size=None, collate_fn=ready))
+    method.to(method.backbone.device)  # Lightning leaves a fit's module on the CPU
 
 
 def episode(*slots: int, support: int = 2, stream: int = 0) -> Episode:

@@ -1,0 +1,167 @@
+"""How much device memory a cell needs, computed before anything is loaded. In bytes, P the backbone's parameters:
+
+    weights   P x w                                               once, of w bytes each
+    learned   n x 20, for each cell of a pack                     a number, its gradient, AdamW's two moments and the
+                                                                  best so far, in fp32
+    kept      tokens x (L (8 d + 8 h + 6 f + 4 (d + h)) + 8 d)    what a pass keeps for its way back (bf16)
+    answers   answer tokens x vocabulary x 16                     logits in bf16 and fp32, and their gradients
+
+Of each of the L layers, per token: both norms' input in fp32 (8 d); q, keys and values of every query head, and what
+attention gives (8 h, h = heads x head size); gate, silu and up (6 f); what adapters read and add (4 (d + h), a bound).
+In fp32 all but the norms is twice that. Where the weights learn, they are numbers of their own type that need a
+gradient, two moments, the best and the pretrained value beside them, and the inputs of the linears are kept too.
+
+A step that has no room goes in parts (`benchmark.learn`), so its rows are halved here until it fits. Rows count as the
+longest that the profile lets through: most batches need less. `tests.gpu` measures the same on a device.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cache
+from math import ceil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import methods
+from benchmark import catalogue, hardware
+from benchmark.grid import TARGET, Planned
+from benchmark.profile import Profile
+
+GPU = 80e9  # bytes of the GPU that is meant where none is here
+ANSWER = 4  # answer tokens of a row, its end token among them
+BYTES = {"float32": 4, "bfloat16": 2, "mixed": 4}  # of a weight
+LEARNED = 5 * 4
+BESIDE = 5  # gradient, two moments, best, pretrained value: of a weight that learns
+
+
+class Shape(NamedTuple):
+    """The dimensions of a decoder, under the names a configuration has for them."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    intermediate_size: int
+    vocab_size: int
+    tie_word_embeddings: bool = True
+    head_dim: int = 0  # 0: hidden_size / num_attention_heads
+    model_type: str = "qwen2"
+
+    @property
+    def attention(self) -> int:
+        """h: width of all query heads."""
+        return self.num_attention_heads * (self.head_dim or self.hidden_size // self.num_attention_heads)
+
+    @property
+    def linears(self) -> int:
+        """Numbers in the layers' linears, which every token passes."""
+        d, h = self.hidden_size, self.attention
+        keys = h * self.num_key_value_heads // self.num_attention_heads
+        return self.num_hidden_layers * (2 * d * h + 2 * d * keys + 3 * d * self.intermediate_size)
+
+    @property
+    def parameters(self) -> int:
+        """P, less biases and norms of heads: a thousandth."""
+        d = self.hidden_size
+        norms = (2 * self.num_hidden_layers + 1) * d
+        return self.linears + norms + d * self.vocab_size * (1 if self.tie_word_embeddings else 2)
+
+
+QWEN = {
+    "0.5B": Shape(896, 24, 14, 2, 4864, 151936),
+    "1.5B": Shape(1536, 28, 12, 2, 8960, 151936),
+    "3B": Shape(2048, 36, 16, 2, 11008, 151936),
+    "7B": Shape(3584, 28, 28, 4, 18944, 152064, tie_word_embeddings=False),
+    "14B": Shape(5120, 48, 40, 8, 13824, 152064, tie_word_embeddings=False),
+}
+
+
+class Need(NamedTuple):
+    """Bytes of a pack: the backbone, what learns, and one pass of the step in this many parts."""
+
+    weights: float
+    learned: float
+    kept: float
+    parts: int = 1
+
+    @property
+    def total(self) -> float:
+        return self.weights + self.learned + self.kept
+
+
+@cache
+def shape_of(name: str) -> Shape | None:
+    """Of a backbone: from its folder, or of Qwen2.5 by name. None: not known without a network."""
+    folder = Path(methods.__file__).parent / "tiny" if name == "tiny" else Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return Shape(**{field: found[field] for field in Shape._fields if found.get(field) is not None})
+    found = re.search(r"Qwen2\.5-(\d+(?:\.\d+)?B)", name)
+    return QWEN.get(found[1]) if found else None
+
+
+def of(profile: Profile, planned: Planned, cells: int = 1) -> Need | None:
+    """What a pack of so many cells like this one needs, in as few parts as have room on this machine's GPU."""
+    shape = shape_of(profile.backbone.name)
+    if shape is None:
+        return None
+    width, facts = BYTES[profile.backbone.dtype], catalogue.method(planned.cell.method)
+    computed = 4 if profile.backbone.dtype == "float32" else 2
+    if not facts["trains"]:
+        return Need(shape.parameters * width, 0, 0)
+    found = numbers(planned.cell.method, planned.options, shape)
+    if found is None:
+        return None
+    stage = planned.cell.stage if planned.cell.stage != TARGET else facts["stages"][-1]["name"]
+    slots = cells if planned.cell.stage == TARGET else len(planned.members)
+    shared, each = found["stages"][stage]
+    learned = (shared + slots * each) * LEARNED
+    if found["weights"]:
+        learned = found["weights"] * width * BESIDE
+    weights = shape.parameters * width * (2 if found["copies"] else 1)
+    rows = planned.parts["budget"]["batch_size"] * (cells if planned.cell.stage == TARGET else 1)
+    episodes = any(one["name"] == stage and one["batches"] == "episodes" for one in facts["stages"])
+    parts = 1
+    while True:
+        tokens = ceil(rows / parts) * (profile.max_length + found["virtual"])
+        need = Need(weights, learned, kept(shape, tokens, computed, bool(found["weights"])), parts)
+        need = need._replace(kept=need.kept + ceil(rows / parts) * ANSWER * shape.vocab_size * 16)
+        if need.total <= limit() or parts >= rows or episodes:
+            return need
+        parts *= 2
+
+
+def kept(shape: Shape, tokens: int, width: int, weights: bool) -> float:
+    """Bytes that a pass of so many tokens keeps for its way back. `width`: bytes of a number in it, 2 or 4."""
+    d, h, f, b = shape.hidden_size, shape.attention, shape.intermediate_size, width / 2
+    each = 8 * d + b * (8 * h + 6 * f + 4 * (d + h))
+    if weights:
+        each += b * (8 * d + 2 * h + 2 * f)
+    return tokens * (shape.num_hidden_layers * each + 8 * d)
+
+
+def limit() -> float:
+    """Bytes of the largest GPU here, or of the one that is meant."""
+    return max(hardware.gpus(), default=0) * 2**20 or GPU
+
+
+def numbers(method: str, options: Mapping[str, Any], shape: Shape) -> dict[str, Any] | None:
+    """What a method learns on a backbone of this shape, by stage; asked of the method itself once, and remembered."""
+    facts = catalogue.method(method)
+
+    def ask() -> dict[str, Any] | None:
+        from benchmark.skeleton import counted
+
+        return counted(facts["name"], options, shape)
+
+    code = catalogue.code_of("benchmark.skeleton", "benchmark.proofs.material")
+    return catalogue.remembered(["memory", facts["name"], facts["code"], code, dict(options), list(shape)], ask)
+
+
+def spoken(need: Need) -> str:
+    """`57 GB`, `74 GB in 2 parts`, or `98 GB: no room`."""
+    size = f"{need.total / 1e9:.0f} GB" if need.total >= 1e10 else f"{need.total / 1e9:.1f} GB"
+    if need.total > limit():
+        return f"{size}: no room"
+    return size if need.parts == 1 else f"{size} in {need.parts} parts"

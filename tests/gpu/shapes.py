@@ -1,0 +1,26 @@
+"""Backbones of real shape with random weights, made on the device: nothing is downloaded or read but a tokenizer."""
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from benchmark.memory import QWEN, Shape
+from benchmark.skeleton import configuration
+from methods.backbone import Backbone, load_tokenizer
+from methods.files import TINY
+
+SHAPES = QWEN | {"tiny": Shape(64, 2, 4, 2, 96, 2070)}
+SEED = 20
+
+
+def made(name: str, device: torch.device) -> Backbone:
+    """A random backbone of this shape in bf16, with the embedded tokenizer: its ids are the first of the vocabulary."""
+    torch.manual_seed(SEED)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(
+            configuration(SHAPES[name]), dtype=torch.bfloat16, attn_implementation="sdpa"
+        )
+    model = model.to(device)  # buffers that were made elsewhere
+    for key, parameter in model.named_parameters():
+        if key.endswith("bias"):  # these begin as zeros, where a lost bias would pass
+            torch.nn.init.normal_(parameter, std=model.config.initializer_range)
+    return Backbone(model, load_tokenizer(TINY, "tiny"), f"random {name}")
