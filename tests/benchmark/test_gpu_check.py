@@ -39,6 +39,33 @@ def test_every_method_learns_on_a_backbone_in_bf16_and_is_itself_in_fp32(tiny: B
     assert ("packed" in said) == load(method_name).packable
 
 
+class Counted(Device):
+    """Counts for itself: each look finds this much more in memory."""
+
+    def __init__(self, more: int) -> None:
+        super().__init__("cpu")
+        self.at, self.more = 0, more
+
+    def held(self) -> int:
+        self.at += self.more
+        return self.at
+
+    def peak(self) -> int:
+        return self.at
+
+
+def test_memory_that_no_method_learned_or_that_stays_behind_is_wrong(tiny: Backbone):
+    said = every.measure(Counted(0), tiny, "lora", "tiny", TINY.size)
+    assert (said["wrong"], said["left_bytes"]) == ([], 0)
+    assert said["solo"]["expected_bytes"] > 0
+    wrong = every.measure(Counted(2 * every.SLACK), tiny, "lora", "tiny", TINY.size)["wrong"]
+    assert [why.split(",")[0] for why in wrong] == [
+        "1 slots hold 32 MiB",
+        "2 slots hold 32 MiB",
+        "160 MiB stay after it was closed",
+    ]
+
+
 def test_what_is_found_is_written_after_each_check_and_drawn(own: Session, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(every, "names", lambda: ["lora", "ta_lora"])
     found = own.run(["device", "kernels", "race", "methods", "share"])
