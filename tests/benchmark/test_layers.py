@@ -10,7 +10,7 @@ LAYERS = ("tasks", "methods", "benchmark", "tests")
 FILES = [path for layer in LAYERS[:3] for path in sorted((ROOT / layer).rglob("*.py"))]
 HEAVY = {"torch", "lightning", "transformers", "pandas", "datasets", "torchmetrics", "wandb", "matplotlib", "numpy"}
 LIGHT = ("__init__", "__main__", "budget", "catalogue", "check", "contents", "engine", "environment", "export", "fields",
-         "grid", "hardware", "limits", "listing", "locks", "packs", "price", "profile", "progress", "ready", "report",
+         "grid", "hardware", "limits", "listing", "locks", "memory", "packs", "price", "profile", "progress", "ready", "report",
          "result", "running", "shop", "store", "table", "typed", "verbs")  # fmt: skip
 
 
