@@ -43,8 +43,8 @@ bench: setup ## the suite against a naive peer, into docs/performance.md (ARGS=-
 gpu-check: $(if $(filter file,$(origin BIN)),setup) ## what only a GPU can show: speed, memory, exactness; no network
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.gpu.check $(ARGS)
 
-report: setup ## the tables and the picture of the last results, from their files
-	$(BIN)/python -m benchmark report --profile $(PROFILE) $(ARGS)
+report: setup ## the page, tables and picture of the last results, from their files; opens the page
+	$(BIN)/python -m benchmark report --profile $(PROFILE) --open $(ARGS)
 
 backbone: setup ## pretrain the embedded backbone anew (about 25 minutes on 2 cores)
 	OMP_NUM_THREADS=2 $(BIN)/python -m methods.tiny.build $(ARGS)

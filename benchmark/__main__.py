@@ -19,7 +19,7 @@ EXAMPLES = """examples:
   python -m benchmark run --profile small --budget 4h       begin no cell after four hours; run again to go on
   python -m benchmark retry --failed                        what failed, once more
   python -m benchmark show lora/chnsent/16/0                everything about one cell
-  python -m benchmark report --wandb                        tables and picture again, and the W&B view of them
+  python -m benchmark report --wandb                        page, tables and picture again, and W&B's view
   python -m benchmark compare lora prompt --profile demo    is the difference real, task by task, and what does it cost
   python -m benchmark claims --profile demo                 what the papers claim, on the grid that was run here
   python -m benchmark list methods | describe ocnli         what there is
@@ -37,7 +37,7 @@ VERBS = {
     "retry": "only the cells that failed, or only the stale ones (--stale)",
     "status": "how many cells are done, running, failed, stale, planned",
     "show": "one cell: scores, cost, identity, and why it failed",
-    "report": "leaderboard, Markdown, CSV and picture from the result files",
+    "report": "the page (index.html), leaderboard, Markdown, CSV and picture from the result files",
     "compare": "two methods: paired differences by task and overall, what each costs, and a verdict",
     "claims": "the papers' claims as paired comparisons on the grid that was run",
     "list": "tasks, methods, profiles or proofs",
@@ -89,6 +89,7 @@ def parser() -> Parser:
     for name in ("run", "retry", "report"):
         made[name].add_argument("--wandb", choices=("off", "offline", "online"), nargs="?", const="offline",
                                 help="view the results in Weights & Biases; online uploads them")  # fmt: skip
+    made["report"].add_argument("--open", action="store_true", help="show the page, where there is a display")
     made["report"].add_argument("--stale", action="store_true", help="also results of other code, options or data")
     made["status"].add_argument("--watch", action="store_true", help="again every two seconds, until nothing is due")
     made["retry"].add_argument("--failed", action="store_true", help="the cells that failed (this is the default)")

@@ -43,12 +43,13 @@ def collect(profile: Profile, store: Store, *, stale: bool = False) -> tuple[lis
 
 def make(profile: Profile, console: Console, *, stale: bool = False) -> Path:
     """Write the report's files and print the leaderboard. -> the folder."""
-    from benchmark import inside, standing  # numpy and scipy: not for `--help`
+    from benchmark import inside, page, standing  # numpy and scipy: not for `--help`
+    from benchmark.page.selection import averages
 
     store = Store(profile.folder)
-    _, results, old = collect(profile, store, stale=stale)
-    table = board(profile, results)
-    worth = standing.standings(table, results)
+    cells, results, old = collect(profile, store, stale=stale)
+    table, wide = board(profile, results), board(profile, results, averages(profile))
+    worth = standing.standings(wide, results)
     folder = store.folder / "report"
     notes = [*remarks(table, results, old, stale), *standing.notes(table, worth)]
     write(folder / "leaderboard.md", markdown(table, worth, notes).encode())
@@ -61,6 +62,8 @@ def make(profile: Profile, console: Console, *, stale: bool = False) -> Path:
         draw(table, folder)
     for path in inside.pictures(results, folder):
         console.print(f"what {path.stem.removeprefix('inside-')} learned from its sources: {path}", style="dim")
+    path = page.write(wide, worth, cells, results, store.results(), notes, folder)
+    console.print(f"page: {path}", soft_wrap=True)
     return folder
 
 

@@ -206,3 +206,16 @@ def ranks(scores: np.ndarray, level: float = LEVEL) -> Ranks:
     quantile = float(studentized_range.ppf(level, k, inf))
     alike = p is not None and np.isnan(p)  # all methods tie on all tasks
     return Ranks(found.mean(0).tolist(), 1.0 if alike else p, quantile / sqrt(2) * sqrt(k * (k + 1) / 6 / count), count)
+
+
+def cliques(found: Ranks) -> list[tuple[int, int]]:
+    """The bars of the critical-difference diagram: first and last place of each longest run that is not told apart.
+
+    Of ranks in order, best first. A run of one is no bar.
+    """
+    bars = []
+    for first, best in enumerate(found.mean):
+        last = max(place for place, rank in enumerate(found.mean) if rank - best <= found.gap)
+        if last > first and (not bars or last > bars[-1][1]):
+            bars.append((first, last))
+    return bars

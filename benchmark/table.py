@@ -71,8 +71,10 @@ def figure(values: Sequence[float]) -> Figure:
     return Figure(fmean(values), t * stdev(values) / sqrt(len(values)), len(values))
 
 
-def board(profile: Profile, results: Iterable[Mapping[str, Any]]) -> Board:
-    """The table of a profile from the results that belong to it."""
+def board(
+    profile: Profile, results: Iterable[Mapping[str, Any]], more: Mapping[str, tuple[str, ...]] | None = None
+) -> Board:
+    """The table of a profile from the results that belong to it. `more`: averages beside the usual ones."""
     results = list(results)
     found: dict[tuple, Mapping[str, Any]] = {}
     for result in results:  # oldest first: the newest counts
@@ -85,7 +87,7 @@ def board(profile: Profile, results: Iterable[Mapping[str, Any]]) -> Board:
         AVERAGES[1]: tuple(name for name, fact in facts.items() if fact["role"] == "source"),
         AVERAGES[2]: tuple(name for name, fact in facts.items() if fact["role"] == "target"),
     }
-    groups = {name: members for name, members in groups.items() if members}
+    groups = {name: members for name, members in groups.items() if members} | dict(more or {})
     metrics = {name: fact["metric"] for name, fact in facts.items()}
     costs = resting(results)
     lines = [

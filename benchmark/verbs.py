@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+import sys
+import webbrowser
 from collections import Counter
 from pathlib import Path
 from time import sleep
@@ -123,8 +126,16 @@ def report(options: argparse.Namespace) -> int:
     found = with_results(options)
     folder = module.make(found, say, stale=options.stale)
     say.print(f"tables and picture: {folder}")
+    if options.open:
+        browse(folder / "index.html")
     viewed = options.wandb in (None, "off") or wandb(found, say)
     return 0 if viewed else 1
+
+
+def browse(page: Path) -> None:
+    """Open a file where there is a display; without one its path has been printed."""
+    if sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))):
+        webbrowser.open(page.resolve().as_uri())
 
 
 def with_results(options: argparse.Namespace) -> Profile:

@@ -113,7 +113,7 @@ def written(small, fake):
 def test_the_files_are_written_and_say_the_same(written):
     folder, shown = written
     assert {path.name for path in folder.iterdir()} == {
-        "leaderboard.md", "leaderboard.csv", "cells.csv", "leaderboard.png", "leaderboard.svg",
+        "index.html", "leaderboard.md", "leaderboard.csv", "cells.csv", "leaderboard.png", "leaderboard.svg",
     }  # fmt: skip
     text = (folder / "leaderboard.md").read_text()
     first = figure([0.75, 0.5, 0.5])

@@ -8,7 +8,20 @@ import pytest
 import scipy.stats
 from scipy.special import stdtr, stdtrit
 
-from benchmark.stats import Difference, Spread, bootstrap, clustered, combined, holm, part, ranks, tie_groups, ties
+from benchmark.stats import (
+    Difference,
+    Ranks,
+    Spread,
+    bootstrap,
+    cliques,
+    clustered,
+    combined,
+    holm,
+    part,
+    ranks,
+    tie_groups,
+    ties,
+)
 
 
 def of(*tasks: np.ndarray, **options) -> Difference:
@@ -215,3 +228,16 @@ def test_ranks_are_friedmans_and_nemenyis():
     assert isclose(clear.p, scipy.stats.chi2.sf(12 * 2, 2))  # all tasks agree: chi2 = N (k - 1)
     assert ranks(np.full((5, 3), 0.5)).p == 1.0
     assert ranks(scores[:, :2]).p is None
+
+
+def test_bars_join_the_longest_runs_of_ranks_within_the_critical_difference():
+    assert cliques(Ranks([1.0, 1.5, 2.4, 3.0, 5.0], None, 1.0, 9)) == [(0, 1), (1, 2), (2, 3)]
+    assert cliques(Ranks([1.0, 1.5, 2.0, 2.5], None, 1.0, 9)) == [(0, 2), (1, 3)]
+    assert cliques(Ranks([1.0, 3.0], None, 1.0, 9)) == []
+    draw = np.random.default_rng(11)
+    for _ in range(100):
+        means = sorted(draw.uniform(1, 8, 7))
+        bars, gap = cliques(Ranks(means, None, 1.5, 9)), 1.5
+        for a, b in combinations(range(7), 2):
+            joined = any(first <= a and b <= last for first, last in bars)
+            assert joined == (means[b] - means[a] <= gap)

@@ -1,0 +1,107 @@
+// The page as a whole: a change of what is asked goes into the address, then into everything that shows it.
+
+const filters = one("#filters");
+
+function change(changes) {
+  Object.assign(state, changes);
+  writeAddress();
+  show();
+}
+
+function show() {
+  for (const name of ["role", "family", "shots", "a", "b", "cost"]) filters.elements[name].value = state[name];
+  fillBoard();
+  fillHeat();
+  fillTasks();
+  mark();
+  all("table.sortable").forEach(sort);
+  fillSmall();
+  say();
+  for (const section of all("details.task")) {
+    section.hidden = !chosenTasks().includes(section.dataset.task);
+    fillTask(section);
+  }
+  redraw();
+}
+
+function say() {
+  const tasks = chosenTasks(), title = data.titles[state.shots], name = selection();
+  const counted = name === "all tasks" ? `all ${tasks.length} tasks` : `${tasks.length} ${name}`;
+  const group = name === null ? "no task is both" : tasks.length > 1 ? counted : name;
+  for (const at of all("[data-said=over]")) at.textContent = name === null ? "over no task" : `over ${group}`;
+  for (const at of all("[data-said=where]")) at.textContent = `${group} at ${title}`;
+  for (const at of all("[data-said=shots]")) at.textContent = title;
+  one("[data-said=headline]").textContent = data.headlines[state.shots];
+  one("#said").textContent = `${group}, ${title}`;
+  const ranks = data.ranks[state.shots];
+  for (const at of all("[data-said=friedman]")) at.textContent = ranks && ranks.p !== null ? `That all are alike: p = ${ranks.p.toPrecision(2)} (Friedman).` : "";
+  const crossings = one("#crossings");
+  if (crossings) crossings.textContent = crossed();
+}
+
+function crossed() {
+  const own = data.crossings.filter((found) => [found.a, found.b].sort().join() === [state.a, state.b].sort().join());
+  if (state.a === state.b) return "";
+  const where = "over the leaderboard's first average";
+  if (!own.length) return `The curves of ${state.a} and ${state.b} do not cross ${where}.`;
+  return own.map((found) => {
+    const [up, down] = found.first_above ? [found.a, found.b] : [found.b, found.a];
+    const at = found.at === null ? "" : `, at about ${found.at.toFixed(0)}`;
+    const doubt = found.clear ? "" : "; on one side or both they are not told apart, so this may be chance";
+    return `${up} overtakes ${down} between ${data.titles[found.before]} and ${data.titles[found.after]}${at}, ${where}${doubt}.`;
+  }).join(" ");
+}
+
+// the tables under the charts
+function fillSmall() {
+  const found = data.ranks[state.shots], letters = "abcdefghijklmnopqrstuvwxyz";
+  const cell = (text, kind = "number") => element("td", { class: kind }, text);
+  one("#t-ranks tbody")?.replaceChildren(...(found?.methods ?? []).map((method, i) => {
+    const bars = found.bars.map(([first, last], n) => (first <= i && i <= last ? letters[n] : "")).join("");
+    return element("tr", { "data-method": method }, element("th", { scope: "row" }, method),
+      cell(`${found.mean[i].toFixed(2)} ±${(found.gap / 2).toFixed(2)}`), cell(bars, ""));
+  }));
+  const phases = ["train", "dev", "test", "start and end", "sources' share"];
+  one("#t-time thead").replaceChildren(element("tr", {}, ...["method", ...phases].map((text, i) =>
+    element("th", { scope: "col", class: i ? "number" : "" }, text))));
+  one("#t-time tbody").replaceChildren(...order().map((method) => element("tr", { "data-method": method },
+    element("th", { scope: "row" }, method),
+    ...phases.map((phase) => cell(costOf(method).phases?.[phase]?.toFixed(2) ?? "")))));
+}
+
+// -------------------------------------------------------------------- what a reader does
+
+filters.addEventListener("submit", (event) => event.preventDefault());
+document.addEventListener("change", ({ target }) => {
+  if (target.form === filters) change({ [target.name]: target.value });
+});
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button"), link = event.target.closest('a[href^="#"]');
+  if (button?.dataset.export) save(button.dataset.table, button.dataset.export);
+  else if (button?.closest("th[data-key]")) ask(button.closest("table"), button.closest("th").dataset.key);
+  else if (link) { // the address keeps what was asked for
+    event.preventDefault();
+    const place = one(link.getAttribute("href"));
+    place.scrollIntoView();
+    place.setAttribute("tabindex", "-1");
+    place.focus({ preventScroll: true });
+  }
+});
+for (const section of all("details.task")) {
+  section.addEventListener("toggle", () => {
+    if (section.open) {
+      fillTask(section);
+      change({ task: section.dataset.task });
+    } else if (state.task === section.dataset.task) change({ task: "" });
+  });
+}
+addEventListener("hashchange", () => { readAddress(); show(); });
+dark.addEventListener("change", redraw);
+new ResizeObserver(() => redraw()).observe(one("main"));
+
+readAddress();
+show();
+for (const host of all("[data-chart]")) sight.observe(host);
+const asked = all("details.task").find((section) => section.dataset.task === state.task && state.task);
+if (asked) { asked.open = true; asked.scrollIntoView({ behavior: "instant" }); }
+document.documentElement.dataset.ready = "yes";
