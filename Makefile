@@ -8,7 +8,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark smoke test lint bench gpu-check report backbone clean
+.PHONY: help setup benchmark smoke test lint bench gpu-check faults report backbone clean
 
 help: ## what one can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: setup ## the suite against a naive peer, into docs/performance.md (ARGS=-
 # with BIN=/folder/of/python nothing is installed: whatever versions are there are used
 gpu-check: $(if $(filter file,$(origin BIN)),setup) ## what only a GPU can show: speed, memory, exactness; no network
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.gpu.check $(ARGS)
+
+faults: setup ## disturb a small grid in every way, resume it, compare (under 10 minutes; ARGS=--short)
+	$(BIN)/python -m tests.faults $(ARGS)
 
 report: setup ## the page, tables and picture of the last results, from their files; opens the page
 	$(BIN)/python -m benchmark report --profile $(PROFILE) --open $(ARGS)

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from benchmark.environment import STOPPED
+from benchmark.environment import STOPPED, private
 from benchmark.limits import duration
 from tasks.example import UsageError
 
@@ -152,7 +152,7 @@ def entry(arguments: Sequence[str] | None = None) -> int:
 
         return verbs.ALL[options.verb](options)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {private(str(error), folders=False)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)

@@ -1,5 +1,6 @@
 """Where a number was measured: versions, device, commit, memory, time by phase. No names of people or machines."""
 
+import os
 import platform
 import resource
 import subprocess
@@ -17,6 +18,8 @@ from typing import Any
 
 PACKAGES = ("torch", "lightning", "transformers", "tokenizers", "torchmetrics", "datasets", "numpy", "peft")
 STOPPED: list[int] = []  # the exit code, once a signal asked for the end
+SECRETS = {"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS"}  # words in the name of a variable
+SECRET = 8  # characters: what is shorter is a word like any other
 ROOT = Path(__file__).parent.parent
 PEAK = Path("/proc/self/clear_refs")  # writing 5 forgets the highest memory so far (Linux)
 
@@ -110,10 +113,13 @@ def peak(device: str) -> dict[str, Any]:
     return {"peak_bytes": most * (1 if sys.platform == "darwin" else 1024), "peak_of": "process, since its start"}
 
 
-def private(text: str) -> str:
-    """A text without this machine's folders."""
+def private(text: str, *, folders: bool = True) -> str:
+    """A text without the secrets of the environment and, for what is kept, without this machine's folders."""
+    for name, value in os.environ.items():
+        if len(value) >= SECRET and set(name.upper().split("_")) & SECRETS:
+            text = text.replace(value, f"<{name}>")
     for folder, name in ((ROOT, "."), (Path(sys.prefix), "<python>"), (Path.cwd(), "."), (Path.home(), "~")):
-        if len(str(folder)) > 1:
+        if folders and len(str(folder)) > 1:
             text = text.replace(str(folder), name)
     return text
 

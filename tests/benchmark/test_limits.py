@@ -1,0 +1,166 @@
+"""How a run ends before all is done, and how it goes on."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from benchmark import dashboards, grid, limits, shop
+from benchmark.__main__ import entry
+from benchmark.limits import Limits
+from benchmark.profile import Profile
+from benchmark.store import Store
+
+WAYWARD = """
+import os
+from pathlib import Path
+from methods.lora import LoRA
+
+class Wayward(LoRA):
+    name = "wayward"
+    def training_step(self, batch, batch_idx):
+        if not Path(os.environ["MENDED"]).exists():
+            raise RuntimeError("on purpose")
+        return super().training_step(batch, batch_idx)
+"""
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("1.5h", 5400), ("2d", 172_800)])
+def test_a_time_is_a_number_and_a_unit(text: str, seconds: float):
+    assert limits.duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0h", "-3", "4 hours", "h", "nan"])
+def test_what_is_no_time(text: str):
+    with pytest.raises(argparse.ArgumentTypeError, match="no time above 0"):
+        limits.duration(text)
+
+
+class Counts:
+    """What a shop asks of a progress."""
+
+    def __init__(self) -> None:
+        self.failed, self.seen = 0, []
+
+    def start(self, pack) -> None: ...
+
+    def elsewhere(self, planned, result) -> None:
+        self.seen.append(result["state"])
+
+    def put_back(self, planned) -> None:
+        self.seen.append("put back")
+
+
+def opened(small: Profile, **given: object) -> shop.Shop:
+    cells = [cell for cell in grid.plan(small) if cell.cell.method == "lora"][:3]
+    return shop.Shop([(cell,) for cell in cells], small, Store(small.folder), Counts(), Limits(**given))
+
+
+def test_no_pack_begins_after_the_budget(small: Profile, monkeypatch: pytest.MonkeyPatch):
+    place = opened(small, budget=60.0)
+    assert place.take()
+    monkeypatch.setattr(shop, "monotonic", lambda: place.begun + 61)
+    assert place.take() is None
+    assert "budget" in place.ended
+    assert place.left == 3
+
+
+def test_no_pack_begins_after_a_failure_where_that_is_asked(small: Profile):
+    for given, goes_on in (({}, True), ({"on_failure": "stop"}, False)):
+        place = opened(small, **given)
+        place.progress.failed = 1
+        assert bool(place.take()) is goes_on
+
+
+def test_a_cell_that_failed_elsewhere_is_not_tried_again_here(small: Profile, fake):
+    place = opened(small)
+    pack = place.take()
+    fake(small, pack[0], None, state="failed", error={"reason": "no", "traceback": ""})
+    place.settle(pack, [shop.ELSEWHERE])
+    assert place.left == 2
+    assert place.queue.failed == {pack[0].identity}
+    assert place.progress.seen == ["failed"]
+
+
+def test_a_cell_that_another_process_has_comes_up_again(small: Profile):
+    place = opened(small)
+    pack = place.take()
+    place.settle(pack, [shop.ELSEWHERE])
+    assert place.left == 3
+    assert place.queue.waiting[-1] == pack
+
+
+@pytest.fixture
+def wayward(small: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    (tmp_path / "wayward.py").write_text(WAYWARD)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("MENDED", str(tmp_path / "mended"))
+    return ["--profile", "smoke", "--backbone", small.backbone.name, "--tasks", "chnsent", "--workers", "1",
+            "--methods", "wayward:Wayward,zero_shot,lora", "--results", str(small.folder)]  # fmt: skip
+
+
+def states(small: Profile) -> dict[str, str]:
+    return {result["cell"]["method"]: result["state"] for result in Store(small.folder).results()}
+
+
+def test_a_run_stops_at_a_failure_and_what_failed_is_retried(small, wayward, tmp_path, capsys):
+    assert entry(["run", *wayward, "--on-failure", "stop"]) == 1
+    assert "stopped: a cell failed" in capsys.readouterr().out
+    before = states(small)
+    assert before.pop("wayward:Wayward") == "failed"
+    (tmp_path / "mended").touch()
+    assert entry(["retry", *wayward]) == 0
+    assert states(small) == before | {"wayward:Wayward": "done"}
+    assert entry(["retry", *wayward]) == 0
+    assert "nothing to retry" in capsys.readouterr().out
+
+
+def test_a_run_without_time_says_what_is_left_and_retry_leaves_the_rest(small, wayward, capsys):
+    assert entry(["run", *wayward, "--budget", "0.001s"]) == 3
+    assert "stopped: the budget" in capsys.readouterr().out
+    assert states(small) == {}
+    assert entry(["run", *wayward, "--methods", "zero_shot"]) == 0
+    assert entry(["retry", *wayward, "--methods", "zero_shot", "--set", "limit.test=4", "--stale"]) == 0
+    assert "again: 1 stale cells" in capsys.readouterr().out
+
+
+def test_retry_takes_what_a_cell_rests_on_along(heir: Profile, fake):
+    from benchmark.running import with_parents
+
+    cells = grid.plan(heir)
+    child = next(cell for cell in reversed(cells) if len(cell.parents) == 1)
+    found = with_parents(cells, [("planned", "")] * len(cells), {child.identity})
+    assert child.parents[0] in found
+    assert len(found) == 4  # itself, its stage, and the prompt of each of two sources
+
+
+class Run:
+    """Of W&B, as far as it is needed to break it off."""
+
+    def __init__(self, folder: Path, name: str, broken: bool) -> None:
+        self.summary, self.broken = {}, broken
+        (folder / "wandb" / f"offline-run-20260101_000000-{name}").mkdir(parents=True, exist_ok=True)
+
+    def log(self, *_: object, **__: object) -> None: ...
+
+    def finish(self) -> None:
+        if self.broken:
+            raise OSError("network is unreachable")
+
+
+def test_a_view_that_breaks_off_is_lost_and_written_once_the_next_time(small: Profile, fake, monkeypatch):
+    cells = [cell for cell in grid.plan(small) if cell.cell.task == "chnsent" and cell.cell.shots in (0, 4)]
+    for planned in cells:
+        fake(small, planned, 0.25)
+    begun = []
+
+    def start(folder: Path, mode: str, **named: object) -> Run:
+        begun.append(named["id"])
+        return Run(folder, named["id"], broken=len(begun) == 3)
+
+    monkeypatch.setattr(dashboards, "start", start)
+    with pytest.raises(dashboards.Lost, match="OSError: network is unreachable"):
+        dashboards.write(small, "offline")
+    dashboards.write(small, "offline")
+    assert len(begun) == len(cells) + 1 + 1  # one of them twice, and the summary
+    assert len(list((small.folder / "wandb").iterdir())) == len(cells) + 1
