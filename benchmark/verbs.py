@@ -11,6 +11,7 @@ from time import sleep
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.text import Text
 
 import tasks
 from benchmark import grid, hardware, planning, profile, store
@@ -166,12 +167,12 @@ def status(options: argparse.Namespace) -> int:
     cells, place = grid.plan(found), store.Store(found.folder)
     if not options.watch:
         for line in standing(found, cells, place):
-            say.print(line, soft_wrap=True)
+            say.print(line, soft_wrap=True, markup=False)
         return 0
     with Live(console=say, auto_refresh=False) as live:
         while True:
             lines = standing(found, cells, place)
-            live.update(Group(*lines), refresh=True)
+            live.update(Group(*map(Text, lines)), refresh=True)
             if lines[0].endswith("nothing is due"):
                 return 0
             sleep(WATCH)
