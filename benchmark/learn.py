@@ -73,7 +73,7 @@ def learn(
             histories = trained(method, group, stage, budget, seeds, callbacks)
             break
         except torch.OutOfMemoryError:
-            if method.parts >= rows or not method.automatic_optimization:
+            if method.parts >= rows:
                 raise
         method.parts *= 2  # outside the handler, which would keep what the failed step had allocated
         if before is not None:

@@ -121,13 +121,12 @@ def of(profile: Profile, planned: Planned, cells: int = 1) -> Need | None:
         learned = found["weights"] * width * BESIDE
     weights = shape.parameters * width * (2 if found["copies"] else 1)
     rows = planned.parts["budget"]["batch_size"] * (cells if planned.cell.stage == TARGET else 1)
-    episodes = any(one["name"] == stage and one["batches"] == "episodes" for one in facts["stages"])
     parts = 1
     while True:
         tokens = ceil(rows / parts) * (profile.max_length + found["virtual"])
         need = Need(weights, learned, kept(shape, tokens, computed, bool(found["weights"])), parts)
         need = need._replace(kept=need.kept + ceil(rows / parts) * ANSWER * shape.vocab_size * 16)
-        if need.total <= limit() or parts >= rows or episodes:
+        if need.total <= limit() or parts >= rows:
             return need
         parts *= 2
 

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from methods.base import TARGET, Stage
-from methods.plan import Plan
+from methods.plan import Plan, parts
 from methods.shared_lora import SharedLoRA
 from tasks.example import Batch, Encoded, Episode, UsageError
 
@@ -85,7 +85,12 @@ class MetaLoRA(SharedLoRA):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if not isinstance(batch, Episode):
             return super().on_before_batch_transfer(batch, dataloader_idx)
-        return Episode(tuple(tuple(map(self.plan, part)) for part in batch.support), tuple(map(self.plan, batch.query)))
+        support = tuple(tuple(self.passes(part) for part in own) for own in batch.support)
+        return Episode(support, tuple(map(self.passes, batch.query)))
+
+    def passes(self, batch: Batch) -> list[Plan]:
+        """A batch in as many passes as the device's memory asks for, mostly one."""
+        return [self.plan(batch)] if self.parts == 1 else parts(batch, self.parts, self.plan)
 
     def training_step(self, batch: Batch | Plan | Episode, batch_idx: int) -> dict[str, Any]:
         """An outer step; the losses are those of the queries. On the target a step of LoRA."""
@@ -102,9 +107,9 @@ class MetaLoRA(SharedLoRA):
         passed = [(*support, query) for support, query in own]
         return {
             "losses": torch.stack([trial.watched["query"] for trial in trials]) if trials else total[:0],
-            "present": tuple(query.present[0] for _, query in own),
-            "tokens": tuple(sum(plan.tokens[0] for plan in plans) for plans in passed),
-            "padded": tuple(sum(plan.padded[0] for plan in plans) for plans in passed),
+            "present": tuple(query[0].present[0] for _, query in own),
+            "tokens": tuple(sum(plan.tokens[0] for batch in batches for plan in batch) for batches in passed),
+            "padded": tuple(sum(plan.padded[0] for batch in batches for plan in batch) for batches in passed),
             "watched": summary(trials) if trials else {},
         }
 
@@ -118,24 +123,34 @@ class MetaLoRA(SharedLoRA):
         schedule.step()
         optimizer.zero_grad()
 
-    def trial(self, theta: Theta, support: Sequence[Plan], query: Plan) -> Trial:
+    def trial(self, theta: Theta, support: Sequence[Sequence[Plan]], query: Sequence[Plan]) -> Trial:
         """(2) and a task's part of (3)."""
         second = self.config.second_order
         with sdpa_kernel(SDPBackend.MATH) if second else nullcontext():  # no other kernel is differentiable twice
             own, watched = self.adapt(theta, support)
-            loss = functional_call(self, own, (query,))
-            found = torch.autograd.grad(loss, list((theta if second else own).values()))
-        return Trial(flat(found), watched | {"query": loss.detach()})
+            loss, found = self.gradient(own, query, theta if second else own)
+        return Trial(flat(found), watched | {"query": loss})
 
-    def adapt(self, theta: Theta, support: Sequence[Plan]) -> tuple[Theta, dict[str, Tensor]]:
+    def gradient(
+        self, own: Theta, batch: Sequence[Plan], of: Theta, graph: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
+        """A batch's loss at `own` and its gradient by `of`, pass after pass."""
+        losses, found = [], []
+        for plan in batch:
+            losses.append(functional_call(self, own, (plan,)))
+            # with second order all passes go back through the inner steps that led to `own`
+            keep = graph or (self.config.second_order and plan is not batch[-1])
+            found.append(torch.autograd.grad(losses[-1], list(of.values()), create_graph=graph, retain_graph=keep))
+        return torch.stack(losses).detach().sum(), [sum(each) for each in zip(*found, strict=True)]
+
+    def adapt(self, theta: Theta, support: Sequence[Sequence[Plan]]) -> tuple[Theta, dict[str, Tensor]]:
         """theta_i^k: a copy of theta, or with second order a function of it."""
         c = self.config
         own = theta if c.second_order else {name: p.detach().clone().requires_grad_() for name, p in theta.items()}
         inner = INNER[c.inner](own.values(), lr=c.inner_rate, weight_decay=0.0)  # fresh for every task and step
         losses = []
-        for plan in support:
-            loss = functional_call(self, own, (plan,))
-            found = torch.autograd.grad(loss, list(own.values()), create_graph=c.second_order)
+        for batch in support:
+            loss, found = self.gradient(own, batch, own, c.second_order)
             found = clipped(found, c.inner_clip)
             if c.second_order:
                 own = {name: p - c.inner_rate * g for (name, p), g in zip(own.items(), found, strict=True)}
@@ -143,11 +158,13 @@ class MetaLoRA(SharedLoRA):
                 for p, g in zip(own.values(), found, strict=True):
                     p.grad = g
                 inner.step()
-            losses.append(loss.detach())
+            losses.append(loss)
         return own, self.watch(theta, own, support, losses)
 
     @torch.no_grad()
-    def watch(self, theta: Theta, own: Theta, support: Sequence[Plan], losses: Sequence[Tensor]) -> dict[str, Tensor]:
+    def watch(
+        self, theta: Theta, own: Theta, support: Sequence[Sequence[Plan]], losses: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
         """How far theta_i^k is from theta, in lengths of theta, and the loss of the first batch at either."""
         if not support:
             return {}
@@ -155,12 +172,12 @@ class MetaLoRA(SharedLoRA):
         return {
             "moved": (flat(own.values()) - start).norm() / start.norm(),
             "support_before": losses[0],
-            "support_after": functional_call(self, own, (support[0],)),
+            "support_after": torch.stack([functional_call(self, own, (plan,)) for plan in support[0]]).sum(),
         }
 
     def forward(self, plan: Plan) -> Tensor:
-        """The loss of one task's batch."""
-        return self.losses(plan).sum()
+        """The loss of one task's batch, or its part of it."""
+        return (self.losses(plan) * plan.part).sum()
 
 
 def flat(tensors: Iterable[Tensor]) -> Tensor:

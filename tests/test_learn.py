@@ -16,6 +16,7 @@ from methods import load
 from methods.backbone import Backbone
 from methods.base import SOURCE, TARGET, Method
 from methods.lora import LoRA
+from methods.meta_lora import MetaLoRA
 from methods.prompt import Prompt
 from methods.shared_lora import SharedLoRA
 from tasks.base import Task
@@ -167,6 +168,25 @@ def test_a_later_stage_that_does_not_fit_begins_again_from_what_the_sources_taug
         found.append([flat(method, slot).clone() for slot in range(2)])
     for one, other in zip(*found, strict=True):
         assert (one - other).norm() < 1e-3 * one.norm()
+
+
+class SmallMeta(Small, MetaLoRA):
+    name = "small_meta"
+
+
+@pytest.mark.parametrize("second_order", [False, True])
+def test_an_episode_that_does_not_fit_goes_in_parts(qwen3: Backbone, second_order: bool):
+    cells, found = [task("chnsent", qwen3), task("ocnli", qwen3)], []
+    for kind in (MetaLoRA, SmallMeta):
+        method = kind(qwen3, {"lr": 1e-2, "pool": 0, "inner_steps": 2, "second_order": second_order})
+        histories = learn(
+            method, Group(cells, "episodes", tasks=2, support=2), kind.stages[0], Budget(epochs=2), seeds=[0, 1]
+        )
+        found.append((histories[0], flat(method, 0).clone()))
+    (one, first), (other, second) = found
+    assert (one.parts, other.parts) == (1, 2)
+    assert [loss for _, loss in other.curve] == pytest.approx([loss for _, loss in one.curve], rel=1e-3)
+    assert (first - second).norm() < 1e-3 * first.norm()
 
 
 def test_a_single_row_that_does_not_fit_is_an_error(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):

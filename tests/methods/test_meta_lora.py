@@ -128,7 +128,7 @@ def test_inner_adamw_starts_afresh_for_every_task_and_step(qwen3: Backbone):
     method = meta(qwen3, inner="adamw", inner_rate=0.01, inner_clip=0.0)
     theta = dict(method.named_parameters())
     for slot in (0, 1, 0):
-        own, _ = method.adapt(theta, [method.plan(episode(slot).support[0][0])])
+        own, _ = method.adapt(theta, [[method.plan(episode(slot).support[0][0])]])
         moved = torch.cat([(own[name] - p).detach().flatten().abs() for name, p in theta.items()])
         assert_close(moved.median(), torch.tensor(0.01), rtol=1e-2, atol=0)
         assert moved.max() < 0.0101
@@ -247,14 +247,14 @@ def test_processes_share_the_tasks_of_an_episode(qwen3: Backbone):
 def test_watched_tells_how_the_inner_loop_went(qwen3: Backbone):
     method, given = meta(qwen3, inner_rate=0.05), episode(0, 1)
     theta = dict(method.named_parameters())
-    plans = [[method.plan(one) for one in support] for support in given.support]
-    trials = [method.trial(theta, s, method.plan(q)) for s, q in zip(plans, given.query, strict=True)]
+    plans = [[[method.plan(one)] for one in support] for support in given.support]
+    trials = [method.trial(theta, s, [method.plan(q)]) for s, q in zip(plans, given.query, strict=True)]
     found = summary(trials)
     assert set(found) == {"moved", "support_before", "support_after", "query", "agreement"}
     assert found["support_after"] < found["support_before"]
     one, other = (trial.gradient for trial in trials)
     assert_close(found["agreement"], torch.cosine_similarity(one, other, dim=0))
-    before = sum(method.losses(support[0]).item() for support in plans) / 2
+    before = sum(method.losses(support[0][0]).item() for support in plans) / 2
     assert found["support_before"].item() == pytest.approx(before, rel=1e-4)
     far = []
     for support in plans:
