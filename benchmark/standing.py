@@ -60,10 +60,15 @@ def standings(table: Board, results: Sequence[Mapping[str, Any]], reference: str
 
 
 def base_line(lines: Sequence[Line], wanted: str) -> str:
-    """The method that the others are compared with: the wanted one, or the best where it was not run."""
+    """The method that the others are compared with: the wanted one; where it was not run the method whose variants
+    the rows are (`method:name`), else the best."""
     first = {line.method: next((f.mean for f in line.averages.values() if f), -1.0) for line in lines}
     trained = [line.method for line in lines if not line.control] or list(first)
-    return wanted if first.get(wanted, -1.0) >= 0 else max(trained, key=first.get)
+    whole = {name.partition(":")[0] for name in trained if ":" in name}
+    for name in (wanted, *(whole if len(whole) == 1 else ())):
+        if first.get(name, -1.0) >= 0:
+            return name
+    return max(trained, key=first.get)
 
 
 def flag(kept: Kept, methods: Sequence[str], line: Line, tasks: Sequence[str] | str) -> str:

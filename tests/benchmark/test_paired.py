@@ -188,3 +188,22 @@ def test_one_seed_is_said_and_decides_nothing(small, answered):
     assert (row.letters, row.flag, row.p) == ("", "", None)
     assert f"{100 * row.difference.mean:+.1f} (1 seed)" in out.getvalue()
     assert "One seed says nothing about another" in out.getvalue()
+
+
+def test_rows_are_compared_with_lora_or_the_method_they_are_variants_of_or_the_best(small, fake):
+    def against(**means: float) -> str:
+        names = [name.replace("__", ":") for name in means]
+        found = replace(small, methods=("lora",), shots=(4,))
+        line = board(found, [fake(found, planned, 0.5) for planned in grid.plan(found)]).lines[0]
+        figure = next(iter(line.averages.values()))
+        return standing.base_line(
+            [
+                line._replace(method=name, averages={"choice tasks": figure._replace(mean=mean)})
+                for name, mean in zip(names, means.values(), strict=True)
+            ],
+            "lora",
+        )
+
+    assert against(lora=0.2, prompt=0.5, prompt__short=0.6) == "lora"
+    assert against(prompt=0.2, prompt__short=0.5, prompt__long=0.6) == "prompt"
+    assert against(prompt=0.2, prompt__short=0.5, adapter=0.4, adapter__wide=0.3) == "prompt:short"
