@@ -25,6 +25,7 @@ MARK = "†"
 SPREAD = re.compile(r" ±[\d.]+")
 Rows = list[list[str]]
 COSTS = ("0 steps", "trained", "s/cell", "with sources", "memory", "cells")
+NARROW = ("memory", "cells", "with sources", "s/cell")  # what a narrow terminal goes without, in this order
 
 
 def collect(profile: Profile, store: Store, *, stale: bool = False) -> tuple[list[Planned], list[dict[str, Any]], int]:
@@ -170,10 +171,10 @@ def tables(table: Board, worth: "Standings", shots: int | str) -> Iterator[tuple
 
 
 def show(table: Board, worth: "Standings", console: Console, notes: Sequence[str]) -> None:
-    """In a terminal; too narrow for the intervals of single tasks, it leaves those to the files."""
+    """In a terminal; where it is too narrow, costs and then the intervals of single tasks are left to the files."""
     for shots in dict.fromkeys(line.shots for line in table.lines):
         for title, header, rows in tables(table, worth, shots):
-            wide = sum(max(len(row[i]) for row in [header, *rows]) + 2 for i in range(len(header))) <= console.width - 2
+            header, rows, wide = fitted(header, rows, console.width - 2)
             grid = Table(
                 title=title,
                 title_justify="left",
@@ -191,6 +192,16 @@ def show(table: Board, worth: "Standings", console: Console, notes: Sequence[str
             console.print(grid)
     for note in notes:
         console.print(note, style="dim", highlight=False)
+
+
+def fitted(header: list[str], rows: Rows, width: int) -> tuple[list[str], Rows, bool]:
+    """What of a table has room, and whether that is with its intervals: the last costs go first."""
+    for drop in ((), *(NARROW[:n] for n in range(1, len(NARROW) + 1))):
+        kept = [name not in drop for name in header]
+        least, *others = [[*compress(row, kept)] for row in [header, *rows]]
+        if sum(max(map(len, column)) + 2 for column in zip(least, *others, strict=True)) <= width:
+            return least, others, True
+    return header, rows, False
 
 
 def markdown(table: Board, worth: "Standings", notes: Sequence[str]) -> str:
