@@ -159,8 +159,8 @@ def test_a_report_needs_no_result_to_be_written(small):
 def test_a_narrow_terminal_goes_without_costs_before_it_goes_without_intervals():
     header = ["method", "choice (12)", "trained", "s/cell", "with sources", "memory", "cells"]
     rows = [["lora", "66.9 ±2.6", "28.7 k", "5.5", "8.7 (26.2)", "903 MB", "48/48"]]
-    said = {width: report.fitted(header, rows, width) for width in (120, 62, 40, 30)}
+    said = {width: report.fitted(header, rows, width) for width in (120, 62, 36, 28)}
     assert said[120] == (header, rows, True)
     assert said[62][0] == [name for name in header if name != "memory"]
-    assert said[40] == (["method", "choice (12)", "trained"], [rows[0][:3]], True)
-    assert said[30] == (header, rows, False)
+    assert said[36] == (["method", "choice (12)", "trained"], [rows[0][:3]], True)
+    assert said[28] == (header, rows, False)
