@@ -22,8 +22,9 @@ const rowsFor = {
     let best = -1;
     for (const row of trained) if (row.mean > best) { row.frontier = true; best = row.mean; }
     for (const row of trained) row.label = width > 560 || row.frontier || row.who !== "other";
-    spreadOut(trained.filter((row) => row.label), width);
-    return rows;
+    const heights = rows.flatMap((row) => [row.low ?? row.mean, row.high ?? row.mean]);
+    spreadOut(trained.filter((row) => row.label), width, (Math.max(...heights) - Math.min(...heights) || 1) * 0.036);
+    return rows.sort((x, y) => (y.who === "other") - (x.who === "other")); // the two compared are drawn on top
   },
   shots() {
     const shots = Object.keys(data.titles), rows = [];
@@ -65,11 +66,11 @@ function curves(task, field) {
 }
 
 // labels of points that lie close together go one above the other; those at the right end go to the left of their point
-function spreadOut(rows, width) {
+function spreadOut(rows, width, line) {
   if (!rows.length) return;
   const logs = rows.map((row) => Math.log(row.cost)), first = Math.min(...logs), last = Math.max(...logs);
-  const means = rows.map((row) => row.mean), line = (Math.max(...means) - Math.min(...means) || 1) * 0.042;
-  const reach = (90 / width) * (last - first || 1);
+  const letters = Math.max(...rows.map((row) => row.method.length));
+  const reach = ((7 * letters + 12) / width) * (last - first || 1);
   for (const row of rows) row.left = last > first && Math.log(row.cost) > last - reach * 0.9;
   const placed = [];
   for (const row of [...rows].sort((x, y) => y.mean - x.mean)) {

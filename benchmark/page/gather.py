@@ -175,7 +175,7 @@ def facts(results: Sequence[Mapping[str, Any]]) -> Facts:
     found = Facts([], [], 0, {}, {}, [], [], None)
     commits, devices, days, left_out = {}, {}, [], 0
     for result in sorted(results, key=lambda one: (str(one["cell"]["seed"]), one["times"]["finished"])):
-        whole = load(result.path) if hasattr(result, "path") else result
+        whole = load(result.path) or result
         at, environment = result["cell"], whole.get("environment", {})
         commits[environment.get("commit")] = devices[environment.get("device")] = None
         days.append(result["times"]["finished"][:10])

@@ -29,7 +29,7 @@ function say() {
   const counted = name === "all tasks" ? `all ${tasks.length} tasks` : `${tasks.length} ${name}`;
   const group = name === null ? "no task is both" : tasks.length > 1 ? counted : name;
   for (const at of all("[data-said=over]")) at.textContent = name === null ? "over no task" : `over ${group}`;
-  for (const at of all("[data-said=where]")) at.textContent = `${group} at ${title}`;
+  for (const at of all("[data-said=where]")) at.textContent = `${group} at ${title}, ${data.seeds} seed${data.seeds > 1 ? "s" : ""}`;
   for (const at of all("[data-said=shots]")) at.textContent = title;
   one("[data-said=headline]").textContent = data.headlines[state.shots];
   one("#said").textContent = `${group}, ${title}`;

@@ -67,7 +67,7 @@ function mark() {
 
 function valueOf(table, method, key) {
   if (key === "method") return method;
-  const name = table.dataset.scores ?? (table.id === "t-heat" ? key : selection());
+  const name = table.dataset.scores ?? (table.id === "t-heat" && key !== "mean" ? key : selection());
   const score = name === null ? undefined : scoresOf(name)[method], cost = costOf(method);
   if (table.id === "t-heat" || key === "mean") return score?.[0];
   if (key === "difference") return score?.[3];

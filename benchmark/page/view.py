@@ -16,6 +16,7 @@ from benchmark.table import Board, Line, at_shots
 if TYPE_CHECKING:
     from benchmark.grid import Planned
 
+NAMED = 4  # methods that a sentence lists
 COST_TITLES = {"trained": "trained parameters", "amortised": "seconds per cell, with its share of the sources",
                "bytes": "peak memory, bytes"}  # fmt: skip
 
@@ -112,6 +113,7 @@ def headline(lines: Sequence[Line], worth: Standings, shots: int | str, name: st
     if not tied:
         return f"{top.method} is ahead of every other method {where}: {said}."
     others = tied[0] if len(tied) == 1 else f"{', '.join(tied[:-1])} and {tied[-1]}"
+    others = others if len(tied) <= NAMED else f"{len(tied)} others"
     return f"{top.method} has the highest mean {where}, {said}; {others} cannot be told apart from it."
 
 
@@ -164,7 +166,7 @@ def pictures(folder: Path) -> list[dict[str, str]]:
     for path in sorted(folder.glob("inside-*.png")):
         sink = io.BytesIO()
         with Image.open(path) as image:
-            image.convert("RGB").quantize(64).save(sink, "PNG", optimize=True)
+            image.convert("RGB").quantize(256).save(sink, "PNG", optimize=True)
             size = image.size
         name = path.stem.removeprefix("inside-")
         data = base64.b64encode(sink.getvalue()).decode()

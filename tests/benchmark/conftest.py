@@ -66,6 +66,14 @@ def answered(fake) -> Callable[..., dict]:
     return make
 
 
+@pytest.fixture(scope="session")
+def shown(tmp_path_factory: pytest.TempPathFactory, model_folders: dict[str, Path]) -> tuple[Profile, Path, str]:
+    """The page of a grid made by hand."""
+    from pages import built
+
+    return built(tmp_path_factory.mktemp("page"), model_folders["qwen3"])
+
+
 def result_metric(planned: Planned) -> str:
     return grid.catalogue.task(planned.members[0])["metric"]
 

@@ -1,0 +1,98 @@
+"""A page of a grid made by hand, with a trap in every text, and what to read it with."""
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmark import grid, profile, report
+from benchmark.environment import now
+from benchmark.page import charts, examples
+from benchmark.profile import Profile
+from benchmark.result import hashed, header
+from benchmark.store import Store
+
+TRAP = "<script>window.caught = 1</script><img src=x onerror='window.caught = 1'>\u2028"
+METHODS = ("zero_shot", "majority", "full", "lora", "prompt")
+SKILL = {"zero_shot": 0.3, "majority": 0.1, "full": 0.9, "lora": 0.7, "prompt": 0.65}
+SECONDS = {"load": 0.1, "tokenise": 0.1, "train": 1.0, "dev": 0.2, "test": 0.5, "save": 0.1, "rest": 0.0}
+VOID = {"meta", "link", "img", "br", "input", "option"}
+
+
+def built(folder: Path, backbone: Path) -> tuple[Profile, Path, str]:
+    """Five methods, three tasks, two numbers of shots and three seeds -> (profile, page, its text without the plots)."""
+    changes = {"methods": list(METHODS), "tasks": ["afqmc", "chnsent", "ocnli"], "shots": [4, 16], "seeds": [0, 1, 2],
+               "results": str(folder / "results"), "backbone": {"name": str(backbone)}}  # fmt: skip
+    small = profile.load("smoke", changes)
+    prompts = {task: [(f"{task} {i} {TRAP}", "对") for i in range(40)] for task in small.tasks}
+    with pytest.MonkeyPatch.context() as patch:
+        texts = {f"{task}:{i}": text for task, own in prompts.items() for i, (text, _) in enumerate(own)}
+        patch.setattr(examples, "texts", lambda profile, task, answers, places: (texts, ""))
+        patch.setattr(charts, "script", lambda: "")
+        fill(small, prompts)
+        report.make(small, Console(file=io.StringIO(), width=120))
+    page = folder / "results" / "report" / "index.html"
+    return small, page, page.read_text()
+
+
+def fill(small: Profile, prompts: dict) -> None:
+    """Finished cells with answers, but one that failed."""
+    draw, store = np.random.default_rng(0), Store(small.folder)
+    for planned in grid.plan(small):
+        cell, asked = planned.cell, prompts[planned.cell.task]
+        result = header(planned, small, now(), 2.0) | {
+            "data": {},
+            "environment": {"commit": "c0ffee", "packages": {"torch": "2"}},
+        }
+        if cell.key == "prompt/ocnli/16/2":
+            store.save(
+                planned,
+                result
+                | {
+                    "state": "failed",
+                    "metrics": {},
+                    "cost": {},
+                    "error": {"reason": f"no room {TRAP}", "traceback": ""},
+                },
+            )
+            continue
+        right = draw.random(len(asked)) < SKILL[cell.method] + 0.05 * (cell.shots == 16)
+        kept = {"uid": [f"{cell.task}:{i}" for i in range(len(asked))], "asked": [hashed(*one) for one in asked],
+                "group": [""] * len(asked), "target": [word for _, word in asked], "correct": right.tolist(),
+                "predicted": ["对" if ok else f"错 {TRAP}" for ok in right], "score": right.astype(float).tolist()}  # fmt: skip
+        store.save(planned, result | {
+            "state": "done", "metrics": {"test": {"accuracy": float(right.mean())}, "dev": {"accuracy": 0.5}},
+            "training": {"steps": 4, "best": 4, "stopped": 0, "loss": [[1, 2.0], [2, 1.0]], "dev": [[2, 0.5, 1.0], [4, 0.6, 0.9]]},
+            "cost": {"trained_parameters": {"full": 10**6, "lora": 3000, "prompt": 200}.get(cell.method, 0), "adapter_bytes": 1,
+                     "seconds": SECONDS, "pack": 1, "tokens": 9, "tokens_per_second": 9.0, "padded_share": 0.1, "peak_bytes": 2**20},
+            "predictions": store.save_predictions(planned, kept)})  # fmt: skip
+
+
+class Reader(HTMLParser):
+    """What a page is made of."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags, self.open, self.unclosed = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        while tag not in VOID and self.open and (last := self.open.pop()) != tag:
+            self.unclosed.append(last)
+
+    def every(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def data_of(text: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
