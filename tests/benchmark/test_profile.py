@@ -15,7 +15,7 @@ def test_profiles_that_ship_are_valid(name: str):
 
 
 def test_the_profiles_that_ship():
-    grids = ["data-efficiency", "demo", "paper", "small", "smoke"]
+    grids = ["data-efficiency", "demo", "paper", "small", "smoke", "transfer"]
     assert profile.names() == sorted([*grids, "meta-lora-ablation", "ta-lora-ablation"])
 
 
