@@ -105,7 +105,7 @@ def wandb(found: Profile, say: Console) -> bool:
     from benchmark import dashboards
 
     try:
-        count, folder = dashboards.write(found, found.wandb)
+        count, left, folder, views = dashboards.write(found, found.wandb)
     except dashboards.Lost as error:
         again = f"python -m benchmark report --profile {found.name} --wandb {found.wandb}"
         say.print(f"W&B: {error}; the results are whole, `{again}` tries again", style="red", soft_wrap=True)
@@ -113,7 +113,11 @@ def wandb(found: Profile, say: Console) -> bool:
     where = (
         "uploaded" if found.wandb == "online" else f"in {folder}; upload them with `wandb sync {folder}/offline-run-*`"
     )
-    say.print(f"W&B: {count} cell runs and one summary run, {where}")
+    say.print(f"W&B: {count} cell runs and one summary run, {where}", soft_wrap=True)
+    if left:
+        say.print(f"W&B: {left} cells are more than a project takes well; the summary run has their numbers")
+    need = "none; they need `pip install wandb-workspaces`"
+    say.print(f"W&B workspace and report: {' '.join(views) or need}", soft_wrap=True)
     return True
 
 
