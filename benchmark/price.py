@@ -11,7 +11,7 @@ from benchmark import catalogue
 from benchmark.grid import FULL, TARGET, Planned
 from benchmark.profile import Profile
 
-# Rough figures, for a folder without results: tokens of an item, sizes of full sets, of the public data and the samples.
+# Rough figures for a folder without results, of the public data and the samples: tokens of an item, sizes of full sets.
 TOKENS, TEST, TRAIN = 120, 3000, 30_000
 SAMPLES = 60, 240, 1080
 TINY = 1e6  # parameters of the embedded backbone

@@ -52,13 +52,13 @@ def test_the_table_says_what_the_sources_gave_before_a_step_on_the_target(heir, 
     results = [fake(heir, planned, 0.5) for planned in grid.plan(heir)]
     for result in results:
         if result["cell"]["method"] == "heirs:Heir" and result["cell"]["stage"] == "target":
-            result["metrics"]["before"] = {name: 0.25 for name in result["metrics"]["test"]}
+            result["metrics"]["before"] = dict.fromkeys(result["metrics"]["test"], 0.25)
     table = board(heir, results)
     lines = {line.method: line for line in table.lines}
     assert {figure.mean for figure in lines["heirs:Heir"].before.values()} == {0.25}
     assert set(lines["lora"].before.values()) == {None}
-    for lines, said in ((table.lines, True), ([lines["lora"]], False)):
-        _, header, rows = next(report.tables(table._replace(lines=lines), standings(table, results), heir.shots[0]))
+    for shown, said in ((table.lines, True), ([lines["lora"]], False)):
+        _, header, rows = next(report.tables(table._replace(lines=shown), standings(table, results), heir.shots[0]))
         assert ("0 steps" in header) == ("with sources" in header) == said
         assert all(len(row) == len(header) for row in rows)
         if said:
