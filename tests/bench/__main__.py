@@ -20,7 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: one thread in a process, on
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import document  # noqa: E402
-from parts import BACKBONES, KINDS, Options, Steps, every  # noqa: E402
+from parts import BACKBONES, KINDS, QUICK, Options, Steps, every  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
@@ -35,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("parts", nargs="*", metavar="PART", help=f"some of: {', '.join(KINDS)}")
     found.add_argument("--quick", action="store_true", help="the embedded backbone and few cells")
+    found.add_argument("--long", action="store_true", help="more of everything, without a limit of time")
+    found.add_argument("--minutes", type=float, default=13.5, help="begin no part after so many")
     found.add_argument("--out", type=Path, help="folder for figures and page in place of docs/")
     found.add_argument("--backbones", type=lambda text: tuple(text.split(",")), help=f"of {', '.join(BACKBONES)}")
     found.add_argument("--data-dir", help="folder of original files, for whole public test sets")
@@ -70,11 +72,11 @@ def main() -> int:
         say.print(f"other work runs here (load {where['load']:.1f}): ratios will do, seconds will not", style="yellow")
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         given = Options(
-            Path(scratch), options.quick, options.data_dir, options.seeds, options.naive_seeds, options.steps,
+            Path(scratch), options.quick, options.long, options.data_dir, options.seeds, options.naive_seeds, options.steps,
             options.packs, options.cells, limit_test=options.limit_test,
         )  # fmt: skip
         backbones = options.backbones or (BACKBONES[1:] if options.quick else BACKBONES)
-        wanted = options.parts or [kind for kind in KINDS if kind != "demo"]
+        wanted = options.parts or (QUICK if options.quick else KINDS[:-1])
         todo = {name: run for name, run in every(given, backbones).items() if name.partition(" ")[0] in wanted}
         columns = (
             TextColumn("{task.description}"),
@@ -86,6 +88,11 @@ def main() -> int:
             bar = progress.add_task("", total=len(todo))
             for name, run in todo.items():
                 progress.update(bar, description=name)
+                if perf_counter() - begun > 60 * options.minutes and not options.long:
+                    say.print(
+                        f"{name} is left out after {options.minutes:g} min; `python tests/bench {name.split()[0]}`"
+                    )
+                    continue
                 failed += not measured(name, run, docs, where, options, say)
                 progress.advance(bar)
     say.print(
@@ -105,7 +112,8 @@ def measured(
     name: str, run: Callable[[], Steps], docs: Path, where: dict, options: argparse.Namespace, say: Console
 ) -> bool:
     """Run a part, keeping its figures and the page after every step. -> whether it came to its end."""
-    form = "quick" if options.quick else "original files" if options.data_dir else "default"
+    form = "quick" if options.quick else "long" if options.long else "default"
+    form += ", original files" if options.data_dir else ""
     begun = perf_counter()
     try:
         for said, figures in run():

@@ -111,7 +111,7 @@ def compared(prefix: str) -> Callable[[Parts], str]:
                 base = figures["sides"].get(f"naive/{processes}")
                 gain = f"{said['cells_per_hour'] / base['cells_per_hour']:.1f}x" if base else ""
                 rows.append([
-                    f"{figures['backbone']}, {kind}", processes, str(said["cells"]), f"{said['cells_per_hour']:.0f}", gain,
+                    f"{figures['backbone']}, {kind}: {' '.join(said['methods'])}", processes, str(said["cells"]), f"{said['cells_per_hour']:.0f}", gain,
                     *(f"{said['phases'][phase]:.2f}" for phase in PHASES), f"{said['scoring_share']:.0%}",
                     "" if said["padded_share"] is None else f"{said['padded_share']:.1%}", f"{said['peak_bytes'] / 2**20:.0f} MB",
                 ])  # fmt: skip

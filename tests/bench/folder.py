@@ -29,7 +29,7 @@ def many(cells: int, folder: Path) -> Profile:
     return profile.load("demo", {"methods": METHODS, "seeds": list(range(seeds)), "results": str(folder)})
 
 
-def resume(cells: int, scratch: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def resume(cells: int, scratch: Path, *, report: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     """Seconds of the verbs on a grid of so many cells, empty and finished."""
     folder = scratch / f"cells-{cells}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -40,8 +40,7 @@ def resume(cells: int, scratch: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     verbs = {
         "finished, first look": ("run", "--dry"),  # no index yet: every file is read
         "finished, resume": ("run", "--dry"),
-        "finished, resume and report": ("run",),
-    }
+    } | ({"finished, resume and report": ("run",)} if report else {})
     for name, verb in verbs.items():
         seconds[name] = command(found, scratch, *verb)
         yield f"{cells} cells, {name}: {seconds[name]:.2f} s", {"cells": cells, "seconds": seconds}

@@ -1,7 +1,7 @@
 """The parts of the bench. Each says after every step how it went and gives all figures so far, so that none are lost."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,8 @@ Steps = Iterator[tuple[str, Figures]]
 OPERATIONS = 10  # that a profile names
 TARGET = "random-4.7M"  # the size that the targets are stated for
 BACKBONES = (TARGET, TINY)
-KINDS = ("scoring", "few-shot", "full", "profile", "packs", "sizes", "grids", "plan", "memory", "demo")
+KINDS = ("scoring", "few-shot", "full", "plan", "profile", "packs", "memory", "grids", "sizes", "demo")
+QUICK = KINDS[:7]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Options:
 
     scratch: Path
     quick: bool = False
+    long: bool = False
     data_dir: str | None = None
     seeds: int = 4  # of the suite
     naive_seeds: int = 1
@@ -45,45 +47,47 @@ class Options:
 
 
 def few_shot(options: Options, backbone: str) -> Steps:
-    """16 shots, both sides: one process against one, and all cores against all cores."""
+    """16 shots: all cores against all cores, and one process against one (of the first method, unless asked for long)."""
     tasks = ("chnsent", "tnews") if options.quick else Work.tasks
-    many = options.work(backbone, tasks=tasks, seeds=2 if options.quick else options.seeds)
-    few = options.work(backbone, tasks=tasks, seeds=options.naive_seeds)
-    # the peer alone on one core costs the most: on the embedded backbone its cells run on all cores only
-    one = [("naive", 1, lambda: peer(few, options.scratch))] if backbone == TARGET else []
-    sides = [
-        *one,
-        ("solo", 1, lambda: suite(few if options.quick else many, options.scratch, pack=1, workers=1)),
-        ("packed", 1, lambda: suite(many, options.scratch, workers=1)),
-        ("naive", cores(), lambda: peer(few, options.scratch, cores())),
-        ("packed", cores(), lambda: suite(many, options.scratch, workers=cores())),
-    ]
+    work, most, where = partial(options.work, backbone, tasks=tasks), cores(), options.scratch
+    many = work(seeds=2 if options.quick else options.seeds)
+    once = work(seeds=options.naive_seeds)
+    one = once if options.long else replace(once, methods=once.methods[:1])
+    few = replace(one, seeds=tuple(range(2)))
+    sides = {
+        ("naive", most): lambda: peer(once, where, most),
+        ("packed", most): lambda: suite(many, where, workers=most),
+    }
+    if backbone == TARGET or options.long:
+        sides |= {("naive", 1): lambda: peer(one, where), ("solo", 1): lambda: suite(few, where, pack=1, workers=1)}
+    else:  # the peer alone on one core would cost the most, and the targets do not ask for it here
+        sides |= {("solo", 1): lambda: suite(once, where, pack=1, workers=1)}
+    if options.long:
+        sides |= {("packed", 1): lambda: suite(many, where, workers=1)}
     yield from compared(many, sides)
 
 
 def full_data(options: Options, backbone: str) -> Steps:
-    """All training examples, one epoch, one process against one."""
-    tasks = ("chnsent",) if backbone == TARGET else ("chnsent", "tnews")
-    rows = ("full", "lora", "prompt", "prefix") if backbone == TINY and not options.quick else options.methods
+    """All training examples, one epoch, one process against one. The embedded backbone has the methods left over."""
+    rows = options.methods if backbone == TARGET else ("lora",) if options.quick else ("full", "prefix")
+    tasks = ("chnsent", "tnews") if options.long else ("chnsent",)
     work = options.work(backbone, tasks=tasks, shots="full", methods=rows)
-    sides = [
-        ("naive", 1, lambda: peer(work, options.scratch)),
-        ("solo", 1, lambda: suite(work, options.scratch, pack=1, workers=1)),
-    ]
+    sides = {
+        ("naive", 1): lambda: peer(work, options.scratch),
+        ("solo", 1): lambda: suite(work, options.scratch, pack=1, workers=1),
+    }
     yield from compared(work, sides)
 
 
-def compared(work: Work, sides: list[tuple[str, int, Callable[[], Figures]]]) -> Steps:
+def compared(work: Work, sides: Mapping[tuple[str, int], Callable[[], Figures]]) -> Steps:
     """Run the sides one after another. -> figures by `side/processes`."""
-    found: Figures = {"backbone": work.backbone, "shots": work.shots, "tasks": work.tasks, "methods": work.methods,
-                      "steps": work.steps, "records": work.source, "limit": work.limit, "sides": {}}  # fmt: skip
-    for name, processes, run in sides:
+    given = {name: getattr(work, name) for name in ("backbone", "shots", "tasks", "steps", "source", "limit")}
+    found: Figures = given | {"sides": {}}
+    for (name, processes), run in sides.items():
         said = found["sides"][f"{name}/{processes}"] = run()
         each = said["seconds"] * processes / said["cells"]
-        yield (
-            f"{work.backbone} {name}, {processes} at a time: {said['cells']} cells, {each:.1f} s of a core each",
-            found,
-        )
+        cells = f"{said['cells']} cells, {each:.1f} s of a core each"
+        yield f"{work.backbone} {name}, {processes} at a time: {cells}", found
 
 
 # -------------------------------------------------------------------- scoring alone
@@ -104,7 +108,7 @@ def scoring(options: Options, backbone: str) -> Steps:
     where = place(backbone, options.scratch)
     loaded = Backbone.load(where)
     method = load("zero_shot")(loaded)
-    for name, rows in (("chnsent", 128), ("tnews", 48 if options.quick else 96)):
+    for name, rows in (("chnsent", 240), ("tnews", 48)):
         work = options.work(backbone)
         task = tasks.load(name)(
             loaded.tokenizer, source=work.source, data_dir=work.data_dir, limit={"test": rows}, max_length=LONGEST
@@ -144,7 +148,7 @@ def scoring_padding(items: list) -> float:
 
 def packs(options: Options, backbone: str) -> Steps:
     """Cells per hour of one process against the most cells in a pack: seeds of one task, in-cell time only."""
-    sizes = options.packs[:3] if options.quick else options.packs
+    sizes = (1, 4) if options.quick else options.packs
     found: Figures = {"backbone": backbone, "method": "lora", "task": "chnsent", "per_hour": {}}
     for most in sizes:
         work = options.work(backbone, methods=("lora",), tasks=("chnsent",), seeds=max(sizes))
@@ -160,10 +164,9 @@ def packs(options: Options, backbone: str) -> Steps:
 
 def sizes(options: Options) -> Steps:
     """Cells per hour of one process against the backbone's size, in-cell time only."""
-    names = (TINY, TARGET) if options.quick else (TINY, TARGET, "random-20M")
     found: Figures = {"method": "lora", "task": "chnsent", "per_hour": {}}
-    for backbone in names:
-        work = options.work(backbone, methods=("lora",), tasks=("chnsent",), seeds=2)
+    for backbone in (TINY, TARGET, "random-20M"):
+        work = options.work(backbone, methods=("lora",), tasks=("chnsent",))
         said = suite(work, options.scratch, workers=1)
         each = sum(seconds for name, seconds in said["phases"].items() if name != "start")
         found["per_hour"][backbone] = {
@@ -177,7 +180,7 @@ def sizes(options: Options) -> Steps:
 def grids(options: Options, backbone: str) -> Steps:
     """Cells per hour against tasks x seeds, all cores, everything counted: what starting costs a small grid."""
     found: Figures = {"backbone": backbone, "method": "lora", "per_hour": {}}
-    for count in (1, 2) if options.quick else (1, 2, 4):
+    for count in (1, 2, 4):
         work = options.work(backbone, methods=("lora",), tasks=Work.tasks[:count], seeds=count)
         said = suite(work, options.scratch)
         found["per_hour"][f"{count} x {count}"] = {"cells_per_hour": said["cells_per_hour"], "seconds": said["seconds"]}
@@ -188,7 +191,7 @@ def plans(options: Options) -> Steps:
     """Plan and resume of simulated folders."""
     found: Figures = {"grids": []}
     for cells in (1000,) if options.quick else options.cells:
-        for said, figures in folder.resume(cells, options.scratch):
+        for said, figures in folder.resume(cells, options.scratch, report=options.long):
             yield said, {"grids": [*found["grids"], figures]}
         found["grids"].append(figures)
 
@@ -235,7 +238,6 @@ def profiled(options: Options, backbone: str) -> Steps:
         work = options.work(backbone, methods=(name,), tasks=("chnsent",), steps=20)
         grids = work.profile(options.scratch, results=str(options.scratch / f"profile-{name}"))
         bench, (planned,) = Bench(grids, Store(grids.folder)), grid.plan(grids)
-        bench.store.path(planned).unlink(missing_ok=True)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
             (result,) = bench.run([planned])
         rows = sorted(seen.key_averages(), key=lambda row: -row.self_cpu_time_total)
@@ -257,14 +259,14 @@ def demo(options: Options) -> Steps:
     found = profile.load("demo", changes)
     seconds = command(found, options.scratch, "run")
     said = suite_figures(found, seconds)
-    yield f"demo, all methods: {said['cells']} cells in {seconds / 60:.1f} min", said | {"methods": len(found.methods)}
+    yield f"demo, all methods: {said['cells']} cells in {seconds / 60:.1f} min", said
 
 
 def every(options: Options, backbones: Sequence[str]) -> dict[str, Callable[[], Steps]]:
     """All parts by name, in the order to run them: those that the targets rest on first."""
     each = {"scoring": scoring, "few-shot": few_shot, "full": full_data, "profile": profiled}
-    small = {"packs": packs, "grids": grids, "memory": memory}  # on the embedded backbone
+    lesser = {"packs": packs, "grids": grids, "memory": memory}  # on the embedded backbone
     found = {f"{kind} {name}": partial(run, options, name) for kind, run in each.items() for name in backbones}
-    found |= {kind: partial(run, options, TINY) for kind, run in small.items()}
+    found |= {kind: partial(run, options, TINY) for kind, run in lesser.items()}
     found |= {kind: partial(run, options) for kind, run in (("sizes", sizes), ("plan", plans), ("demo", demo))}
     return {name: found[name] for kind in KINDS for name in found if name.partition(" ")[0] == kind}

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
@@ -79,7 +79,7 @@ def peer_figures(work: Work, found: Mapping[tuple, tuple[float, Figures]], proce
         scores[f"{method}/{task}"].append(data.score(given)[data.metric])
     total = sum(seconds for seconds, _ in found.values())
     return {
-        **counted(len(found), processes, wall, 3600 * processes * len(found) / total),
+        **counted(work.methods, len(found), processes, wall, 3600 * processes * len(found) / total),
         "phases": shared(phases, len(found)),
         "scoring_share": sum(phases[name] for name in SCORING) / total,
         "padded_share": fmean(said["padded_share"] for _, said in found.values()),
@@ -134,7 +134,7 @@ def suite_figures(profile: Profile, wall: float) -> Figures:
     processes = hardware.workers(profile, round(sum(count / size for size, count in packs.items())))
     phases["start"] = max(0.0, wall * processes - phases.total())
     return {
-        **counted(len(results), processes, wall, 3600 * len(results) / wall),
+        **counted(profile.methods, len(results), processes, wall, 3600 * len(results) / wall),
         "phases": shared(phases, len(results)),
         "scoring_share": sum(phases[name] for name in SCORING) / (wall * processes),
         "padded_share": padded(results),
@@ -152,8 +152,9 @@ def padded(results: Iterable[Mapping[str, Any]]) -> float | None:
     return 1 - sum(cost["tokens"] for cost in costs) / whole if whole else None
 
 
-def counted(cells: int, processes: int, seconds: float, per_hour: float) -> Figures:
-    return {"cells": cells, "processes": processes, "seconds": round(seconds, 2), "cells_per_hour": round(per_hour, 1)}
+def counted(methods: Sequence[str], cells: int, processes: int, seconds: float, per_hour: float) -> Figures:
+    counts = {"methods": methods, "cells": cells, "processes": processes}
+    return counts | {"seconds": round(seconds, 2), "cells_per_hour": round(per_hour, 1)}
 
 
 def shared(phases: Mapping[str, float], cells: int) -> dict[str, float]:
