@@ -7,10 +7,13 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fcntl import F_DUPFD_CLOEXEC, fcntl
 from pathlib import Path
+from select import select
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+PATIENCE = 60.0  # seconds for a page to be ready
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars",
          "--disable-extensions", "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
 
@@ -47,9 +50,10 @@ class Tab:
 
     def receive(self) -> dict[str, Any]:
         while b"\0" not in self.rest:
-            data = os.read(self.back, 1 << 20)
+            waiting, _, _ = select([self.back], [], [], 2 * PATIENCE)
+            data = os.read(self.back, 1 << 20) if waiting else b""
             if not data:
-                raise RuntimeError("the browser is gone")
+                raise RuntimeError("the browser is gone or says nothing")
             self.rest += data
         message, _, self.rest = self.rest.partition(b"\0")
         return json.loads(message)
@@ -81,8 +85,9 @@ class Tab:
         self.send("Emulation.setDeviceMetricsOverride", **size)
         self.send("Page.navigate", url="about:blank")
         self.send("Page.navigate", url=path.resolve().as_uri() + hash)
-        self.ask("new Promise(done => { const look = () => document.documentElement?.dataset.ready ? done() : "
-                 "setTimeout(look, 30); look(); })")  # fmt: skip
+        self.ask("new Promise((done, fail) => { let looks = 0; const look = () => "
+                 "document.documentElement?.dataset.ready ? done() : "
+                 f"++looks > {PATIENCE / 0.03:.0f} ? fail(Error('the page is not ready')) : setTimeout(look, 30); look(); }})")  # fmt: skip
 
     def press(self, key: str) -> None:
         for kind in ("keyDown", "keyUp"):
@@ -98,17 +103,22 @@ class Tab:
         path.write_bytes(base64.b64decode(data))
 
 
+def high(descriptor: int) -> int:
+    """The same file under a number that is out of the way of 3 and 4."""
+    moved = fcntl(descriptor, F_DUPFD_CLOEXEC, 64)
+    os.close(descriptor)
+    return moved
+
+
 @contextmanager
 def browser(folder: Path) -> Iterator[Tab]:
     """A tab of a browser that lives in this folder and ends with it."""
-    to_browser, to = os.pipe()
-    back, from_browser = os.pipe()
+    to_browser, to = map(high, os.pipe())
+    back, from_browser = map(high, os.pipe())
 
     def pipes() -> None:  # Chromium reads commands from 3 and writes answers to 4
-        os.dup2(to_browser, 13)
-        os.dup2(from_browser, 14)
-        os.dup2(13, 3)
-        os.dup2(14, 4)
+        os.dup2(to_browser, 3)
+        os.dup2(from_browser, 4)
 
     command = [found(), *FLAGS, f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank"]
     process = subprocess.Popen(command, preexec_fn=pipes, pass_fds=(3, 4), stdout=subprocess.DEVNULL,
