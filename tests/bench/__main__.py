@@ -120,7 +120,7 @@ def measured(
             say.print(f"{time.strftime('%H:%M:%S')}  {said}")
             kept = {"machine": where | {"load": where["load"]}, "form": form, "finished": now(), "figures": figures}
             document.save(docs / "bench", name, kept | {"seconds": round(perf_counter() - begun, 1)})
-            document.update(docs / "performance.md", docs / "bench")
+        document.update(docs / "performance.md", docs / "bench")
     except Exception as error:  # the other parts still count
         say.print(f"{name} failed: {type(error).__name__}: {error}", style="red", markup=False)
         say.print(traceback.format_exc(), style="dim", markup=False)

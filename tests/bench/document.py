@@ -139,12 +139,13 @@ def agreement(parts: Parts) -> str:
 
 
 def full_methods(parts: Parts) -> str:
-    found = {name: by_method(said) for name, said in parts.items() if name.startswith("full ")}
-    rows = [
-        (f"{parts[name]['backbone']}, {method}", f"{gain:.1f}x")
-        for name, own in found.items()
-        for method, gain in own.items()
-    ]
+    """The gain of each method, of the backbones where both sides are through."""
+    rows = []
+    for name, figures in parts.items():
+        if name.startswith("full ") and len(figures["sides"]) == 2:
+            rows += [
+                (f"{figures['backbone']}, {method}", f"{gain:.1f}x") for method, gain in by_method(figures).items()
+            ]
     return table(("full-data cells", "gain"), rows)
 
 
@@ -176,7 +177,10 @@ def _curve(said: Mapping[str, Any]) -> Iterator[Row]:
 def plans(parts: Parts) -> str:
     grids = parts["plan"]["grids"] if "plan" in parts else []
     names = list(dict.fromkeys(name for grid in grids for name in grid["seconds"]))
-    rows = [(f"{grid['cells']:,}", *(f"{grid['seconds'][name]:.1f} s" for name in names)) for grid in grids]
+    rows = [
+        (f"{grid['cells']:,}", *(f"{grid['seconds'][name]:.1f} s" if name in grid["seconds"] else "" for name in names))
+        for grid in grids
+    ]
     return table(("cells", *names), rows)
 
 
