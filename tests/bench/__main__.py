@@ -8,6 +8,7 @@ python tests/bench demo                the demo grid with every method: minutes 
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -128,6 +129,7 @@ def measured(
     return True
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit, so that the processes it started end too
 try:
     sys.exit(main())
 except UsageError as error:
