@@ -24,6 +24,7 @@ import document  # noqa: E402
 from parts import BACKBONES, KINDS, QUICK, Options, Steps, every  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
+from targets import ORIGINAL  # noqa: E402
 
 from benchmark.engine import cores  # noqa: E402
 from benchmark.environment import environment, installed, now  # noqa: E402
@@ -41,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--out", type=Path, help="folder for figures and page in place of docs/")
     found.add_argument("--backbones", type=lambda text: tuple(text.split(",")), help=f"of {', '.join(BACKBONES)}")
     found.add_argument("--data-dir", help="folder of original files, for whole public test sets")
+    found.add_argument("--tasks", type=lambda text: tuple(text.split(",")), default=Options.tasks, help="few-shot ones")
     found.add_argument("--seeds", type=int, default=4, help="of the suite's few-shot cells")
     found.add_argument("--naive-seeds", type=int, default=1, help="of the peer's: a ratio is per cell")
     found.add_argument("--steps", type=int, default=Options.steps, help="of a few-shot cell")
@@ -74,11 +76,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         given = Options(
             Path(scratch), options.quick, options.long, options.data_dir, options.seeds, options.naive_seeds, options.steps,
-            options.packs, options.cells, limit_test=options.limit_test,
+            options.packs, options.cells, limit_test=options.limit_test, tasks=options.tasks,
         )  # fmt: skip
         backbones = options.backbones or (BACKBONES[1:] if options.quick else BACKBONES)
         wanted = options.parts or (QUICK if options.quick else KINDS[:-1])
-        todo = {name: run for name, run in every(given, backbones).items() if name.partition(" ")[0] in wanted}
+        end = ORIGINAL if options.data_dir else ""
+        todo = {name + end: run for name, run in every(given, backbones).items() if name.partition(" ")[0] in wanted}
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -114,7 +117,6 @@ def measured(
 ) -> bool:
     """Run a part, keeping its figures and the page after every step. -> whether it came to its end."""
     form = "quick" if options.quick else "long" if options.long else "default"
-    form += ", original files" if options.data_dir else ""
     begun = perf_counter()
     try:
         for said, figures in run():

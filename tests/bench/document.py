@@ -111,7 +111,7 @@ def compared(prefix: str) -> Callable[[Parts], str]:
                 base = figures["sides"].get(f"naive/{processes}")
                 gain = f"{said['cells_per_hour'] / base['cells_per_hour']:.1f}x" if base else ""
                 rows.append([
-                    f"{figures['backbone']}, {kind}: {' '.join(said['methods'])}", processes, str(said["cells"]), f"{said['cells_per_hour']:.0f}", gain,
+                    f"{name.removeprefix(prefix).strip()}, {kind}: {' '.join(said['methods'])}", processes, str(said["cells"]), f"{said['cells_per_hour']:.0f}", gain,
                     *(f"{said['phases'][phase]:.2f}" for phase in PHASES), f"{said['scoring_share']:.0%}",
                     "" if said["padded_share"] is None else f"{said['padded_share']:.1%}", f"{said['peak_bytes'] / 2**20:.0f} MB",
                 ])  # fmt: skip
@@ -127,14 +127,13 @@ def agreement(parts: Parts) -> str:
     for name, figures in parts.items():
         if not name.startswith("few-shot"):
             continue
-        sides = {side: said for side, said in figures["sides"].items() if side.endswith("/1") or "naive" in side}
-        kinds = {side.partition("/")[0]: said for side, said in sides.items()}
+        kinds = {side.partition("/")[0]: said for side, said in figures["sides"].items()}
         for cell in next(iter(kinds.values()))["scores"]:
             values = [
                 f"{100 * kinds[kind]['scores'][cell]:.1f}" if kind in kinds else ""
                 for kind in ("naive", "solo", "packed")
             ]
-            rows.append((f"{figures['backbone']}, {cell}", *values))
+            rows.append((f"{name.removeprefix('few-shot ')}, {cell}", *values))
     return table(("mean score of cells", "naive", "solo", "packed"), rows)
 
 

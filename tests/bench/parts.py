@@ -39,6 +39,7 @@ class Options:
     cells: tuple[int, ...] = (10_000,)
     methods: tuple[str, ...] = ("lora", "prompt")
     limit_test: int | None = None
+    tasks: tuple[str, ...] = Work.tasks
 
     def work(self, backbone: str, *, seeds: int = 1, **more: Any) -> Work:
         limit = {"test": self.limit_test} if self.limit_test else None
@@ -48,7 +49,7 @@ class Options:
 
 def few_shot(options: Options, backbone: str) -> Steps:
     """16 shots: all cores against all cores, and one process against one (of the first method, unless asked for long)."""
-    tasks = ("chnsent", "tnews") if options.quick else Work.tasks
+    tasks = ("chnsent", "tnews") if options.quick else options.tasks
     work, most, where = partial(options.work, backbone, tasks=tasks), cores(), options.scratch
     many = work(seeds=2 if options.quick else options.seeds)
     once = work(seeds=options.naive_seeds)

@@ -35,7 +35,7 @@ def spoken(value: float, unit: str) -> str:
     """12.3x, 85 %, 1.8 s, 5.2 min"""
     if unit == "x":
         return f"{value:.3g}x"
-    return f"{100 * value:.3g} %" if unit == "%" else f"{value:.3g} {unit}"
+    return f"{round(100 * value, 1):g} %" if unit == "%" else f"{value:.3g} {unit}"
 
 
 def ratio(parts: Parts, part: str, ours: str, theirs: str) -> float:
@@ -63,12 +63,17 @@ def by_method(figures: Mapping[str, Any]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
+ORIGINAL = " on original files"  # ends the name of a part that was measured on them
 FEW, FULL, SCORING = "few-shot random-4.7M", "full random-4.7M", "scoring random-4.7M"
 TARGETS = (
-    Target("few-shot cells per hour on all cores, 4.7 M parameters, packed against the peer", 12, "x", True,
-           lambda parts: all_cores(parts, FEW), "profile random-4.7M"),
-    Target("few-shot cells per hour, one process against one, cells alone", 6, "x", True,
+    Target("few-shot cells per hour on all cores, 4.7 M parameters, packed against the peer: embedded records", 12, "x",
+           True, lambda parts: all_cores(parts, FEW), "profile random-4.7M"),
+    Target("all cores on the original files, with their whole test sets", 12, "x", True,
+           lambda parts: all_cores(parts, FEW + ORIGINAL), "profile random-4.7M"),
+    Target("few-shot cells per hour, one process against one, cells alone: embedded records", 6, "x", True,
            lambda parts: ratio(parts, FEW, "solo/1", "naive/1"), "profile random-4.7M"),
+    Target("one process against one on the original files", 6, "x", True,
+           lambda parts: ratio(parts, FEW + ORIGINAL, "solo/1", "naive/1"), "profile random-4.7M"),
     Target("scoring alone, 2 labels, same predictions", 3, "x", True,
            lambda parts: parts[SCORING]["tasks"]["chnsent"]["ratio"], "profile random-4.7M"),
     Target("scoring alone, 15 labels, same predictions", 40, "x", True,
