@@ -16,9 +16,9 @@ from typing import Any
 
 import methods
 import tasks
-from benchmark.typed import near
 from tasks.example import UsageError
 from tasks.source import File, Local, cache_folder
+from tasks.typed import near
 
 INDEXES = {"methods", "tasks", "tasks.samples"}  # an index names all; what it finds is followed, not the index
 

@@ -6,14 +6,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmark import fields
 from benchmark.budget import Budget
-from benchmark.typed import near, typed
 from methods import NAMES as METHODS
 from methods import method_of
 from tasks import NAMES as TASKS
-from tasks import SOURCES, TARGETS
+from tasks import SOURCES, TARGETS, fields
 from tasks.example import UsageError
+from tasks.typed import near, typed
 
 FOLDER = Path(__file__).parent / "profiles"
 FULL = "full"  # shots: all training examples

@@ -1,4 +1,4 @@
-"""YAML as plain values: no key twice, no file that unfolds to more than a profile could need."""
+"""YAML as plain values: no key twice, no file that unfolds to more than its reader could need."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -14,19 +14,20 @@ DEPTH = 50
 DEEPER = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The fields of a file."""
+def read(path: Path, what: str = "profile", such: str = "methods: [lora]") -> dict[str, Any]:
+    """The fields of a file: `what` it is, and a field that would be `such`."""
+    where = f"{what} {path}"
     try:
         if (size := path.stat().st_size) > BYTES:
-            raise UsageError(f"profile {path}: {size:,} bytes; a profile has at most {BYTES:,}")
+            raise UsageError(f"{where}: {size:,} bytes; a {what} has at most {BYTES:,}")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"profile {path}: not YAML (byte {error.start} is not UTF-8)") from error
+        raise UsageError(f"{where}: not YAML (byte {error.start} is not UTF-8)") from error
     except OSError as error:
-        raise UsageError(f"profile {path}: cannot be read ({error.strerror})") from error
-    values = value(text, f"profile {path}")
+        raise UsageError(f"{where}: cannot be read ({error.strerror})") from error
+    values = value(text, where)
     if not isinstance(values, dict):
-        raise UsageError(f"profile {path}: expected fields such as `methods: [lora]`, found {type(values).__name__}")
+        raise UsageError(f"{where}: expected fields such as `{such}`, found {type(values).__name__}")
     return values
 
 

@@ -20,7 +20,7 @@ def typed(kind: type[Kind], values: Any, where: str, path: str = "") -> Kind:
     hints = _hints(kind)
     if not isinstance(values, Mapping):
         some = f"takes fields such as {next(iter(hints))}"
-        raise UsageError(f"{where}: {path or 'a profile'} {some}, found {_short(values)}")
+        raise UsageError(f"{where}: {path or 'it'} {some}, found {_short(values)}")
     found = {}
     for name, value in values.items():
         full = f"{path}.{name}" if path else str(name)
