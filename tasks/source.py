@@ -20,7 +20,7 @@ from tasks.formats import label_names
 Parse = Callable[[str, str], Iterator[dict]]  # (text of a file, its name for messages) -> records
 SUM = ".sha256"  # file in a written folder: of all others
 INTACT: set[Path] = set()  # written folders that this process has looked at
-RAW = "https://raw.githubusercontent.com"
+RAW = "https://raw.githubusercontent.com"  # or a mirror of it: ADAPTERBENCH_RAW
 SECONDS = 3.0  # to wait for a host before saying that there is no network; `datasets` alone would retry for 23
 
 
@@ -118,9 +118,9 @@ class Local:
 class Raw(Local):
     """The same files from their canonical repository, fetched and cached by `datasets`."""
 
-    def __init__(self, task: str, files: tuple[File, ...], hub: GitHub, root: str = RAW) -> None:
+    def __init__(self, task: str, files: tuple[File, ...], hub: GitHub, root: str | None = None) -> None:
         super().__init__(task, files, Path(), "hub")
-        self.hub, self.root = hub, root
+        self.hub, self.root = hub, root or os.environ.get("ADAPTERBENCH_RAW", RAW).rstrip("/")
 
     @property
     def title(self) -> str:
