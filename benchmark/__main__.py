@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmark.environment import STOPPED, private
-from benchmark.limits import duration
+from benchmark.limits import duration, size
 from tasks.example import UsageError
 
 PURPOSE = "Which adapter method, for which task, at how many examples, at what cost?"
@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   python -m benchmark show lora/chnsent/16/0                everything about one cell
   python -m benchmark report --wandb                        page, tables and picture again, and W&B's view
   python -m benchmark compare lora prompt --profile demo    is the difference real, task by task, and what does it cost
+  python -m benchmark recommend --family inference --shots 16   the method to try first, by what was run here
   python -m benchmark claims --profile demo                 what the papers claim, on the grid that was run here
   python -m benchmark list methods | describe ocnli         what there is
   python -m benchmark list proofs                           which proof each method passes, and why a blank is blank
@@ -39,6 +40,7 @@ VERBS = {
     "show": "one cell: scores, cost, identity, and why it failed",
     "report": "the page (index.html), leaderboard, Markdown, CSV and picture from the result files",
     "compare": "two methods: paired differences by task and overall, what each costs, and a verdict",
+    "recommend": "from the kept results: the method to try first, what is tied with it, and what a wrong choice costs",
     "claims": "the papers' claims as paired comparisons on the grid that was run",
     "list": "tasks, methods, profiles or proofs",
     "describe": "what a task's loader reads, cuts and asks",
@@ -92,6 +94,10 @@ def parser() -> Parser:
     made["report"].add_argument("--open", action="store_true", help="show the page, where there is a display")
     made["report"].add_argument("--stale", action="store_true", help="also results of other code, options or data")
     made["status"].add_argument("--watch", action="store_true", help="again every two seconds, until nothing is due")
+    made["recommend"].add_argument("--family", help="for a family of tasks, as inference; --tasks: for single ones")
+    made["recommend"].add_argument("--memory", type=size, metavar="SIZE", help="only methods that take at most 8GB")
+    made["recommend"].add_argument("--seconds", type=duration, metavar="TIME",
+                                   help="and at most so long for a cell with all that it rests on")  # fmt: skip
     made["retry"].add_argument("--failed", action="store_true", help="the cells that failed (this is the default)")
     made["retry"].add_argument("--stale", action="store_true", help="the cells of other code, options or data")
     for name in ("run", "retry"):

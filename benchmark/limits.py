@@ -1,4 +1,4 @@
-"""How long a run may go on: after how much time, and after what."""
+"""How long a run may go on, after how much time and after what; and limits as one types them."""
 
 import argparse
 import re
@@ -21,6 +21,14 @@ def duration(text: str) -> float:
     if not found or float(found[1]) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no time above 0; write 90s, 15m, 4h or 2d")
     return float(found[1]) * UNITS[found[2]]
+
+
+def size(text: str) -> float:
+    """Bytes of `800MB`, `8GB`, `1.5g`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt])i?b?", text.strip().lower())
+    if not found or float(found[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size above 0; write 800MB or 8GB")
+    return float(found[1]) * 1024 ** ("kmgt".index(found[2]) + 1)
 
 
 def of(options: argparse.Namespace) -> Limits:

@@ -11,7 +11,7 @@ import numpy as np
 from benchmark import catalogue
 from benchmark.grid import TARGET
 from benchmark.profile import Profile
-from benchmark.stats import Difference, Part, bootstrap, clustered, combined, part
+from benchmark.stats import Difference, Part, bootstrap, clustered, combined, part, resampled
 
 Row = tuple[str, tuple[int | str, ...]]  # a method at a number of shots, or at the mean over several
 
@@ -88,6 +88,10 @@ class Kept:
     def bootstrap(self, a: Row, b: Row, tasks: Sequence[str]) -> tuple[float, float]:
         """The second view of a difference that there is."""
         return bootstrap([self._on_task(a, b, task)[1] for task in tasks])
+
+    def resampled(self, rows: Sequence[Row], base: Row, tasks: Sequence[str]) -> np.ndarray:
+        """[draws, rows]: each row less the base in the same draws of seeds and examples; all differences are there."""
+        return resampled([np.stack([self._on_task(row, base, task)[1] for row in rows]) for task in tasks])
 
 
 def read(folder: Path, result: Mapping[str, Any]) -> tuple[Scores | None, str]:

@@ -131,19 +131,29 @@ def combined(parts: Sequence[Part], *, seedless: bool = False) -> Difference:
 def bootstrap(
     tasks: Sequence[np.ndarray], *, draws: int = 2000, seed: int = 0, level: float = LEVEL
 ) -> tuple[float, float]:
-    """Percentile interval of the mean over tasks when seeds, and examples of each task, are drawn with replacement."""
+    """Percentile interval of the mean over tasks of d [S, n]."""
+    low, high = np.quantile(resampled(tasks, draws=draws, seed=seed), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def resampled(tasks: Sequence[np.ndarray], *, draws: int = 2000, seed: int = 0) -> np.ndarray:
+    """Means over tasks of d [..., S, n] -> [draws, ...], seeds and examples of each task drawn with replacement.
+
+    Whatever stands before S, as methods, shares the draws and so stays paired.
+    """
     draw = np.random.default_rng(seed)
-    seeds = tasks[0].shape[0]
-    chosen = draw.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds  # [b, S] weights
-    total = np.zeros(draws)
+    seeds = tasks[0].shape[-2]
+    chosen = draw.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds  # [draws, S] weights
+    total = np.zeros((draws, *tasks[0].shape[:-2]))
     for d in tasks:
-        n = d.shape[1]
+        n = d.shape[-1]
         for first in range(0, draws, 256):  # a block of draws at a time: a task may have 10,000 examples
             part = chosen[first : first + 256]
-            drawn = draw.integers(n, size=(len(part), n))
-            total[first : first + 256] += np.take_along_axis(part @ d, drawn, 1).mean(1)
-    low, high = np.quantile(total / len(tasks), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+            drawn = draw.integers(n, size=(len(part), n)) + n * np.arange(len(part))[:, None]
+            times = np.bincount(drawn.ravel(), minlength=len(part) * n).reshape(len(part), n) / n
+            means = (times @ d.reshape(-1, n).T).reshape(len(part), *d.shape[:-1])  # [b, ..., S]
+            total[first : first + 256] += np.einsum("b...s,bs->b...", means, part)
+    return total / len(tasks)
 
 
 # -------------------------------------------------------------------- many comparisons

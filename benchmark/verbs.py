@@ -156,6 +156,12 @@ def compare(options: argparse.Namespace) -> int:
     return module.compare(with_results(options), options.first, options.second, console())
 
 
+def recommend(options: argparse.Namespace) -> int:
+    from benchmark import recommend as module
+
+    return module.recommend(with_results(options), options, console())
+
+
 def claims(options: argparse.Namespace) -> int:
     from benchmark import claims as module
 
@@ -268,6 +274,7 @@ ALL = {
     "show": show,
     "report": report,
     "compare": compare,
+    "recommend": recommend,
     "claims": claims,
     "list": listing,
     "describe": describe,

@@ -1,0 +1,231 @@
+import argparse
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmark import grid
+from benchmark.__main__ import entry, parser
+from benchmark.evidence import lacking, most, nearest
+from benchmark.limits import size
+from benchmark.profile import FULL, Profile
+from benchmark.recommend import held_out, recommend
+from benchmark.stats import bootstrap, resampled
+from benchmark.store import Store
+from benchmark.table import Figure
+from tasks.example import UsageError
+
+TRAINED = ("lora", "prompt", "adapter")
+RIGHT = {"lora": 9, "prompt": 6, "adapter": 3}  # of ten; zero_shot and majority guess
+
+
+def fill(found: Profile, answered, right: dict | None = None, but=lambda cell: False, n: int = 60, **cost) -> None:
+    """Every cell with so many right answers of ten by method or (method, task), drawn by seed and example."""
+    right = RIGHT | (right or {})
+    for planned in grid.plan(found):
+        cell = planned.cell
+        if but(cell):
+            continue
+        share = right.get((cell.method, cell.task), right.get(cell.method, 1)) / 10
+        draw = np.random.default_rng([cell.seed, *cell.key.encode()])
+        scores = (draw.permutation(n) < share * n).astype(float)
+        result = answered(found, planned, scores)
+        if cell.method in cost:
+            seconds, bytes_ = cost[cell.method]
+            result["times"]["seconds"], result["cost"]["peak_bytes"] = seconds, bytes_
+            Store(found.folder).save(planned, result)
+
+
+@pytest.fixture
+def wide(small) -> Profile:
+    """Three methods that train and two that do not, on two families."""
+    methods = ("zero_shot", "majority", *TRAINED)
+    return replace(small, methods=methods, tasks=("cmnli", "ocnli", "chnsent"), shots=(4,))
+
+
+def said(found: Profile, *words: str) -> str:
+    out = io.StringIO()
+    options = parser().parse_args(["recommend", *words])
+    shots = tuple(FULL if k == FULL else int(k) for k in options.shots or ()) or found.shots
+    seeds = tuple(map(int, options.seeds or ())) or found.seeds
+    found = replace(found, shots=shots, seeds=seeds, methods=tuple(options.methods or found.methods))
+    assert recommend(found, options, Console(file=out, width=120)) == 0
+    return " ".join(out.getvalue().split())
+
+
+# -------------------------------------------------------------------- planted: the answer is known
+
+
+def test_the_method_that_is_best_is_named_and_the_others_are_behind(wide, answered):
+    fill(wide, answered)
+    text = said(wide)
+    assert text.startswith("Try lora first: all 3 tasks, 4 shots")
+    assert "prompt 60.0 ±0.0 -30.0" in text
+    assert text.count("behind") == 2
+    assert "Not told apart" not in text
+    assert "0.0 points are lost on average, up to 0.0 in 95 % of draws" in text
+    assert "lora is best in 100 %" in text
+    assert "Over the untrained backbone (zero_shot): +80.0" in text
+    assert "Held out, each of 3 tasks by the others: the choice loses 0.0 points on average" in text
+    assert "a method drawn at random 30.0" in text
+    assert "thin" not in text
+
+
+def test_a_family_has_its_own_answer(wide, answered):
+    fill(wide, answered, {("prompt", "chnsent"): 10, ("lora", "chnsent"): 4})
+    assert said(wide, "--family", "inference").startswith("Try lora first: inference tasks (cmnli, ocnli), 4 shots")
+    text = said(wide, "--family", "sentiment")
+    assert text.startswith("Try prompt first: sentiment tasks (chnsent), 4 shots")
+    # one task of the family: whether the rule carries over is asked of all tasks, and the others would choose lora
+    assert "Held out, each of 3 tasks by the others" in text
+    assert "chnsent 60.0: lora, best prompt" in text
+    assert "chnsent is the only task" in text
+
+
+def test_a_method_as_good_as_the_first_is_tied_and_the_cheaper_one_is_named(wide, answered):
+    fill(wide, answered, {"prompt": 9}, lora=(4.0, 100), prompt=(1.0, 100))
+    text = said(wide)
+    first = text.split()[1]
+    assert {first} < {"lora", "prompt"}
+    other = ({"lora", "prompt"} - {first}).pop()
+    assert f"Not told apart from {first}: {other}" in text
+    assert ("(prompt is 4.0x faster)" in text) == (first == "lora")
+    assert "best in 100 %" not in text
+
+
+def test_limits_decide_who_is_asked(wide, answered):
+    fill(wide, answered, lora=(9.0, 3 * 2**30), prompt=(4.0, 2**30), adapter=(1.0, 2**30))
+    assert said(wide).startswith("Try lora first")
+    text = said(wide, "--memory", "2GB")
+    assert text.startswith("Try prompt first")
+    assert "Not offered, over the limits: lora." in text
+    assert said(wide, "--memory", "2GB", "--seconds", "2").startswith("Try adapter first")
+    with pytest.raises(UsageError, match="no method within the limits: adapter takes 1.0 GB and 1.0 s"):
+        said(wide, "--seconds", "0.5")
+
+
+def test_guessing_is_not_recommended(wide, answered):
+    fill(wide, answered, {"majority": 5, "lora": 5, "prompt": 9})
+    text = said(wide)
+    assert text.startswith("Try prompt first")
+    assert "Not offered, within noise of majority: adapter, lora." in text
+    fill(wide, answered, {"majority": 9, "lora": 9, "prompt": 9})
+    assert "itself is within noise of majority" in said(wide)
+
+
+# -------------------------------------------------------------------- thin evidence is said
+
+
+def test_one_seed_has_no_ties_and_no_expected_loss(wide, answered):
+    fill(replace(wide, seeds=(0,)), answered)
+    text = said(wide)
+    assert "The evidence is thin: one seed says nothing of another" in text
+    assert "lost on average, up to" not in text
+    assert text.startswith("Try lora first")
+
+
+def test_everything_tied_is_said(wide, answered):
+    fill(wide, answered, dict.fromkeys(TRAINED, 6), n=20)
+    assert "no method is told from another" in said(wide)
+
+
+def test_a_method_without_all_cells_is_left_out_and_how_to_run_it(wide, answered):
+    fill(wide, answered, {"adapter": 10}, lambda cell: cell.method == "adapter" and cell.seed > 0)
+    text = said(wide)
+    assert text.startswith("Try lora first")
+    assert "Left out: adapter (seed 0 only), ahead of lora there: adapter +10.0." in text
+    assert "run --profile smoke --methods adapter --tasks cmnli,chnsent,ocnli --shots 4 --seeds 0,1,2" in text
+    assert "±" in text
+
+
+def test_a_task_with_one_method_does_not_empty_the_table(wide, answered):
+    fill(wide, answered, but=lambda cell: cell.task == "ocnli" and cell.method != "lora")
+    text = said(wide)
+    assert "too few results on ocnli at 4 shots" in text
+    assert "Left out" not in text
+
+
+def test_shots_that_were_not_run_are_answered_by_the_nearest(wide, answered):
+    fill(replace(wide, shots=(4, 16)), answered)
+    assert "nothing was run at 8 shots" not in said(wide, "--shots", "16")
+    assert "nothing was run at 12 shots, 16 shots are the nearest" in said(wide, "--shots", "12")
+    assert "nothing was run at full data, 16 shots are the nearest" in said(wide, "--shots", "full")
+
+
+def test_a_task_without_results_is_answered_by_its_family(wide, answered):
+    fill(replace(wide, tasks=("cmnli", "chnsent")), answered)
+    text = said(wide, "--tasks", "ocnli")
+    assert text.startswith("Try lora first: ocnli by cmnli")
+    assert "no results on ocnli, only on others of its family" in text
+    with pytest.raises(UsageError, match="no results on bq, nor on a task of that family; `.* --tasks bq` makes them"):
+        said(wide, "--tasks", "bq")
+
+
+def test_one_method_is_compared_with_nothing(wide, answered):
+    fill(wide, answered, but=lambda cell: cell.method in ("prompt", "adapter"))
+    assert "lora is compared with nothing" in said(wide)
+
+
+def test_what_cannot_be_answered_is_one_line(wide, answered, capsys):
+    with pytest.raises(UsageError, match="no results of a trained method"):
+        said(wide)
+    fill(replace(wide, tasks=("cmnli",)), answered)
+    with pytest.raises(UsageError, match="no family 'inferense'; did you mean 'inference'"):
+        said(wide, "--family", "inferense")
+    with pytest.raises(UsageError, match="no results on topic tasks; `.*--tasks thucnews,tnews` makes them"):
+        said(wide, "--family", "topic")
+    with pytest.raises(UsageError, match="no results of a trained method .* other code, options or data"):
+        said(replace(wide, max_length=100))
+    words = ["--profile", "smoke", "--backbone", wide.backbone.name, "--results", str(wide.folder)]
+    assert entry(["recommend", *words, "--family", "inference", "--shots", "4", "--memory", "1GB"]) == 0
+    assert "Try lora first" in capsys.readouterr().out
+    assert entry(["recommend", *words, "--memory", "8 parsecs"]) == 2
+    assert "no size above 0" in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------- parts
+
+
+def test_the_loss_is_that_of_the_worst_rival_in_each_draw():
+    draw = np.random.default_rng(0)
+    d = [draw.normal(0.0, 1.0, (3, n)) for n in (20, 30)]  # [S, n] of two tasks
+    both = resampled([np.stack([one, -one]) for one in d], draws=400)
+    assert both.shape == (400, 2)
+    assert np.allclose(both[:, 0], -both[:, 1])  # in the same draws
+    assert np.allclose(np.quantile(both[:, 0], [0.025, 0.975]), bootstrap(d, draws=400))
+
+
+def test_a_task_is_held_out_of_its_own_choice():
+    def line(name: str, **scores: float) -> argparse.Namespace:
+        figures = {task: Figure(score, None, 3) for task, score in scores.items()}
+        return argparse.Namespace(method=name, tasks=figures, averages={"asked": Figure(0.0, None, 3)})
+
+    lines = [line("a", x=0.9, y=0.2, z=0.2), line("b", x=0.1, y=0.6, z=0.5)]
+    found = {
+        one.task: (one.picked, one.best, round(one.lost, 2), round(one.blind, 2)) for one in held_out(lines, "xyz")
+    }
+    assert found == {"x": ("b", "a", 0.8, 0.4), "y": ("a", "b", 0.4, 0.2), "z": ("a", "b", 0.3, 0.15)}
+
+
+def test_seeds_are_those_that_compare_most_methods():
+    all_, one, two = frozenset((0, 1, 2)), frozenset((0,)), frozenset((0, 1))
+    assert most([all_] * 5 + [one] * 16) == all_
+    assert most([all_] * 12 + [two]) == all_
+    assert most([frozenset(range(5))] * 2 + [all_] * 10) == all_
+    assert most([one, one, frozenset()]) == one
+    assert lacking(one, all_) == "seed 0 only"
+    assert lacking(frozenset(), all_) == "cells are missing"
+
+
+def test_the_nearest_number_of_shots():
+    assert nearest(8, {4, 32}) == 4
+    assert nearest(16, {4, 32, FULL}) == 32
+    assert nearest(FULL, {4, 32}) == 32
+    assert nearest(16, {FULL}) == FULL
+
+
+@pytest.mark.parametrize(("text", "bytes_"), [("8GB", 8 * 2**30), ("800 MB", 800 * 2**20), ("1.5g", 1.5 * 2**30)])
+def test_sizes(text, bytes_):
+    assert size(text) == bytes_
