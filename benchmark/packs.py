@@ -14,15 +14,15 @@ from collections.abc import Mapping, Sequence
 from json import dumps
 from statistics import fmean
 
-from benchmark import catalogue, contents
+from benchmark import calibration, catalogue, contents, memory
 from benchmark.grid import TARGET, Planned
-from benchmark.price import TOKENS, parameters
+from benchmark.price import LARGE, TOKENS, parameters
 from benchmark.profile import Profile
 
 Pack = tuple[Planned, ...]
 
 # What a step costs whatever its size, in parameters x tokens that pass in that time: on a CPU core as measured above
-# (some 12 ms of the embedded backbone); on a GPU a rough figure, of some 30 ms.
+# (some 12 ms of the embedded backbone); on a GPU a rough figure, of some 30 ms, until `benchmark.calibration` knows it.
 FIXED = {"cpu": 8e7, "cuda": 2e12}
 WORTH = 48  # a pack grows until what is left of that cost is 1/48 of a cell's step
 MOST = {"cpu": 8, "cuda": 32}  # cells: larger packs gain little, and lose more when a process dies
@@ -85,13 +85,24 @@ def _split(profile: Profile, kind: Sequence[Planned], device: str, most: int) ->
     lengths = _lengths(profile, kind)
     kind = sorted(kind, key=lambda planned: (lengths[planned.cell.task][1], planned.cell.task, planned.cell.seed))
     rows, sizes = kind[0].parts["budget"]["batch_size"], [lengths[planned.cell.task] for planned in kind]
-    fixed = FIXED[device] / parameters(profile.backbone.name)  # in tokens
+    curve = calibration.known(profile) if device == "cuda" else None
+    fixed = curve.fixed if curve else FIXED[device] / parameters(profile.backbone.name)  # in tokens
     if isinstance(profile.pack, int):
         most = profile.pack
     else:
         step = rows * fmean(whole for whole, _ in sizes)
-        most = max(1, min(most, MOST[device], round(WORTH * fixed / step)))
+        most = max(1, min(most, curve.most if curve else MOST[device], round(WORTH * fixed / step)))
+        most = _room(profile, kind[0], most) if device == "cuda" else most
     return [tuple(kind[first:end]) for first, end in _cuts(sizes, rows, fixed, most)]
+
+
+def _room(profile: Profile, planned: Planned, most: int) -> int:
+    """As many cells as a step has room for at once: one that goes in parts saves nothing by being larger."""
+    if parameters(profile.backbone.name) <= LARGE:
+        return most
+    while most > 1 and (need := memory.of(profile, planned, most)) and need.parts > 1:
+        most -= max(1, most // 4)
+    return most
 
 
 def _cuts(sizes: Sequence[tuple[float, float]], rows: int, fixed: float, most: int) -> list[tuple[int, int]]:

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 
-from benchmark import engine, hardware, limits, planning, ready, report, verbs
+from benchmark import calibration, engine, hardware, limits, planning, ready, report, verbs
 from benchmark.grid import Planned
 from benchmark.price import Prices
-from benchmark.profile import Profile
+from benchmark.profile import AUTO, Profile
 from benchmark.progress import Progress
 from benchmark.store import Store, sweep
 from tasks.example import UsageError
@@ -21,6 +21,14 @@ def run(options: argparse.Namespace) -> int:
     say = verbs.console()
     found = verbs.profile_of(options, say)
     cells, place, states, prices = verbs.survey(found, thorough=True)
+    if (
+        prices.device == "cuda"
+        and found.pack == AUTO
+        and not options.dry
+        and any(state != "done" for state, _ in states)
+    ):
+        with say.status("measuring once how steps grow with the cells in them on this device"):
+            calibration.measured(found)
     todo = verbs.packed(found, cells, states, prices)
     planning.draw(say, found, cells, states, prices, todo)
     return 0 if options.dry else go(options, found, place, todo, prices, len(cells), say)
