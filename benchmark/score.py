@@ -21,6 +21,7 @@ from methods.base import Method
 from tasks.encode import buckets
 from tasks.example import Encoded, UsageError
 
+BLOCK = {"cuda": 1 << 15}  # tokens of a pass where not 4096: a GPU wants more than a core's cache holds
 LOGITS = 1 << 26  # numbers of one block of logits: 256 MiB of fp32
 NORMALISE = ("sum", "mean")
 
@@ -56,13 +57,13 @@ def predict(
     items: Sequence[Encoded],
     slots: Sequence[int] | int = 0,
     *,
-    tokens: int = 4096,
+    tokens: int | None = None,
     max_new_tokens: Sequence[int] | int = 32,
     normalise: str = "sum",
 ) -> list[Prediction]:
     """An answer for every item, in order: the likeliest choice (`mean`: per token), or a decoded span.
 
-    `slots` and `max_new_tokens`: one for all, or each item's own.
+    `slots` and `max_new_tokens`: one for all, or each item's own. `tokens` of a pass: as suits the device.
     """
     if normalise not in NORMALISE:
         raise UsageError(f"no normalise {normalise!r}; there are: {', '.join(NORMALISE)}")
@@ -85,10 +86,11 @@ def predict(
 
 @torch.inference_mode()
 def likelihoods(
-    method: Method, items: Sequence[Encoded], slots: Sequence[int], *, tokens: int = 4096
+    method: Method, items: Sequence[Encoded], slots: Sequence[int], *, tokens: int | None = None
 ) -> list[tuple[float, ...]]:
     """Log-likelihood of each of an item's choices given its prompt, summed over the choice's tokens."""
     training, found = method.training, [()] * len(items)
+    tokens = tokens or BLOCK.get(method.backbone.device.type, 1 << 12)
     method.eval()
     blocks: list[tuple[list[Job], Tensor]] = []
     for lead, jobs in _led(method, items, slots, tokens):
@@ -109,12 +111,13 @@ def decode(
     items: Sequence[Encoded],
     slots: Sequence[int],
     *,
-    tokens: int = 4096,
+    tokens: int | None = None,
     limit: Sequence[int] | int = 32,
 ) -> list[str]:
     """Greedy continuation of each prompt, up to the end token or `limit` tokens (one number, or each item's own)."""
     training, texts = method.training, [""] * len(items)
     limits = [limit] * len(items) if isinstance(limit, int) else limit
+    tokens = tokens or BLOCK.get(method.backbone.device.type, 1 << 12)
     method.eval()
     for lead, jobs in _led(method, items, slots, tokens):
         for indices in buckets([len(job.rest) for job in jobs], tokens):
