@@ -144,6 +144,8 @@ def entry(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, terminated)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "" not in sys.path and not sys.flags.safe_path:
+        sys.path.append("")  # `adapterbench` finds what is your own in this folder too; last: nothing here hides a package
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
             from benchmark.profile import near

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shutil import which
 from time import perf_counter
 from typing import Any
 
-PACKAGES = ("torch", "lightning", "transformers", "tokenizers", "torchmetrics", "datasets", "numpy", "peft")
+PACKAGES = ("adapterbench", "torch", "lightning", "transformers", "tokenizers", "torchmetrics", "datasets", "numpy", "peft")
 STOPPED: list[int] = []  # the exit code, once a signal asked for the end
 SECRETS = {"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS"}  # words in the name of a variable
 SECRET = 8  # characters: what is shorter is a word like any other
@@ -81,13 +82,14 @@ def device_name(device: str) -> str:
 
 
 def commit() -> dict[str, Any]:
-    """The commit of this code, where it runs from a checkout."""
-    if not (ROOT / ".git").exists():
+    """The commit of this code, where it runs from a checkout and git is there to be asked."""
+    if not (ROOT / ".git").exists() or which("git") is None:
         return {"commit": None, "dirty": None}
     ask = ["git", "-C", str(ROOT)]
     head = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     status = subprocess.run([*ask, "status", "--porcelain"], capture_output=True, text=True, check=False)
-    return {"commit": head.stdout.strip() or None, "dirty": bool(status.stdout.strip())}
+    found = head.stdout.strip() or None  # none where git refuses, as in a checkout that belongs to somebody else
+    return {"commit": found, "dirty": bool(status.stdout.strip()) if found else None}
 
 
 def forget_peak(device: str) -> None:
