@@ -6,10 +6,11 @@ import re
 from functools import lru_cache, partial
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.constants import HF_HUB_OFFLINE
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError
 
+from tasks import network
 from tasks.example import UsageError
 
 DECODER = {
@@ -34,7 +35,7 @@ def find(name: str, revision: str | None = None) -> Path:
     head = name.split("/")[0]
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name) or Path(head).is_dir():
         raise UsageError(f"no backbone {name!r}: no such folder; give 'tiny', a folder, or a hub id (org/name)")
-    fetch = partial(snapshot_download, name, revision=revision, allow_patterns=FILES, etag_timeout=5)
+    fetch = partial(snapshot_download, name, revision=revision, allow_patterns=FILES, etag_timeout=network.ANSWER)
     try:
         return _complete(Path(fetch(local_files_only=True)), name)
     except (LocalEntryNotFoundError, UsageError) as missing:
@@ -43,12 +44,15 @@ def find(name: str, revision: str | None = None) -> Path:
                 f"backbone {name!r}: no folder, not in the hub's cache, and HF_HUB_OFFLINE is set; "
                 "fetch it with a network first, or give --backbone tiny"
             ) from missing
-    try:
+    advice = "give --backbone tiny, or a folder"
+    with network.trouble(f"backbone {name!r} is no folder here", advice, f"{network.AGAIN}, or {advice}"):
+        found = HfApi().model_info(name, revision=revision, timeout=network.patience())
+        names = [file.rfilename for file in found.siblings or ()]
+        if not any(file.endswith(".safetensors") for file in names):
+            pickled = ", ".join(file for file in names if file.endswith((".bin", ".pt", ".pth")))
+            weights = f"its weights are pickles ({pickled}), which can run code" if pickled else "it has no weights"
+            raise UsageError(f"backbone {name!r}: no *.safetensors in the hub's repository, {weights}; {advice}")
         return _complete(Path(fetch()), name)
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        said = f"backbone {name!r} is no folder and could not be fetched from the hub: {reason}"
-        raise UsageError(f"{said}; give --backbone tiny, or a folder") from error
 
 
 def _complete(folder: Path, name: str) -> Path:

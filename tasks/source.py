@@ -1,27 +1,25 @@
 """Where raw records come from: local original files, a script-free hub copy, or the embedded samples.
 
-All three hand the same dicts to the task's `read`. This is the only file of `tasks` that may touch a network.
+All three hand the same dicts to the task's `read`.
 """
 
 import os
 import shutil
-import socket
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
+from tasks import network
 from tasks.example import UsageError
-from tasks.formats import label_names
+from tasks.formats import Record, label_names
 
 Parse = Callable[[str, str], Iterator[dict]]  # (text of a file, its name for messages) -> records
 SUM = ".sha256"  # file in a written folder: of all others
 INTACT: set[Path] = set()  # written folders that this process has looked at
-RAW = "https://raw.githubusercontent.com"  # or a mirror of it: ADAPTERBENCH_RAW
-SECONDS = 3.0  # to wait for a host before saying that there is no network; `datasets` alone would retry for 23
+RAW = "https://raw.githubusercontent.com"
 
 
 class File(NamedTuple):
@@ -116,11 +114,12 @@ class Local:
 
 
 class Raw(Local):
-    """The same files from their canonical repository, fetched and cached by `datasets`."""
+    """The same files from their canonical repository: fetched on first use, then read from the cache."""
 
-    def __init__(self, task: str, files: tuple[File, ...], hub: GitHub, root: str | None = None) -> None:
+    def __init__(self, task: str, files: tuple[File, ...], hub: GitHub) -> None:
         super().__init__(task, files, Path(), "hub")
-        self.hub, self.root = hub, root or os.environ.get("ADAPTERBENCH_RAW", RAW).rstrip("/")
+        self.folder = cache_folder() / "raw" / hub.repository / hub.commit / hub.folder
+        self.hub = hub
 
     @property
     def title(self) -> str:
@@ -135,10 +134,14 @@ class Raw(Local):
     def stamp(self) -> tuple:
         return tuple(self.hub)
 
-    def text(self, path: str) -> str:
-        url = "/".join([self.root, self.hub.repository, self.hub.commit, self.hub.folder, path])
-        table = fetch(self.task, urlsplit(url).hostname, "text", data_files={"file": [url]}, sample_by="document")
-        return table["file"][0]["text"].removeprefix("\ufeff")
+    def rows(self, file: File) -> Iterator[dict]:
+        for path in (*file.paths, *filter(None, [file.names])):  # all of them, before the first record
+            self.fetch(path)
+        return super().rows(file)
+
+    def fetch(self, path: str) -> Path:
+        url = "/".join([raw_root(), self.hub.repository, self.hub.commit, self.hub.folder, path])
+        return network.file(self.task, url, self.folder / path)
 
 
 class Parquet:
@@ -161,45 +164,28 @@ class Parquet:
     def stamp(self) -> tuple:
         return (self.hub.id, self.hub.config, self.hub.revision)
 
+    @cached_property
+    def tables(self):  # -> datasets.DatasetDict
+        return network.dataset(self.task, self.hub.id, self.hub.config, self.hub.revision)
+
     def rows(self, file: File) -> Iterator[dict]:
-        h = self.hub
-        host = None if Path(h.id).is_dir() else "huggingface.co"
-        tables = fetch(self.task, host, h.id, name=h.config, revision=h.revision)
-        table = tables[file.paths[0]]
+        split, columns = file.paths[0], self.hub.columns
+        if split not in self.tables:
+            found = f"there are: {', '.join(self.tables)}"
+            raise UsageError(f"{self.task}: no split {split!r} in data set {self.hub.id}; {found}")
+        table = self.tables[split]
         # ids of a ClassLabel mean nothing outside their table (NLI orders differ): names only
         names = {key: feature.names for key, feature in table.features.items() if hasattr(feature, "names")}
-        for row in table:
+        for number, row in enumerate(table, start=1):
             for key, values in names.items():
                 row[key] = values[row[key]] if row[key] is not None and row[key] >= 0 else "-"
-            yield {h.columns.get(key, key): value for key, value in row.items()}
+            values = {columns.get(key, key): value for key, value in row.items()}
+            yield Record(values, f"{self.task}, {split} record {number} of {self.hub.id}")
 
 
-def fetch(task: str, host: str | None, *args: object, **options: object):  # -> datasets.DatasetDict
-    """`datasets.load_dataset`, but where the host is out of reach it says so in seconds and in one line."""
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub.constants import is_offline_mode
-
-    advice = "use --source sample, or --source local with --data-dir <folder of original files>"
-    if host and not is_offline_mode() and not reachable(host):
-        # a filled cache is used only when asked, because finding out takes `datasets` half a minute
-        raise UsageError(f"{task}: {host} cannot be reached; {advice} (HF_HUB_OFFLINE=1 reads what was fetched before)")
-    try:
-        return load_dataset(*args, **options)
-    except (OSError, ValueError, DatasetsError) as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UsageError(f"{task}: --source hub failed ({line}); {advice}") from error
-
-
-def reachable(host: str) -> bool:
-    """Whether the host answers on its HTTPS port; behind a proxy that question goes to the proxy, so: assume so."""
-    if urllib.request.getproxies().get("https"):
-        return True
-    try:
-        socket.create_connection((host, 443), timeout=SECONDS).close()
-    except OSError:
-        return False
-    return True
+def raw_root() -> str:
+    """Where raw files of code repositories are, or a mirror of it."""
+    return os.environ.get("ADAPTERBENCH_RAW", RAW).rstrip("/")
 
 
 def cache_folder() -> Path:

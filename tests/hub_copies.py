@@ -32,15 +32,20 @@ def original(name: str, folder: Path) -> Local:
     return Local(name, tasks.load(name).files, folder)
 
 
+def records(name: str, part: str, folder: Path) -> list[dict]:
+    found = original(name, folder)
+    return list(found.rows(found.parts()[part]))
+
+
 def rows(name: str, part: str, folder: Path) -> list[dict]:
     """The records of a file with the columns and label ids of the hub."""
-    task, found = tasks.load(name), original(name, folder)
+    task = tasks.load(name)
     renamed = {ours: theirs for theirs, ours in task.hub.columns.items()}
     ids = {name: index for index, name in enumerate(NAMES.get(name, ()))}
     ids |= {label: ids[alias] for alias, label in task.aliases.items() if alias in ids}
     ids |= {alias: ids[label] for alias, label in task.aliases.items() if label in ids}
     made = []
-    for index, row in enumerate(found.rows(found.parts()[part])):
+    for index, row in enumerate(records(name, part, folder)):
         row = {renamed.get(key, key): value for key, value in row.items() if key not in ABSENT}
         if ids:
             row |= {"label": ids[str(row["label"])], "idx": index}

@@ -14,13 +14,12 @@ commits in headers, large files behind a redirect to another host, ranges.
 import hashlib
 import json
 import re
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -48,6 +47,7 @@ class Hub(ThreadingHTTPServer):
         self.heads: dict[tuple[str, str], str] = {}
         self.large: dict[str, bytes] = {}
         self.asked: list[str] = []  # "GET /path", in order; with the range, where one was asked for
+        self.tokens: list[str] = []  # paths for which a token was sent
         self.troubles: list[Trouble] = []
 
     @property
@@ -89,12 +89,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         found = self.headers.get("Range", "")
         self.server.asked.append(" ".join(filter(None, [self.command, self.path, found])))
+        if "Authorization" in self.headers:
+            self.server.tokens.append(self.path)
         path = urlsplit(self.path).path
         self.cut = None
         for trouble in self.server.troubles:
             if trouble.times > 0 and re.search(trouble.pattern, self.path):
                 trouble.times -= 1
-                time.sleep(trouble.wait)
+                Event().wait(trouble.wait)  # time.sleep is what tests take from the libraries
                 self.cut = trouble.cut
                 if trouble.status:
                     return self.refuse(trouble.status, "", "it is broken")
