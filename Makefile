@@ -8,7 +8,7 @@ ARGS   ?=
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark smoke test lint bench gpu-check faults report backbone clean
+.PHONY: help setup benchmark smoke test lint docs bench gpu-check faults report backbone clean
 
 help: ## what one can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,15 @@ lint: setup ## style and imports; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: $(VENV)/ready-docs ## the documentation as pages that need no network, into site/
+	HF_HUB_OFFLINE=1 $(BIN)/python docs/make.py
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/docs docs site $(ARGS)
+	@echo "open site/index.html"
+
+$(VENV)/ready-docs: $(VENV)/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 bench: setup ## the suite against a naive peer, into docs/performance.md (ARGS=--quick)
 	$(BIN)/python tests/bench $(ARGS)
 
@@ -53,4 +62,4 @@ backbone: setup ## pretrain the embedded backbone anew (about 25 minutes on 2 co
 	OMP_NUM_THREADS=2 $(BIN)/python -m methods.tiny.build $(ARGS)
 
 clean: ## remove the virtual environment and caches, keep the results
-	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache build site *.egg-info

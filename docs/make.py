@@ -1,0 +1,266 @@
+"""Fills in what the pages say of methods, tasks and profiles: `python docs/make.py`, which `make docs` calls first.
+
+What stands between `<!-- made:NAME -->` and `<!-- /made -->` is made here, from docstrings, options and the loaders
+themselves; the rest of a page is written by hand and stays. tests/docs says when a page is behind the code.
+"""
+# ruff: noqa: E701  (a formula stands beside its methods)
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from textwrap import dedent
+from typing import NamedTuple
+
+import methods
+import tasks
+from benchmark import catalogue, grid, profile
+from benchmark.report import count
+from methods.config import Config
+
+DOCS = Path(__file__).parent
+REGION = re.compile(r"(?s)(<!-- made:([^>]+?) -->\n).*?(<!-- /made -->)")
+SPECIAL = re.compile(r"(?<!\*)\*(?!\*)|(?<!\w)_|_(?!\w)|[<>]")
+OPTION = re.compile(r"^    (\w+): [^=]+ = .+?  # (.+)$")
+HERE = {name: page for page, names in {
+    "methods-controls.md": "zero_shot majority head_only",
+    "methods-single.md": "full bitfit adapter lora prompt prefix llama_adapter peft",
+    "methods-prompts.md": "spot_generic spot attempt mpt ta_lora",
+    "methods-loras.md": "shared_lora hydra_lora mtl_lora moe_lora meta_lora",
+}.items() for name in names.split()}  # fmt: skip
+
+
+def made(text: str) -> str:
+    """A page with its regions made anew."""
+
+    def fill(region: re.Match) -> str:
+        kind, *names = region[2].split()
+        return f"{region[1]}\n{MAKERS[kind](*names).strip()}\n\n{region[3]}"
+
+    return REGION.sub(fill, text)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: int = 0) -> str:
+    """`right`: so many last columns are numbers."""
+    rule = ["---"] * (len(header) - right) + ["---:"] * right
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
+
+
+# -------------------------------------------------------------------- how many numbers
+
+
+class Shape(NamedTuple):
+    """Of a backbone: width, layers, heads, heads of keys and values, size of a head, MLP width, vocabulary."""
+
+    d: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head: int
+    mlp: int
+    vocabulary: int
+    tied: bool = True
+    biases: bool = True  # on q, k and v
+    norms: bool = False  # on queries and keys
+
+    @property
+    def linears(self) -> tuple[tuple[int, int], ...]:
+        """(in, out) of q, k, v and o of all layers."""
+        q, kv = self.heads * self.head, self.kv_heads * self.head
+        return ((self.d, q), (self.d, kv), (self.d, kv), (q, self.d)) * self.layers
+
+
+QWEN = {
+    "Qwen2.5-0.5B": Shape(896, 24, 14, 2, 64, 4864, 151936),
+    "Qwen2.5-1.5B": Shape(1536, 28, 12, 2, 128, 8960, 151936),
+    "Qwen2.5-7B": Shape(3584, 28, 28, 4, 128, 18944, 152064, tied=False),
+}
+
+
+@cache
+def tiny() -> Shape:
+    """The embedded backbone's, from its configuration."""
+    c = json.loads((Path(methods.__file__).parent / "tiny/config.json").read_text())
+    names = (
+        "hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size vocab_size"
+    )
+    return Shape(*(c[name] for name in names.split()), c["tie_word_embeddings"], c.get("attention_bias", False), True)
+
+
+def full(s: Shape) -> int:
+    inside = sum(i * o for i, o in s.linears) + s.layers * (3 * s.d * s.mlp + 2 * s.d)
+    biases = bias(s) if s.biases else 0
+    return s.vocabulary * s.d * (1 if s.tied else 2) + inside + biases + s.norms * s.layers * 2 * s.head + s.d
+
+
+def bias(s: Shape) -> int:
+    return s.layers * (s.heads + 2 * s.kv_heads) * s.head
+
+
+def low_rank(s: Shape, r: int) -> int:
+    return sum(r * (i + o) for i, o in s.linears)
+
+
+def trained(name: str, s: Shape) -> int:
+    """Numbers that learn on one target with the default options: the closed forms of the docstrings."""
+    c = catalogue.method(name)["options"]
+    # fmt: off
+    match name:
+        case "full": return full(s)
+        case "bitfit": return bias(s)
+        case "adapter":
+            m = s.d // c["reduction"]
+            return 2 * s.layers * (2 * s.d * m + m + s.d)
+        case "lora" | "shared_lora" | "meta_lora": return low_rank(s, c["rank"])
+        case "prompt" | "spot_generic" | "spot": return c["length"] * s.d
+        case "prefix": return 2 * c["length"] * s.layers * s.kv_heads * s.head
+        case "llama_adapter": return max(1, s.layers - 2) * (c["length"] * s.d + s.heads)
+        case "peft": return sum(8 * (i + o) for place, (i, o) in enumerate(s.linears) if place % 4 in (0, 2))  # q, v
+        case "attempt": return c["length"] * s.d + 2 * c["inner"] * s.d + 2 * s.d
+        case "mpt": return c["length"] * s.d + c["rank"] * (c["length"] + s.d)
+        case "ta_lora": return c["length"] * s.d + s.layers * (c["tokens"] * c["rank"] + s.heads)
+        case "hydra_lora":
+            r, n = c["rank"], c["heads"]
+            return sum(r * i + n * r * o + n * i for i, o in s.linears)
+        case "mtl_lora": return len(s.linears) * (c["rank"] ** 2 + c["ups"])
+        case "moe_lora": return 64 + 64 * c["experts"]
+    # fmt: on
+    return 0
+
+
+# -------------------------------------------------------------------- methods
+
+
+def every_method() -> str:
+    rows = []
+    for name in methods.NAMES:
+        facts = catalogue.method(name)
+        stages = " > ".join(stage["name"] for stage in facts["stages"]) if facts["trains"] else "none"
+        rests = f"{facts['parent']['method']} on each source" if facts["parent"] else ""
+        link = f"[{name}]({HERE[name]}#{name})"
+        rows.append((link, facts["what"], stages, rests, "yes" if facts["packable"] and facts["trains"] else "",
+                     "yes" if facts["mergeable"] else "", facts["paper"]))  # fmt: skip
+    return table(("method", "what trains", "stages", "rests on", "packs", "merges", "origin"), rows)
+
+
+def every_count() -> str:
+    shapes = {"tiny": tiny(), **QWEN}
+    rows = [(name, *(count(trained(name, shape)) for shape in shapes.values()))
+            for name in methods.NAMES if catalogue.method(name)["trains"]]  # fmt: skip
+    return table(("method", *shapes), rows, right=len(shapes))
+
+
+def one_method(name: str) -> str:
+    facts, kind = catalogue.method(name), methods.load(name)
+    source = Path(inspect.getsourcefile(kind)).relative_to(DOCS.parent).as_posix()
+    paper = f"**Origin:** {facts['paper']}. " if facts["paper"] else ""
+    said = [f"**What trains:** {facts['what']}.", f"{paper}**Code:** [{source}](../{source})."]
+    words = inspect.getdoc(kind) if name in ("zero_shot", "majority") else inspect.getdoc(sys.modules[kind.__module__])
+    return "\n\n".join([*said, *markdown(words), options(kind)])
+
+
+def markdown(words: str) -> Iterator[str]:
+    """A docstring's paragraphs; lines that are indented, or one that is an equation alone, as they stand."""
+    for paragraph in re.split(r"\n\s*\n", words):
+        lines = paragraph.splitlines()
+        chunk: list[str] = []
+        for number, line in enumerate(lines):
+            chunk.append(line)
+            following = lines[number + 1] if number + 1 < len(lines) else None
+            if following is None or following.startswith("  ") != line.startswith("  "):
+                text = dedent("\n".join(chunk))
+                shown = line.startswith("  ") or (len(lines) == 1 and " = " in line and not line.endswith("."))
+                yield f"```text\n{text}\n```" if shown else escaped(text)
+                chunk = []
+
+
+def escaped(text: str) -> str:
+    """Plain words in Markdown: stars, lines below and angles mean themselves, but not within `code`."""
+    parts = text.split("`")
+    parts[::2] = [SPECIAL.sub(r"\\\g<0>", part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def options(kind: type) -> str:
+    """Names, defaults and meanings, less what every method has at the same default."""
+    found, said = kind.Config(), comments(kind.Config)
+    common = {name: getattr(Config(), name) for name in Config.__dataclass_fields__}
+    rows = [(f"`{name}`", f"`{shown(getattr(found, name))}`", said.get(name, "").replace("|", "\\|"))
+            for name in found.__dataclass_fields__ if common.get(name, ...) != getattr(found, name)]  # fmt: skip
+    return table(("option", "default", ""), rows) if rows else "It has no options of its own."
+
+
+def shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value)
+
+
+def comments(kind: type) -> Mapping[str, str]:
+    """Option -> the comment behind it, those of a subclass first."""
+    found: dict[str, str] = {}
+    for cls in kind.__mro__:
+        if issubclass(cls, Config):
+            for line in dedent(inspect.getsource(cls)).splitlines():
+                if option := OPTION.match(line):
+                    found.setdefault(option[1], option[2])
+    return found
+
+
+def common_options() -> str:
+    return table(("option", "default"), [(f"`{name}`", f"`{shown(getattr(Config(), name))}`")
+                                         for name in Config.__dataclass_fields__])  # fmt: skip
+
+
+# -------------------------------------------------------------------- tasks and profiles
+
+
+def every_task(*names: str) -> str:
+    rows = []
+    for name in names:
+        facts = catalogue.task(name)
+        labels = str(len(facts["words"]) or "")
+        said = [facts[key] for key in ("role", "family", "form", "metric", "licence")]
+        rows.append((f"[{name}](#{name})", *said[:3], labels, *said[3:]))
+    return table(("task", "role", "family", "form", "labels", "metric", "licence"), rows)
+
+
+def one_task(name: str) -> str:
+    from methods.backbone import load_tokenizer
+    from methods.files import find
+    from tasks.describe import describe
+
+    found = describe(tasks.load(name)(load_tokenizer(find("tiny"), "tiny")))
+    found = re.sub(r"(?m)^(source .*), version \w+$", r"\1", found)  # of the generators' code; it says nothing here
+    lines = "\n".join(line.rstrip() for line in found.splitlines())
+    return f"```text\n{lines}\n```"
+
+
+def every_profile() -> str:
+    found = [profile.load(name) for name in profile.names()]
+    rows = [(f"`{p.name}`", p.about, p.backbone.name, p.source, f"{len([*grid.cells(p)]):,}") for p in found]
+    return table(("profile", "for", "backbone", "records", "cells"), rows, right=1)
+
+
+MAKERS = {
+    "methods": every_method,
+    "counts": every_count,
+    "method": one_method,
+    "options": common_options,
+    "tasks": every_task,
+    "task": one_task,
+    "profiles": every_profile,
+}
+
+
+def main() -> None:
+    for page in sorted(DOCS.glob("*.md")):
+        old = page.read_text(encoding="utf-8")
+        if (new := made(old)) != old:
+            page.write_text(new, encoding="utf-8")
+            print(f"made anew: {page.name}")
+
+
+if __name__ == "__main__":
+    main()
