@@ -42,7 +42,7 @@ VERBS = {
     "compare": "two methods: paired differences by task and overall, what each costs, and a verdict",
     "recommend": "from the kept results: the method to try first, what is tied with it, and what a wrong choice costs",
     "claims": "the papers' claims as paired comparisons on the grid that was run",
-    "list": "tasks, methods, profiles or proofs",
+    "list": "tasks, suites, methods, profiles or proofs",
     "describe": "what a task's loader reads, cuts and asks",
     "export": "write what a cell learned to a folder, in peft's format where peft has the method",
     "check": "run the proofs on a method, your own too, and say which hold",
@@ -73,7 +73,7 @@ def parser() -> Parser:
     }
     for name, verb in made.items():
         if name == "list":
-            verb.add_argument("what", help="tasks, methods, profiles or proofs")
+            verb.add_argument("what", help="tasks, suites, methods, profiles or proofs")
             verb.add_argument("--markdown", action="store_true", help="proofs as the text of docs/proofs.md")
         if name == "describe":
             verb.add_argument("task")
@@ -116,7 +116,9 @@ def limited(verb: argparse.ArgumentParser) -> None:
 def fields(verb: argparse.ArgumentParser) -> None:
     """Everything a profile says can be said on the command line."""
     group = verb.add_argument_group("profile and what to change in it")
-    group.add_argument("--profile", default="auto", help="name or YAML file; auto (default) looks at this machine")
+    group.add_argument("--profile", "--config", default="auto", metavar="NAME",
+                       help="name or YAML file; auto (default) looks at this machine")  # fmt: skip
+    group.add_argument("--suite", metavar="NAME", help="whose tasks: see `list suites`")
     group.add_argument("--backbone", metavar="NAME", help="tiny, a folder, or a hub id")
     group.add_argument("--device", help="auto, cpu, cuda, cuda:1")
     group.add_argument("--source", metavar="SOURCE", help="sample, local or hub")

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import methods
-from benchmark import catalogue, grid, report
+from benchmark import grid, report
 from benchmark.compare import points
 from benchmark.paired import Kept
 from benchmark.profile import FULL, Profile
@@ -160,7 +160,7 @@ def few(found: Profile) -> tuple[int, ...]:
 def finding(wide: Profile, claim: Claim, kept: Kept, lines: dict[tuple, Line], names: dict[str, str],
             shots: tuple[int, ...]) -> Finding:  # fmt: skip
     """The difference and its own p value; the verdict waits for the paper's other claims."""
-    tasks = [task for task in wide.tasks if claim.tasks in (EVERY, catalogue.task(task)["role"])]
+    tasks = [task for task in wide.tasks if claim.tasks in (EVERY, grid.role(wide, task))]
     at = [shots if one == FEW else (one,) for one in (claim.shots, claim.other_shots or claim.shots)]
     rows = [names.get(row) for row in (claim.row, claim.other)]
     if not tasks or None in rows:
@@ -197,7 +197,7 @@ HEADER = ["claim", "difference", "p (Holm)", "trained", "verdict"]
 def make(found: Profile, asked: str, say: Console) -> Path:
     """Print every paper's claims and write them to the report's folder. `asked`: the profile and flags, to run more."""
     findings, unusable = judge(found)
-    text = [f"# Claims on {found.name}", "", opening(found), ""]
+    text = [f"# Claims on {found.title}", "", opening(found), ""]
     for paper in REPORTED:
         own = [one for one in findings if one.claim.paper == paper]
         rows = [cells(one) for one in own]
@@ -224,7 +224,8 @@ def opening(found: Profile) -> str:
     """On what the claims are judged, and how the numbers are read."""
     seeds, shots = len(found.seeds), few(found)
     return (
-        f"Backbone {backbone_title(found.backbone.name)}, records: {found.source}, {len(found.tasks)} tasks, "
+        f"Backbone {backbone_title(found.backbone.name)}, records: {found.source}, "
+        f"suite {found.suite.name}, {len(found.tasks)} tasks, "
         f"sources at {spoken(found.source_shots)}, {seeds} seed{'s' if seeds > 1 else ''}. Paired differences x 100, "
         "± half of the 95 % interval over seeds and test examples; p corrected for the claims of a paper that were run "
         f"(Holm). Above: by more than 0; reaches: no more than {100 * MARGIN:.0f} point below. Few-shot: "
@@ -279,7 +280,7 @@ def missing(found: Profile, own: Sequence[Finding], asked: str) -> list[str]:
 def flags(options: argparse.Namespace, found: Profile) -> str:
     """The profile and its changes, less methods and shots, as one would type them again."""
     said = {"profile": found.name if options.profile == "auto" else options.profile}
-    for name in ("backbone", "device", "source", "data_dir", "tasks", "seeds", "limit_test", "results"):
+    for name in ("suite", "backbone", "device", "source", "data_dir", "tasks", "seeds", "limit_test", "results"):
         if (value := getattr(options, name)) is not None:
             said[name.replace("_", "-")] = ",".join(value) if isinstance(value, list) else value
     words = [f"--{name} {shlex.quote(str(value))}" for name, value in said.items()]

@@ -28,7 +28,7 @@ def compare(found: Profile, a: str, b: str, say: Console) -> int:
     pair = profile.check(replace(found, methods=(a, b)))
     _, results, old = report.collect(pair, Store(pair.folder))
     if not results:
-        run = f"python -m benchmark run --profile {found.name} --methods {a},{b}"
+        run = f"python -m benchmark run {found.flags} --methods {a},{b}"
         stale = f" ({old} cells are of other code, options or data)" if old else ""
         raise UsageError(f"no results of {a} or {b} in {pair.folder}{stale}; `{run}` makes them")
     table, kept = board(pair, results), Kept(pair, results)

@@ -74,4 +74,4 @@ def again(found: Profile, result: Mapping[str, Any]) -> str:
     where = f" --results {found.results}" if found.results else ""
     picked = f"--methods {cell['method']} --tasks {cell['task']} --seeds {cell['seed']}"
     shots = f" --shots {cell['shots']}" if cell["shots"] else ""
-    return f"python -m benchmark run --profile {found.name} {picked}{shots}{where} --set keep_adapters=true"
+    return f"python -m benchmark run {found.flags} {picked}{shots}{where} --set keep_adapters=true"

@@ -95,6 +95,11 @@ def answers(method: dict[str, Any], task: str) -> bool:
     return catalogue.task(task)["form"] in method["forms"]
 
 
+def role(profile: Profile, task: str) -> str:
+    """Source or target: as the suite has it, or a task of elsewhere itself."""
+    return profile.suite.role(task) or catalogue.task(task)["role"]
+
+
 def order(shots: int | str) -> float:
     return float("inf") if shots == FULL else float(shots)
 

@@ -1,4 +1,4 @@
-"""`benchmark list`: tasks, methods, profiles and proofs as tables."""
+"""`benchmark list`: tasks, suites, methods, profiles and proofs as tables."""
 
 import argparse
 from functools import cache
@@ -11,11 +11,12 @@ import methods
 import tasks
 from benchmark import catalogue, check, grid, profile, report
 from tasks.example import UsageError
+from tasks.suites import SUITES
 
 if TYPE_CHECKING:
     from methods.backbone import Backbone
 
-LISTS = ("tasks", "methods", "profiles", "proofs")
+LISTS = ("tasks", "suites", "methods", "profiles", "proofs")
 
 
 def show(options: argparse.Namespace, say: Console) -> int:
@@ -31,6 +32,9 @@ def show(options: argparse.Namespace, say: Console) -> int:
         rows = [(name, profile.load(name)) for name in profile.names()]
         table(say, ("profile", "backbone", "records", "cells", "for"),
               [(n, p.backbone.name, p.source, str(len([*grid.cells(p)])), p.about) for n, p in rows])  # fmt: skip
+    elif what == "suites":
+        table(say, ("suite", "sources", "targets", "about"),
+              [(s.name, " ".join(s.sources), " ".join(s.targets), s.about) for s in SUITES.values()])  # fmt: skip
     elif what == "methods":
         facts, backbone = [catalogue.method(name) for name in methods.NAMES], options.backbone or "tiny"
         counts = trained(backbone)
@@ -40,11 +44,12 @@ def show(options: argparse.Namespace, say: Console) -> int:
              "yes" if f["packable"] else "", "yes" if f["mergeable"] else "", f["paper"]) for f in facts])  # fmt: skip
         say.print(f"trained: numbers that learn on one target, with default options, on {backbone} (--backbone)")
     else:
-        facts = [catalogue.task(name) for name in tasks.NAMES]
+        suites = [SUITES[options.suite]] if options.suite in SUITES else SUITES.values()
+        facts = [(suite, catalogue.task(name)) for suite in suites for name in suite.tasks]
         lengths = answer_lengths(options.backbone) if options.backbone else dict.fromkeys(tasks.NAMES, "")
-        table(say, ("task", "role", "family", "form", "metric", "labels", "tokens", "licence"), [
-            (f["name"], f["role"], f["family"], f["form"], f["metric"], str(len(f["words"]) or ""), lengths[f["name"]],
-             f["licence"]) for f in facts])  # fmt: skip
+        table(say, ("task", "suite", "role", "family", "form", "metric", "labels", "tokens", "licence"), [
+            (f["name"], suite.name, suite.role(f["name"]), f["family"], f["form"], f["metric"],
+             str(len(f["words"]) or ""), lengths[f["name"]], f["licence"]) for suite, f in facts])  # fmt: skip
         if not options.backbone:
             say.print("tokens of each label word: name a tokenizer, --backbone tiny")
     return 0

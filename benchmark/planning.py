@@ -23,7 +23,7 @@ def draw(
 ) -> None:
     """Per method: cells due and cached, in how many packs, seconds each, and all of them."""
     table = Table(
-        title=f"{found.name}: {found.about}" if found.about else found.name,
+        title=f"{found.title}: {found.about}" if found.about else found.title,
         title_justify="left",
         title_style="bold",
         header_style="dim",

@@ -10,8 +10,9 @@ from benchmark.budget import Budget
 from methods import NAMES as METHODS
 from methods import method_of
 from tasks import NAMES as TASKS
-from tasks import SOURCES, TARGETS, fields
+from tasks import fields, foreign
 from tasks.example import UsageError
+from tasks.suites import CHINESE, SUITES, Suite
 from tasks.typed import near, typed
 
 FOLDER = Path(__file__).parent / "profiles"
@@ -43,12 +44,13 @@ class Profile:
     backbone: Weights = field(default_factory=Weights)
     source: Literal["sample", "local", "hub"] = "sample"
     data_dir: str | None = None  # the folder of `source: local`
+    suite: Suite = CHINESE  # whose tasks; a name, or one of the profile's own with `sources` and `targets`
     methods: tuple[str, ...] = METHODS  # rows; `lora:rank-2` is lora once more, under the options `config` has for it
-    tasks: tuple[str, ...] = TASKS
+    tasks: tuple[str, ...] = CHINESE.tasks  # of the suite, or one's own; `all`, `sources` and `targets` name several
     shots: tuple[int | str, ...] = (16,)
     seeds: tuple[int, ...] = (0, 1, 2)
     vary: tuple[str, ...] = STREAMS  # which streams follow the seed; the others stay at 0
-    sources: tuple[str, ...] = SOURCES  # what source stages train on, less the target itself
+    sources: tuple[str, ...] = CHINESE.sources  # what source stages train on, less the target itself
     # what a target that is itself a source may learn from: all the others, each target with a source stage of its own,
     # or the half of the sources without it (every other one): two stages for all
     leave_out: Literal["task", "half"] = "task"
@@ -62,12 +64,23 @@ class Profile:
     keep_adapters: bool = False  # also of cells on which nothing rests
     workers: int | str = AUTO  # processes: one per core on a CPU, one per GPU
     pack: int | str = AUTO  # most cells of one method that train together: auto keeps the device busy, 1 is each alone
-    results: str | None = None  # folder; default: results/<name>
+    results: str | None = None  # folder; default: results/<title>
     wandb: Literal["off", "offline", "online"] = "off"
 
     @property
+    def title(self) -> str:
+        """What the grid is called: the profile, and the suite unless that is the usual one or the profile's own."""
+        return self.name if self.suite.name in (CHINESE.name, self.name) else f"{self.name}-{self.suite.name}"
+
+    @property
+    def flags(self) -> str:
+        """How a command line asks for it."""
+        shipped = self.suite.name in SUITES and self.suite != CHINESE
+        return f"--profile {self.name}{f' --suite {self.suite.name}' if shipped else ''}"
+
+    @property
     def folder(self) -> Path:
-        return Path(self.results) if self.results else Path("results") / self.name
+        return Path(self.results) if self.results else Path("results") / self.title
 
     def seeds_of(self, seed: int) -> dict[str, int]:
         """The seed of each stream."""
@@ -113,12 +126,28 @@ def assign(values: dict[str, Any], setting: str) -> None:
 
 
 def named(values: Mapping[str, Any], where: str) -> Profile:
-    """Fields as a profile; `all` stands for every method or task."""
+    """Fields as a profile; `all` stands for every method, or every task of the suite."""
     values = dict(values)
-    for key, everything in (("methods", METHODS), ("tasks", TASKS)):
-        if values.get(key) in ("all", ["all"]):
-            values[key] = list(everything)
-    return typed(Profile, values, f"profile {where}")
+    suite = suite_of(values.get("suite", CHINESE.name), str(values["name"]), f"profile {where}")
+    several = {"all": suite.tasks, "sources": suite.sources, "targets": suite.targets}
+    asked = values.get("tasks", "all")
+    word = asked[0] if isinstance(asked, list | tuple) and len(asked) == 1 else asked
+    if isinstance(word, str) and word in several:
+        values["tasks"] = several[word]
+    if values.get("methods") in ("all", ["all"]):
+        values["methods"] = METHODS
+    return typed(Profile, {"sources": suite.sources} | values | {"suite": suite}, f"profile {where}")
+
+
+def suite_of(asked: Any, name: str, where: str) -> Suite:
+    """A suite that ships, by its name, or one that the profile declares; without a name it is called as the profile."""
+    if isinstance(asked, Suite):
+        return asked
+    if isinstance(asked, str):
+        if asked not in SUITES:
+            raise UsageError(f"no suite {asked!r}; {near(asked, SUITES)}")
+        return SUITES[asked]
+    return typed(Suite, {"name": name, **asked} if isinstance(asked, Mapping) else asked, where, "suite")
 
 
 def check(profile: Profile) -> Profile:
@@ -134,19 +163,38 @@ def check(profile: Profile) -> Profile:
     return replace(profile, data_dir=profile.data_dir and str(Path(profile.data_dir).resolve()))
 
 
+def check_suite(profile: Profile) -> None:
+    """Its tasks, and that the profile's are among them: a task of elsewhere may stand beside, not one of another."""
+    suite = profile.suite
+    if suite.name in SUITES and suite != SUITES[suite.name]:
+        raise UsageError(f"suite {suite.name!r} ships with other tasks; give yours another name")
+    if not suite.tasks:
+        raise UsageError(f"suite {suite.name} has no tasks; name its sources and targets")
+    if both := [name for name in suite.sources if name in suite.targets]:
+        raise UsageError(f"suite {suite.name}: {', '.join(both)} is a source and a target; it can be one of them")
+    for name in (*profile.tasks, *profile.sources):
+        if name in TASKS and name not in suite.tasks:
+            other = next(other.name for other in SUITES.values() if name in other.tasks)
+            own = ", ".join(suite.tasks)
+            raise UsageError(f"task {name} is of suite {other}, not {suite.name}; --tasks takes {own}, or all")
+    if targets := [name for name in profile.sources if name in suite.targets]:
+        known = f"which no source stage may see; sources are: {', '.join(suite.sources)}"
+        raise UsageError(f"sources: {', '.join(targets)} can only be a target, {known}")
+
+
 def check_names(profile: Profile) -> None:
-    if not re.fullmatch(PLAIN, profile.name):
-        raise UsageError(f"profile name {profile.name!r}: it names a folder; use letters, digits, - _ and . alone")
+    for kind, name in (("profile", profile.name), ("suite", profile.suite.name)):
+        if not re.fullmatch(PLAIN, name):
+            raise UsageError(f"{kind} name {name!r}: it names a folder; use letters, digits, - _ and . alone")
+    check_suite(profile)
     for kind, found, known in (("method", profile.methods, METHODS), ("task", profile.tasks, TASKS),
-                               ("task", profile.sources, TASKS), ("stream", profile.vary, STREAMS)):  # fmt: skip
+                               ("task", profile.sources, TASKS), ("task", profile.suite.tasks, TASKS),
+                               ("stream", profile.vary, STREAMS)):  # fmt: skip
         for name in found:
-            if name not in known and ":" not in name:
+            if name not in known and not foreign(name):
                 raise UsageError(f"no {kind} {name!r}; {near(name, known)}")
         if len(set(found)) < len(found):
             raise UsageError(f"{kind}s are named twice: {', '.join(found)}")
-    if targets := [name for name in profile.sources if name in TARGETS]:
-        known = f"sources are: {', '.join(SOURCES)}"
-        raise UsageError(f"sources: {', '.join(targets)} can only be a target, which no source stage may see; {known}")
     for row in profile.methods:
         method = method_of(row)
         if row != method and not re.fullmatch(PLAIN, row.removeprefix(f"{method}:")):

@@ -70,7 +70,8 @@ def make(profile: Profile, console: Console, *, stale: bool = False) -> Path:
 
 def remarks(table: Board, results: Sequence[dict], old: int, stale: bool) -> Iterator[str]:
     """What a reader has to know beside the numbers."""
-    seeds = len(table.profile.seeds)
+    seeds, suite = len(table.profile.seeds), table.profile.suite
+    yield f"Suite {suite.name}{f': {suite.about}' if suite.about else ''}."
     yield (
         f"Scores x 100: accuracy for choices, F1 for spans. ± is half of the 95 % interval (t) over {seeds} "
         f"seed{'s' if seeds > 1 else ''}{'; one seed has none' if seeds == 1 else ''}. "
@@ -206,7 +207,7 @@ def fitted(header: list[str], rows: Rows, width: int) -> tuple[list[str], Rows, 
 
 def markdown(table: Board, worth: "Standings", notes: Sequence[str]) -> str:
     name = backbone_title(table.profile.backbone.name)
-    lines = [f"# {table.profile.name}", "", f"Backbone {name}, records: {table.profile.source}.", ""]
+    lines = [f"# {table.profile.title}", "", f"Backbone {name}, records: {table.profile.source}.", ""]
     for shots in dict.fromkeys(line.shots for line in table.lines):
         for title, header, rows in tables(table, worth, shots):
             lines += [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark import catalogue
 from benchmark.environment import Clock, now
-from benchmark.grid import Planned
+from benchmark.grid import Planned, role
 from benchmark.profile import Profile
 
 if TYPE_CHECKING:
@@ -29,12 +29,14 @@ def header(planned: Planned, profile: Profile, started: str, seconds: float) -> 
         "identity": planned.identity,
         "key": planned.cell.key,
         "cell": planned.cell._asdict(),
-        "grid": profile.name,
+        "grid": profile.title,
+        "suite": profile.suite.name,
         "times": {"started": started, "finished": now(), "seconds": round(seconds, 3)},
         "parts": planned.parts,
         "parents": list(planned.parents),
         "method": {key: facts[key] for key in ("what", "paper", "trains")},
-        "task": {key: first[key] for key in ("role", "family", "form", "metric", "licence")},
+        "task": {"role": role(profile, planned.members[0])}
+        | {key: first[key] for key in ("family", "form", "metric", "licence")},
         "backbone": {"name": backbone_title(profile.backbone.name), "revision": profile.backbone.revision},
         "error": None,
     }

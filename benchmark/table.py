@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from benchmark import catalogue
-from benchmark.grid import TARGET, answers, order
+from benchmark.grid import TARGET, answers, order, role
 from benchmark.profile import Profile
 
 AVERAGES = ("choice tasks", "source tasks", "target tasks")
@@ -84,8 +84,8 @@ def board(
     facts = {name: catalogue.task(name) for name in profile.tasks}
     groups = {
         AVERAGES[0]: tuple(name for name, fact in facts.items() if fact["form"] == "choice"),
-        AVERAGES[1]: tuple(name for name, fact in facts.items() if fact["role"] == "source"),
-        AVERAGES[2]: tuple(name for name, fact in facts.items() if fact["role"] == "target"),
+        AVERAGES[1]: tuple(name for name in facts if role(profile, name) == "source"),
+        AVERAGES[2]: tuple(name for name in facts if role(profile, name) == "target"),
     }
     groups = {name: members for name, members in groups.items() if members} | dict(more or {})
     metrics = {name: fact["metric"] for name, fact in facts.items()}

@@ -20,6 +20,7 @@ from benchmark.packs import Pack, packs
 from benchmark.price import Prices
 from benchmark.profile import Profile
 from tasks.example import UsageError
+from tasks.suites import CHINESE
 
 WIDE = 120  # columns where the output is no terminal
 WATCH = 2.0  # seconds between looks
@@ -38,7 +39,8 @@ def profile_of(options: argparse.Namespace, say: Console | None = None) -> Profi
         if say:
             say.print(f"profile {name}: {why}")
     changes = {
-        key: getattr(options, key) for key in ("source", "data_dir", "methods", "tasks", "shots", "seeds", "results")
+        key: getattr(options, key)
+        for key in ("suite", "source", "data_dir", "methods", "tasks", "shots", "seeds", "results")
     }
     changes |= {key: value for key in ("workers", "pack") if (value := getattr(options, key)) is not None}
     changes["wandb"] = getattr(options, "wandb", None)
@@ -50,7 +52,17 @@ def profile_of(options: argparse.Namespace, say: Console | None = None) -> Profi
         settings.append("backbone.revision=null")
     found = profile.load(name, changes, settings)
     grid.unknown_options(found)
+    one_suite(found)
     return found
+
+
+def one_suite(found: Profile) -> None:
+    """A folder holds the results of one suite, so that no table mixes two."""
+    results = map(store.load, (found.folder / "cells").glob("*.json"))
+    first = next(filter(None, results), {"suite": found.suite.name})
+    if (there := first.get("suite", CHINESE.name)) != found.suite.name:
+        other = "name another with --results DIR"
+        raise UsageError(f"{found.folder} holds results of suite {there}, not {found.suite.name}; {other}")
 
 
 # -------------------------------------------------------------------- plan
@@ -107,7 +119,7 @@ def wandb(found: Profile, say: Console) -> bool:
     try:
         count, left, folder, views = dashboards.write(found, found.wandb)
     except dashboards.Lost as error:
-        again = f"python -m benchmark report --profile {found.name} --wandb {found.wandb}"
+        again = f"python -m benchmark report {found.flags} --wandb {found.wandb}"
         say.print(f"W&B: {error}; the results are whole, `{again}` tries again", style="red", soft_wrap=True)
         return False
     where = (
@@ -146,7 +158,7 @@ def browse(page: Path) -> None:
 def with_results(options: argparse.Namespace) -> Profile:
     found = profile_of(options)
     if not (found.folder / "cells").is_dir():
-        raise UsageError(f"no results in {found.folder}; run `python -m benchmark run --profile {found.name}` first")
+        raise UsageError(f"no results in {found.folder}; run `python -m benchmark run {found.flags}` first")
     return found
 
 
@@ -249,7 +261,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def describe(options: argparse.Namespace) -> int:
-    if options.task not in tasks.NAMES and ":" not in options.task:
+    if options.task not in tasks.NAMES and not tasks.foreign(options.task):
         raise UsageError(f"no task {options.task!r}; {profile.near(options.task, tasks.NAMES)}")
     found, asked = profile_of(options), tasks.load(options.task)
     from methods.backbone import Backbone

@@ -1,16 +1,16 @@
-"""What is asked: sixteen Chinese tasks, and the index that finds them. Importing this package imports no torch."""
+"""What is asked: the tasks of the suites, and the index that finds them. Importing this package imports no torch."""
 
 # fmt: off
 # ruff: noqa: E701, I001  (one row per task: the index is read as a table)
 import importlib
 from typing import TYPE_CHECKING
 
+from tasks.suites import SUITES
+
 if TYPE_CHECKING:
     from tasks.base import Task
 
-SOURCES = ("afqmc", "amazon", "thucnews", "bq", "cmnli", "cmrc2018", "sanwen", "cote_mfw")
-TARGETS = ("chnsent", "tnews", "ocnli", "lcqmc", "drcd", "c3", "cote_bd", "finre")
-NAMES = SOURCES + TARGETS
+NAMES = tuple(name for suite in SUITES.values() for name in suite.tasks)
 
 
 def load(name: str) -> "type[Task]":
@@ -32,11 +32,34 @@ def load(name: str) -> "type[Task]":
         case "c3": from tasks.reading import C3 as found
         case "cote_bd": from tasks.opinion import COTEBD as found
         case "finre": from tasks.relation import FinRE as found
-        case _ if ":" in name: found = imported(name)
+        case "xnli_en": from tasks.multilingual import XNLIen as found
+        case "xnli_zh": from tasks.multilingual import XNLIzh as found
+        case "xnli_de": from tasks.multilingual import XNLIde as found
+        case "xnli_es": from tasks.multilingual import XNLIes as found
+        case "xnli_fr": from tasks.multilingual import XNLIfr as found
+        case "paws_en": from tasks.multilingual import PAWSen as found
+        case "paws_zh": from tasks.multilingual import PAWSzh as found
+        case "paws_de": from tasks.multilingual import PAWSde as found
+        case "paws_es": from tasks.multilingual import PAWSes as found
+        case "paws_fr": from tasks.multilingual import PAWSfr as found
+        case _ if is_file(name):
+            from tasks import declared
+            return declared.load(name)
+        case _ if ":" in name: return imported(name)
         case _:
             from tasks.example import UsageError
             raise UsageError(f"no task {name!r}; there are: {', '.join(NAMES)} (or your own as package.module:Class)")
     return found
+
+
+def is_file(name: str) -> bool:
+    """Whether a task is declared in a YAML file."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def foreign(name: str) -> bool:
+    """Whether a name is that of a task from elsewhere, which the index does not know."""
+    return is_file(name) or ":" in name
 
 
 def imported(name: str) -> "type[Task]":

@@ -13,13 +13,14 @@ class Inference(Task):
     """The label "-" marks a pair on which the annotators did not agree; the authors leave those out, and so do we."""
 
     family = "inference"
+    columns = ("sentence1", "sentence2")  # premise and hypothesis
 
     def read(self, split: str) -> Iterator[Example]:
         for row in self.records(split):
             if row["label"] == "-":
                 self.drop(split, "no agreed label")
                 continue
-            pair = row["sentence1"], row["sentence2"]
+            pair = tuple(row[name] for name in self.columns)
             field = int(len(pair[1]) > len(pair[0]))
             yield self.example(pair, [self.word(row["label"])], self.words.values(), field=field)
 

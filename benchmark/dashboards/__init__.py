@@ -172,9 +172,10 @@ def cell(profile: Profile, result: Mapping[str, Any], mode: str, folder: Path) -
     """One cell's run: its learning curves, and the ten numbers."""
     at = result["cell"]
     tags = [str(at["task"]), f"{at['shots']} shots"]
-    facts = {"identity": result["identity"], "seed": at["seed"], "backbone": result["backbone"]["name"]}
+    facts = {"identity": result["identity"], "suite": profile.suite.name, "seed": at["seed"]}
+    facts["backbone"] = result["backbone"]["name"]
     config = {**at, **result["parts"]["options"], **facts, "commit": result["environment"].get("commit")}
-    named = {"id": run_id(result), "name": result["key"], "group": profile.name, "job_type": at["method"]}
+    named = {"id": run_id(result), "name": result["key"], "group": profile.title, "job_type": at["method"]}
     run = start(folder, mode, **named, tags=tags, config=config)
     for step, values in points(result["training"]):
         run.log(values, step=step, commit=True)  # uncommitted, the last point would overwrite the summary
@@ -189,12 +190,12 @@ def summary(table: Board, done: Sequence[Mapping[str, Any]], mode: str, folder: 
     from benchmark.standing import standings
 
     profile, title = table.profile, backbone_title(table.profile.backbone.name)
-    run = digest(["summary", profile.name, title, profile.source])[:16]
+    run = digest(["summary", profile.title, title, profile.source])[:16]
     for each in ("offline", "online"):
         for old in runs(folder.resolve() / "wandb", each).get(run, ()):
             shutil.rmtree(old)
-    config = {"backbone": title, "source": profile.source, "seeds": list(profile.seeds)}
-    named = {"id": run, "name": f"summary of {profile.name}", "group": profile.name, "job_type": "summary"}
+    config = {"backbone": title, "suite": profile.suite.name, "source": profile.source, "seeds": list(profile.seeds)}
+    named = {"id": run, "name": f"summary of {profile.title}", "group": profile.title, "job_type": "summary"}
     opened = start(folder, mode, **named, tags=["summary"], config=config)
     tables = every(table, standings(table, done), done)
     opened.log({name: wandb.Table(columns=columns, data=rows) for name, (columns, rows) in tables.items()})
@@ -208,7 +209,7 @@ def summary(table: Board, done: Sequence[Mapping[str, Any]], mode: str, folder: 
     shown = views.Shown(
         project=PROJECT,
         run=run,
-        title=f"{profile.name} on {title}, {profile.source} records",
+        title=f"{profile.title} on {title}, {profile.source} records",
         about=f"{len(done)} cells, {len(profile.seeds)} seeds; made from result files by `benchmark report --wandb`.",
         average=next(iter(table.groups)),
         shots=list(dict.fromkeys(line.shots for line in table.lines)),

@@ -9,9 +9,11 @@ from typing import Any
 from benchmark import profile as profiles
 from benchmark.profile import Profile
 from benchmark.result import backbone_title
+from tasks.suites import CHINESE, SUITES
 
 FOLDER = "results/again"  # elsewhere, or the finished cell would only be found
-OWN = {"name", "about", "methods", "tasks", "shots", "seeds", "results", "wandb", "workers", "pack", "backbone"}
+OWN = {"name", "about", "suite", "methods", "tasks", "shots", "seeds", "results", "wandb", "workers", "pack",
+       "backbone"}  # fmt: skip
 NOWHERE = "DIR"  # in place of a folder of this machine
 
 
@@ -29,7 +31,11 @@ def changes(profile: Profile) -> Iterator[str]:
     """Flags for every field that is not as the profile's file has it."""
     if base(profile) != profile.name:
         return
-    old, new = asdict(profiles.load(profile.name)), asdict(profile)
+    shipped = SUITES.get(profile.suite.name) == profile.suite
+    changed = {"suite": profile.suite.name if shipped else asdict(profile.suite), "tasks": profile.tasks}
+    old, new = asdict(profiles.load(profile.name, changed)), asdict(profile)
+    if profile.suite != CHINESE:
+        yield f"--suite {profile.suite.name}" if shipped else setting("suite", asdict(profile.suite))
     if new["backbone"]["name"] != old["backbone"]["name"]:
         folder = Path(new["backbone"]["name"]).expanduser().is_dir()
         name = f"{NOWHERE}/{backbone_title(new['backbone']['name'])}" if folder else new["backbone"]["name"]

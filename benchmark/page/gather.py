@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from benchmark import catalogue, variance
-from benchmark.grid import TARGET
+from benchmark.grid import TARGET, role
 from benchmark.paired import Kept
 from benchmark.profile import Profile
 from benchmark.shots import crossings
@@ -227,7 +227,8 @@ def newest(results: Iterable[Mapping[str, Any]]) -> dict[tuple, Mapping[str, Any
 
 def tasks(profile: Profile, wide: Board) -> dict[str, dict[str, Any]]:
     return {
-        name: {key: catalogue.task(name)[key] for key in ("role", "family", "form", "metric", "licence")}
+        name: {"role": role(profile, name)}
+        | {key: catalogue.task(name)[key] for key in ("family", "form", "metric", "licence")}
         for name in wide.metrics
     }
 

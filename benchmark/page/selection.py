@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from benchmark import catalogue
+from benchmark import catalogue, grid
 from benchmark.profile import Profile
 from benchmark.table import AVERAGES
 
@@ -17,7 +17,7 @@ def members(profile: Profile, role: str, family: str) -> tuple[str, ...]:
     return tuple(
         name
         for name, fact in facts.items()
-        if family in (ANY, fact["family"]) and role in ("all", fact["role"], fact["form"])
+        if family in (ANY, fact["family"]) and role in ("all", grid.role(profile, name), fact["form"])
     )
 
 

@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from random import Random
 
-from tasks.samples import inference, opinion, paraphrase, reading, relation, sentiment, topic
+from tasks.samples import inference, multilingual, opinion, paraphrase, reading, relation, sentiment, topic
 from tasks.samples.lexicon import BOTH_WAYS, LITERARY, ONE_WAY, TRADITIONAL
 
 VERSION = "1"  # names the random streams
@@ -110,6 +110,19 @@ def ocnli(split: str) -> str:
     rows = pairs("ocnli", split)
     return json_lines(
         [{"sentence1": a, "sentence2": b, "label": label, "id": place} for place, (a, b, label) in enumerate(rows)]
+    )
+
+
+def xnli(code: str, split: str) -> str:
+    names = ("entailment", "neutral", "contradiction")
+    rows = draw(f"xnli_{code}", split, [*range(3)], lambda r, y: (*multilingual.inference(r, names[y], code), y))
+    return json_lines([{"premise": a, "hypothesis": b, "label": label} for a, b, label in rows])
+
+
+def paws(code: str, split: str) -> str:
+    rows = draw(f"paws_{code}", split, [0, 1], lambda r, y: (*multilingual.paraphrase(r, y, code), y))
+    return json_lines(
+        [{"id": n, "sentence1": a, "sentence2": b, "label": label} for n, (a, b, label) in enumerate(rows, 1)]
     )
 
 
@@ -215,6 +228,10 @@ def files(task: str) -> Iterator[tuple[str, str]]:
             )
         case "c3":
             yield from ((f"c3-{kind}-{split}.json", c3(kind, split)) for kind in "md" for split in SIZES)
+        case _ if task.startswith(("xnli_", "paws_")):
+            family, _, code = task.partition("_")
+            make = {"xnli": xnli, "paws": paws}[family]
+            yield from ((f"{split}.jsonl", make(code, split)) for split in SIZES)
         case _:
             raise KeyError(f"no sample generator for task {task!r}")
 

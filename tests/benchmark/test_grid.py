@@ -6,8 +6,8 @@ import pytest
 from benchmark import catalogue, grid, profile
 from benchmark.grid import Cell
 from benchmark.profile import Profile
-from tasks import NAMES, SOURCES
 from tasks.example import UsageError
+from tasks.suites import CHINESE
 
 
 def test_controls_have_one_cell_per_task_and_the_rest_one_per_shots_and_seed(small: Profile):
@@ -123,14 +123,16 @@ def test_a_target_never_trains_in_its_own_source_stage(heir: Profile):
 
 
 def test_sources_in_halves_need_three_source_stages_and_never_train_a_target(small: Profile):
-    halves = replace(small, methods=("shared_lora",), tasks=NAMES, sources=SOURCES, leave_out="half", seeds=(0,))
+    halves = replace(
+        small, methods=("shared_lora",), tasks=CHINESE.tasks, sources=CHINESE.sources, leave_out="half", seeds=(0,)
+    )
     cells = grid.plan(halves)
     stages = {c.identity: c for c in cells if c.cell.stage == "source"}
     assert {c.cell.task for c in stages.values()} == {"sources", "sources-half-0", "sources-half-1"}
     for target in (c for c in cells if c.cell.stage == "target"):
         learned = stages[target.parents[0]].members
         assert target.cell.task not in learned
-        assert len(learned) == (4 if target.cell.task in SOURCES else 8)
+        assert len(learned) == (4 if target.cell.task in CHINESE.sources else 8)
 
 
 def test_a_row_is_its_method_under_options_of_its_own(small: Profile):

@@ -6,6 +6,7 @@ import pytest
 import tasks
 from tasks.example import UsageError
 from tasks.split import leaks, text
+from tasks.suites import SUITES
 
 
 def test_the_index_imports_neither_torch_nor_lightning():
@@ -19,7 +20,7 @@ def test_the_index_imports_neither_torch_nor_lightning():
 def test_each_name_is_its_own_class(name):
     task = tasks.load(name)
     assert task.name == name
-    assert task.role == ("source" if name in tasks.SOURCES else "target")
+    assert {task.role} == {suite.role(name) for suite in SUITES.values()} - {None}
     assert task.metric == task.metrics[0]
 
 
@@ -57,9 +58,10 @@ def test_every_task_reads_its_sample(name, tokenizer):
     assert task.score({e.uid: e.answers[0] for e in test}) == dict.fromkeys(task.metrics, 1.0)
 
 
-def test_no_sample_of_a_source_is_in_a_targets_test():
-    train = [example for name in tasks.SOURCES for example in ready(name).examples["train"]]
-    for name in tasks.TARGETS:
+@pytest.mark.parametrize("suite", SUITES.values(), ids=list(SUITES))
+def test_no_sample_of_a_source_is_in_a_targets_test(suite):
+    train = [example for name in suite.sources for example in ready(name).examples["train"]]
+    for name in suite.targets:
         assert leaks(train, ready(name).examples["test"]) == []
 
 

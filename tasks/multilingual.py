@@ -1,0 +1,122 @@
+"""One family in several languages: XNLI and PAWS-X, a task per language.
+
+The second scenario of MeTA-LoRA (arXiv 2510.11598) is multilingual learning. Its abstract names neither data nor
+languages: that it is these is our reconstruction. English and Chinese are sources, German, Spanish and French targets.
+
+Training pairs of all languages are the same English pairs, translated: no test pair of one language is a training pair of
+another, but a source has seen what a target is trained on, in another language.
+Original files: each split of the hub's copy by `to_json`, as `xnli_de/train.jsonl`, `validation.jsonl`, `test.jsonl`.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tasks.base import clean
+from tasks.formats import json_lines
+from tasks.inference import Inference
+from tasks.paraphrase import Paraphrase
+from tasks.source import File, Hub
+
+SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+XNLI_REVISION = "b8dd5d7af51114dbda02c0e3f6133f332186418e"
+PAWS_REVISION = "4cd8187c404bda33cb1f62b49b001115862acf37"
+FILES = tuple(File(part, (f"{split}.jsonl",), json_lines) for part, split in SPLITS.items())
+
+
+class Language(NamedTuple):
+    """How a prompt asks, and what may be answered: on a line of its own where words are parted by spaces."""
+
+    code: str
+    role: str
+    no: str
+    maybe: str
+    yes: str
+    follows: str  # the question of inference
+    same: str  # the question of paraphrase
+    rest: str
+
+
+ENGLISH = Language(
+    "en", "source", "no", "maybe", "yes",
+    "Does the second sentence follow from the first? Answer no, maybe or yes.",
+    "Do the two sentences mean the same? Answer no or yes.",
+    "\nFirst: {}\nSecond: {}\nAnswer:\n",
+)  # fmt: skip
+CHINESE = Language(
+    "zh", "source", "否", "可能", "是",
+    "由第一句能推出第二句吗？从否、可能、是中选一个。", "两句话的意思相同吗？从否、是中选一个。",
+    "\n第一句：{}\n第二句：{}\n回答：",
+)  # fmt: skip
+GERMAN = Language(
+    "de", "target", "nein", "vielleicht", "ja",
+    "Folgt der zweite Satz aus dem ersten? Antworte nein, vielleicht oder ja.",
+    "Bedeuten die beiden Sätze dasselbe? Antworte nein oder ja.",
+    "\nErster: {}\nZweiter: {}\nAntwort:\n",
+)  # fmt: skip
+SPANISH = Language(
+    "es", "target", "no", "quizás", "sí",
+    "¿Se sigue la segunda frase de la primera? Responde no, quizás o sí.",
+    "¿Significan lo mismo las dos frases? Responde no o sí.",
+    "\nPrimera: {}\nSegunda: {}\nRespuesta:\n",
+)  # fmt: skip
+FRENCH = Language(
+    "fr", "target", "non", "peut-être", "oui",
+    "La deuxième phrase découle-t-elle de la première ? Répondez non, peut-être ou oui.",
+    "Les deux phrases ont-elles le même sens ? Répondez non ou oui.",
+    "\nPremière : {}\nDeuxième : {}\nRéponse :\n",
+)  # fmt: skip
+
+
+class XNLI(Inference):
+    """XNLI (Conneau et al. 2018): MNLI's training pairs, translated by machine, and 5,010 test pairs, by people."""
+
+    columns = ("premise", "hypothesis")
+    aliases = {"0": "entailment", "1": "neutral", "2": "contradiction"}  # `to_json` writes ids
+    licence = "CC BY-NC 4.0"
+    files = FILES
+
+    def __init_subclass__(cls, language: Language | None = None) -> None:
+        if language is None:  # a variant of one of the tasks below
+            return
+        cls.name, cls.role, cls.__doc__ = f"xnli_{language.code}", language.role, XNLI.__doc__
+        cls.words = {"contradiction": language.no, "neutral": language.maybe, "entailment": language.yes}
+        cls.template = language.follows + language.rest
+        cls.hub = Hub("facebook/xnli", language.code, XNLI_REVISION, SPLITS)
+
+
+class PAWSX(Paraphrase):
+    """PAWS-X (Yang et al. 2019): 49,401 training pairs, translated by machine, and 2,000 test pairs, by people.
+
+    Some pairs were never translated and have an empty sentence; those are left out.
+    """
+
+    licence = "free use for any purpose; Google asks to be named as the source"
+    files = FILES
+
+    def __init_subclass__(cls, language: Language | None = None) -> None:
+        if language is None:  # a variant of one of the tasks below
+            return
+        cls.name, cls.role, cls.__doc__ = f"paws_{language.code}", language.role, PAWSX.__doc__
+        cls.words = {"0": language.no, "1": language.yes}
+        cls.template = language.same + language.rest
+        cls.hub = Hub("google-research-datasets/paws-x", language.code, PAWS_REVISION, SPLITS)
+
+    def records(self, part: str) -> Iterator[dict]:
+        for row in super().records(part):
+            if clean(row["sentence1"]) and clean(row["sentence2"]):
+                yield row
+            else:
+                self.drop(part, "empty sentence")
+
+
+# fmt: off
+class XNLIen(XNLI, language=ENGLISH): ...
+class XNLIzh(XNLI, language=CHINESE): ...
+class XNLIde(XNLI, language=GERMAN): ...
+class XNLIes(XNLI, language=SPANISH): ...
+class XNLIfr(XNLI, language=FRENCH): ...
+class PAWSen(PAWSX, language=ENGLISH): ...
+class PAWSzh(PAWSX, language=CHINESE): ...
+class PAWSde(PAWSX, language=GERMAN): ...
+class PAWSes(PAWSX, language=SPANISH): ...
+class PAWSfr(PAWSX, language=FRENCH): ...
