@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   python -m benchmark report --wandb                        page, tables and picture again, and W&B's view
   python -m benchmark compare lora prompt --profile demo    is the difference real, task by task, and what does it cost
   python -m benchmark recommend --family inference --shots 16   the method to try first, by what was run here
+  python -m benchmark fetch --profile paper --dry-run       what it needs of the hub, and what of it is here
   python -m benchmark claims --profile demo                 what the papers claim, on the grid that was run here
   python -m benchmark list methods | describe ocnli         what there is
   python -m benchmark list proofs                           which proof each method passes, and why a blank is blank
@@ -40,6 +41,7 @@ VERBS = {
     "show": "one cell: scores, cost, identity, and why it failed",
     "report": "the page (index.html), leaderboard, Markdown, CSV and picture from the result files",
     "compare": "two methods: paired differences by task and overall, what each costs, and a verdict",
+    "fetch": "bring backbone and records here and check them, for machines without a network",
     "recommend": "from the kept results: the method to try first, what is tied with it, and what a wrong choice costs",
     "claims": "the papers' claims as paired comparisons on the grid that was run",
     "list": "tasks, suites, methods, profiles or proofs",
@@ -94,6 +96,7 @@ def parser() -> Parser:
     made["report"].add_argument("--open", action="store_true", help="show the page, where there is a display")
     made["report"].add_argument("--stale", action="store_true", help="also results of other code, options or data")
     made["status"].add_argument("--watch", action="store_true", help="again every two seconds, until nothing is due")
+    made["fetch"].add_argument("--dry-run", action="store_true", help="show what is needed and what is here, and stop")
     made["recommend"].add_argument("--family", help="for a family of tasks, as inference; --tasks: for single ones")
     made["recommend"].add_argument("--memory", type=size, metavar="SIZE", help="only methods that take at most 8GB")
     made["recommend"].add_argument("--seconds", type=duration, metavar="TIME",

@@ -49,7 +49,7 @@ def profile_of(options: argparse.Namespace, say: Console | None = None) -> Profi
         if (value := getattr(options, flag)) is not None:
             settings.append(f"{path}={value}")
     if options.backbone is not None:  # a revision belongs to the backbone that was named in the profile
-        settings.append("backbone.revision=null")
+        settings.insert(0, "backbone.revision=null")
     found = profile.load(name, changes, settings)
     grid.unknown_options(found)
     one_suite(found)
@@ -166,6 +166,13 @@ def compare(options: argparse.Namespace) -> int:
     from benchmark import compare as module
 
     return module.compare(with_results(options), options.first, options.second, console())
+
+
+def fetch(options: argparse.Namespace) -> int:
+    from benchmark import fetch as module
+
+    say = console()
+    return module.fetch(profile_of(options, say), say, options.dry_run)
 
 
 def recommend(options: argparse.Namespace) -> int:
@@ -286,6 +293,7 @@ ALL = {
     "show": show,
     "report": report,
     "compare": compare,
+    "fetch": fetch,
     "recommend": recommend,
     "claims": claims,
     "list": listing,
