@@ -22,11 +22,13 @@ EXAMPLES = """examples:
   python -m benchmark report --wandb                        page, tables and picture again, and W&B's view
   python -m benchmark compare lora prompt --profile demo    is the difference real, task by task, and what does it cost
   python -m benchmark recommend --family inference --shots 16   the method to try first, by what was run here
+  python -m benchmark doctor                                can it be run here, and what to do next
   python -m benchmark fetch --profile paper --dry-run       what it needs of the hub, and what of it is here
   python -m benchmark claims --profile demo                 what the papers claim, on the grid that was run here
   python -m benchmark list methods | describe ocnli         what there is
   python -m benchmark list proofs                           which proof each method passes, and why a blank is blank
   python -m benchmark check mypackage.mine:Mine             the same proofs on a method of your own
+  python -m benchmark check mytask.yaml                     quoting, duplicates, leaks, labels, cuts of a task of your own
   python -m benchmark export lora/chnsent/16/0 out/         what a cell learned, for peft or methods.load_adapter
 
 exit codes: 0 all cells done, 1 a cell failed (or W&B did), 2 bad input or a folder that takes no more,
@@ -41,13 +43,14 @@ VERBS = {
     "show": "one cell: scores, cost, identity, and why it failed",
     "report": "the page (index.html), leaderboard, Markdown, CSV and picture from the result files",
     "compare": "two methods: paired differences by task and overall, what each costs, and a verdict",
+    "doctor": "what this machine has, what is missing for the profile, and what to do next",
     "fetch": "bring backbone and records here and check them, for machines without a network",
     "recommend": "from the kept results: the method to try first, what is tied with it, and what a wrong choice costs",
     "claims": "the papers' claims as paired comparisons on the grid that was run",
     "list": "tasks, suites, methods, profiles or proofs",
     "describe": "what a task's loader reads, cuts and asks",
     "export": "write what a cell learned to a folder, in peft's format where peft has the method",
-    "check": "run the proofs on a method, your own too, and say which hold",
+    "check": "run the proofs on a method, or the loader checks on a task, your own too",
 }
 
 
@@ -87,15 +90,15 @@ def parser() -> Parser:
         if name == "export":
             verb.add_argument("folder", metavar="DIR", help="new or empty, or of an earlier export")
         if name == "check":
-            verb.add_argument("method", metavar="MODULE:CLASS", help="a method by import path, or by its name")
-        else:
-            fields(verb)
+            verb.add_argument("what", metavar="NAME", help="of a method or task, package.module:Class, or a YAML file")
+        fields(verb)
     for name in ("run", "retry", "report"):
         made[name].add_argument("--wandb", choices=("off", "offline", "online"), nargs="?", const="offline",
                                 help="view the results in Weights & Biases; online uploads them")  # fmt: skip
     made["report"].add_argument("--open", action="store_true", help="show the page, where there is a display")
     made["report"].add_argument("--stale", action="store_true", help="also results of other code, options or data")
     made["status"].add_argument("--watch", action="store_true", help="again every two seconds, until nothing is due")
+    made["doctor"].add_argument("--json", action="store_true", help="the findings as JSON")
     made["fetch"].add_argument("--dry-run", action="store_true", help="show what is needed and what is here, and stop")
     made["recommend"].add_argument("--family", help="for a family of tasks, as inference; --tasks: for single ones")
     made["recommend"].add_argument("--memory", type=size, metavar="SIZE", help="only methods that take at most 8GB")
@@ -150,7 +153,7 @@ def entry(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, terminated)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "" not in sys.path and not sys.flags.safe_path:
-        sys.path.append("")  # `adapterbench` finds what is your own in this folder too; last: nothing here hides a package
+        sys.path.append("")  # `adapterbench` finds your own modules here too; last: none of them hides a package
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in VERBS:
             from benchmark.profile import near

@@ -7,18 +7,23 @@ and kept in the cache folder under the hash of its code, so an edit asks again a
 import ast
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from hashlib import file_digest, sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import methods
 import tasks
+from tasks import fields
 from tasks.example import UsageError
+from tasks.own import Own, at_home
 from tasks.source import File, Local, cache_folder
 from tasks.typed import near
+
+if TYPE_CHECKING:
+    from methods.base import Method
 
 INDEXES = {"methods", "tasks", "tasks.samples"}  # an index names all; what it finds is followed, not the index
 
@@ -117,13 +122,15 @@ def bare(tree: ast.Module) -> ast.Module:
         if isinstance(body, list) and len(body) > 0 and isinstance(body[0], ast.Expr):
             value = body[0].value
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                node.body = body[1:] or [ast.Pass()]
+                body[:] = body[1:] or [ast.Pass()]
     return tree
 
 
 @cache
 def module_of(index: str, name: str) -> str:
     """The module behind a name of an index (`methods` or `tasks`), read from the index's rows."""
+    if index == "tasks" and tasks.is_file(name):
+        return "tasks.declared"
     if ":" in name:
         return name.partition(":")[0]
     tree = ast.parse(file_of(index).read_text(encoding="utf-8"))
@@ -161,7 +168,7 @@ def method(name: str) -> dict[str, Any]:
     return remembered(["method", name, code], ask) | {"name": name, "code": code}
 
 
-def options(found: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def options(found: "type[Method]", values: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a method as it would run with these."""
     config = found.configure(values)
     return {key: getattr(config, key) for key in config.__dataclass_fields__}
@@ -180,39 +187,45 @@ def configured(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 @cache
 def task(name: str) -> dict[str, Any]:
-    """name, role, family, form, metric, licence, answer words, template, files, hub, code."""
+    """name, called (by itself), role, family, form, metric, licence, words, template, files, home, hub, code."""
     module = module_of("tasks", name)
     if file_of(module) is None:
         tasks.load(name)
-    code = code_of(module)
+    place, code = file_of(module), code_of(module)
+    if tasks.is_file(name):
+        place = Path(name).resolve()
+        code = digest([code, fields.read(Path(name), "task", "template: ...")])
 
     def ask() -> dict[str, Any]:
         found = tasks.load(name)
         names = ("role", "family", "form", "metric", "licence", "words", "template")
         texts = {key: getattr(found, key) for key in names}
         files = [[file.part, list(file.paths), file.names] for file in found.files]
-        return texts | {"files": files, "hub": repr(getattr(found, "hub", None))}
+        hub = found.hub and repr(found.hub)
+        home = found.home and str(found.home)
+        return texts | {"called": found.name, "files": files, "home": home, "hub": hub}
 
-    return remembered(["task", name, code], ask) | {"name": name, "code": code}
+    return remembered(["task", name, str(place), code], ask) | {"name": name, "code": code}
 
 
 @cache
 def records(name: str, source: str, data_dir: str | None) -> str:
     """Hash of the raw records a task would read; says at once when there are none."""
     facts = task(name)
-    if source == "hub":
-        return digest([source, facts["hub"]])
-    if source == "sample":
-        return digest([source, samples()])
     files = tuple(File(part, tuple(paths), _unread, names) for part, paths, names in facts["files"])
-    local = Local(name, files, Path(data_dir))
+    home = at_home(facts["home"], facts["hub"], source)
+    if source == "hub" and not home:
+        return digest([source, facts["hub"]])
+    if source == "sample" and not home:
+        return digest([source, samples()])
+    local = Own(facts["called"], files, facts["home"]) if home else Local(facts["called"], files, Path(data_dir))
     local.parts()  # raises when nothing is there
     wanted = sorted({path for file in files for path in (*file.paths, file.names) if path})
     return digest([[path, content(local.folder / path)] for path in wanted if (local.folder / path).is_file()])
 
 
-def _unread(text: str, where: str) -> list:
-    return []
+def _unread(text: str, where: str) -> Iterator[dict]:
+    return iter(())
 
 
 @cache

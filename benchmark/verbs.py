@@ -168,6 +168,12 @@ def compare(options: argparse.Namespace) -> int:
     return module.compare(with_results(options), options.first, options.second, console())
 
 
+def doctor(options: argparse.Namespace) -> int:
+    from benchmark import doctor as module
+
+    return module.doctor(lambda: profile_of(options), options.profile, console(), options.json)
+
+
 def fetch(options: argparse.Namespace) -> int:
     from benchmark import fetch as module
 
@@ -263,25 +269,23 @@ def listing(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     from benchmark import check as module
+    from benchmark import check_task
 
-    return module.check(options.method, console())
+    if check_task.is_task(options.what):
+        return check_task.check(profile_of(options), options.what, console())
+    return module.check(options.what, console())
 
 
 def describe(options: argparse.Namespace) -> int:
     if options.task not in tasks.NAMES and not tasks.foreign(options.task):
         raise UsageError(f"no task {options.task!r}; {profile.near(options.task, tasks.NAMES)}")
-    found, asked = profile_of(options), tasks.load(options.task)
-    from methods.backbone import Backbone
+    from benchmark import check_task
     from tasks import describe as module
 
-    weights = found.backbone
-    tokenizer = Backbone.load(weights.name, revision=weights.revision).tokenizer
-    shots = found.shots[0] if options.shots and found.shots[0] != profile.FULL else None
-    task = asked(
-        tokenizer, source=found.source, data_dir=found.data_dir, shots=shots, seed=found.seeds[0], limit=found.limit,
-        max_length=found.max_length,
-    )  # fmt: skip
-    print(module.describe(task))
+    found = profile_of(options)
+    first = found.shots[0]
+    shots = first if options.shots and isinstance(first, int) else None
+    print(module.describe(check_task.opened(found, options.task, shots)))
     return 0
 
 
@@ -293,6 +297,7 @@ ALL = {
     "show": show,
     "report": report,
     "compare": compare,
+    "doctor": doctor,
     "fetch": fetch,
     "recommend": recommend,
     "claims": claims,

@@ -48,7 +48,7 @@ def load(name: str) -> "type[Task]":
         case _ if ":" in name: return imported(name)
         case _:
             from tasks.example import UsageError
-            raise UsageError(f"no task {name!r}; there are: {', '.join(NAMES)} (or your own as package.module:Class)")
+            raise UsageError(f"no task {name!r}; there are: {', '.join(NAMES)} (or your own as package.module:Class or file.yaml)")
     return found
 
 
@@ -73,4 +73,6 @@ def imported(name: str) -> "type[Task]":
         raise UsageError(f"task {name!r} cannot be imported: {error}; write it as package.module:Class") from error
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise UsageError(f"task {name!r} is no subclass of tasks.base.Task")
+    if missing := [field for field in ("name", "template") if not isinstance(getattr(found, field, None), str)]:
+        raise UsageError(f"task {name!r} has no {' and no '.join(missing)}; write it as a class attribute, a text")
     return found

@@ -14,7 +14,8 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from tasks import split as splits
 from tasks.encode import cached_encodings, collate, pad_token
 from tasks.example import Batch, Encoded, Example, UsageError
-from tasks.source import File, GitHub, Hub, open_source
+from tasks.own import open_task
+from tasks.source import File, GitHub, Hub
 
 __all__ = ["Batch", "Encoded", "Example", "Task", "UsageError"]
 
@@ -48,7 +49,7 @@ class Shuffle(Sampler):
 
 
 class Task(LightningDataModule):
-    """One data set. A task of its own needs the class attributes and `read`; everything else follows.
+    """One data set. A task needs name, template, where its records are, and `read`; everything else follows.
 
     shots: None for all training examples, else examples per label (choice) or in total (free text, own options).
     most: of training examples in total, whatever their labels; dev then has at most as many.
@@ -56,14 +57,15 @@ class Task(LightningDataModule):
     """
 
     name: str
-    role: str  # "source": may be learned from first; "target": never seen in source training
-    family: str
+    role: str = "target"  # never seen in source training; "source": may be learned from first
+    family: str = "own"
     form: str = "choice"  # or "span": free text, decoded
     template: str  # constant text first, then a {} for each value, the cue last
     words: dict[str, str] = {}  # raw label -> label word, in the order shown
     aliases: dict[str, str] = {}  # other spellings of a raw label -> the one in `words`
     files: tuple[File, ...] = ()
-    hub: Hub | GitHub
+    home: Path | None = None  # of a task of one's own: the folder its files are in, whatever `source` says
+    hub: Hub | GitHub | None = None
     metric: str = "accuracy"  # the primary one
     metrics: tuple[str, ...] = ("accuracy", "macro_f1")
     licence: str = "not stated"
@@ -138,7 +140,7 @@ class Task(LightningDataModule):
         self,
         values: Sequence[str],
         answers: Sequence[str],
-        choices: Sequence[str] = (),
+        choices: Iterable[str] = (),
         *,
         field: int = 0,
         key: Sequence[str] | None = None,
@@ -162,7 +164,7 @@ class Task(LightningDataModule):
     @cached_property
     def origin(self):
         """Where the records come from."""
-        return open_source(self.name, self.files, self.hub, self.source, self.data_dir)
+        return open_task(self)
 
     def prepare_data(self) -> None:
         """Fail before a model is loaded: the files are there, or fetched."""

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from tasks.example import UsageError
 
@@ -46,6 +47,15 @@ def tabbed(*columns: str, header: bool = False) -> Callable[[str, str], Iterator
     return parse
 
 
+def headed(text: str, where: str) -> Iterator[dict]:
+    """Columns split at tabs and named by the first line, with no quoting."""
+    first = next((line for _, line in lines(text)), "")
+    names = first.split("\t")
+    if len(set(names)) < len(names):
+        raise UsageError(f"{where}:1: a column twice among {', '.join(names)}")
+    return tabbed(*names, header=True)(text, where)
+
+
 def quoted(text: str, where: str) -> Iterator[dict]:
     """Comma-separated with a header and real quoting (BQ, which also starts with a byte order mark)."""
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
@@ -69,7 +79,18 @@ def json_lines(text: str, where: str) -> Iterator[dict]:
         yield Record(row, f"{where}:{number}")
 
 
-def document(text: str, where: str) -> object:
+def json_list(text: str, where: str) -> Iterator[dict]:
+    """A list of records in one document, or a record on each line."""
+    if not text.lstrip().startswith("["):
+        yield from json_lines(text, where)
+        return
+    for place, row in enumerate(document(text, where), start=1):
+        if not isinstance(row, dict):
+            raise UsageError(f"{where}: record {place} is not in braces but {type(row).__name__}")
+        yield Record(row, f"{where}, record {place}")
+
+
+def document(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_hook=lambda values: Record(values, where))
     except json.JSONDecodeError as error:

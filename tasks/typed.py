@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tasks.example import UsageError
 
-Kind = TypeVar("Kind")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Kind = TypeVar("Kind", bound="DataclassInstance")
 SPOKEN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
 LONG = 60  # characters of a value in a message
 
@@ -27,6 +30,10 @@ def typed(kind: type[Kind], values: Any, where: str, path: str = "") -> Kind:
         if name not in hints:
             raise UsageError(f"{where}: no field {full!r}; {near(str(name), hints)}")
         found[name] = as_kind(hints[name], value, where, full)
+    for one in fields(kind):
+        if one.name not in found and one.default is MISSING and one.default_factory is MISSING:
+            full = f"{path}.{one.name}" if path else one.name
+            raise UsageError(f"{where}: {full} is missing; it takes {spoken(hints[one.name])}")
     return kind(**found)
 
 
@@ -34,7 +41,7 @@ def as_kind(kind: Any, value: Any, where: str, path: str) -> Any:
     """One value as its annotation has it; a number may come as text, as from a command line."""
     wrong = UsageError(f"{where}: {path} takes {spoken(kind)}, found {_short(value)}")
     origin, inner = get_origin(kind), get_args(kind)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return value if isinstance(value, kind) else typed(kind, value, where, path)
     if origin in (Union, UnionType):
         return _one_of(inner, value, where, path, wrong)
