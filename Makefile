@@ -4,11 +4,12 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PROFILE ?= auto
 ARGS   ?=
+DATA   ?= ../shared/data
 # one thread in a process: the harness runs one worker process per core
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark smoke test lint docs bench gpu-check faults report backbone clean
+.PHONY: help setup benchmark smoke test test-real lint docs bench gpu-check faults report backbone clean
 
 help: ## what one can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +32,11 @@ smoke: setup ## every method x every task, a few steps each
 
 test: setup ## the test suite
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-real: setup ## every method on the original files below DATA, and what their README counts (ARGS='--tasks ocnli')
+	@if [ ! -d "$(DATA)" ]; then echo "skipped: no original files at $(DATA); DATA=<folder with one sub-folder per task>"; else \
+	  ADAPTERBENCH_DATA="$$(cd "$(DATA)" && pwd)" HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/tasks/test_real_files.py && \
+	  HF_HUB_OFFLINE=1 $(BIN)/python -m benchmark run --profile tests/real.yaml --data-dir "$(DATA)" $(ARGS); fi
 
 lint: setup ## style and imports; changes nothing
 	$(BIN)/ruff check .

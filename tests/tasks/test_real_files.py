@@ -1,9 +1,16 @@
-"""The original files, where they are there: the rows and the traps that their README counts."""
+"""The original files, where they are there: the rows, labels and traps that their README counts."""
+
+import re
+from collections import Counter
 
 import pytest
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 import tasks
 from tasks.describe import describe
+from tasks.encode import encode
+from tasks.formats import label_names
 from tasks.split import leaks
 
 ROWS = {  # by the README of the files: every file that is there, read or only counted
@@ -25,6 +32,55 @@ ROWS = {  # by the README of the files: every file that is there, read or only c
     "cote_bd": {"train.txt": 8533, "test.txt": 3658},
     "finre": {"train.txt": 13486, "valid.txt": 1489, "test.txt": 3727},
 }
+# What is not used, and why: (reason, rows or references). The README counts exact repetitions; a loader also sees those
+# that differ at the edges, in an invisible character, or in the order of a pair. Beside a number: where it comes from.
+REMOVED = {
+    "afqmc": {"train": {"duplicate": 2}},  # pairs in swapped order
+    "thucnews": {
+        "train": {"duplicate": 60, "conflicting label": 4, "also in test": 33},  # 62 titles again, 2 with two labels
+        "test": {"duplicate": 10, "conflicting label": 2},  # 11 titles again, 1 with two labels
+    },
+    "bq": {},
+    "cmnli": {"test": {"duplicate": 3, "conflicting label": 6}},  # 6 pairs again, 3 with two labels
+    "cmrc2018": {"dev": {"empty question": 2}, "test": {"references not in the text (kept for scoring)": 193}},
+    "sanwen": {
+        "train": {"duplicate": 79, "merged": 56, "also in test": 59},  # rows of the 37 texts that are in test too
+        "test": {"duplicate": 1, "merged": 14},
+    },
+    "cote_mfw": {"test": {"duplicate": 54, "conflicting label": 2}},  # 46 exact ones
+    "chnsent": {
+        "train": {
+            "duplicate": 1318,
+            "conflicting label": 57,
+            "also in test": 329,
+        },  # 1,351 again, 24 texts with two labels
+        "test": {"duplicate": 21, "conflicting label": 2},  # 1,178 distinct
+    },
+    "tnews": {
+        "train": {
+            "duplicate": 210,
+            "conflicting label": 74,
+            "also in test": 64,
+        },  # 248 titles again, 36 with two labels
+        "test": {"duplicate": 11, "conflicting label": 4},
+    },
+    "ocnli": {"train": {"no agreed label": 15}, "test": {"no agreed label": 50}},
+    "lcqmc": {
+        "dev": {"duplicate": 2, "also in test": 7}
+    },  # 2 in swapped order; 1 also in test, 6 more in swapped order
+    "drcd": {},
+    "c3": {},
+    "cote_bd": {"train": {"duplicate": 1, "also in test": 2}},
+    "finre": {
+        "train": {"merged": 1188, "duplicate": 4, "also in test": 10},  # 2,338 rows of 1,150 pairs; 5 texts and mirrors
+        "test": {"merged": 366, "duplicate": 2},
+    },
+}
+LONG = {  # texts above so many characters, of so many records of a part
+    "chnsent": ("train", 510, 117),
+    "cmrc2018": ("test", 450, 1657),
+    "drcd": ("dev", 450, 1630),
+}
 
 
 @pytest.fixture
@@ -44,6 +100,60 @@ def test_the_description_has_the_row_counts_of_the_readme(task, name):
     lines = describe(task(name)).splitlines()
     for path, rows in ROWS[name].items():
         assert any(line.split("  (")[0].split(maxsplit=1) == [f"{rows:,}", path] for line in lines), path
+
+
+@pytest.mark.parametrize("name", REMOVED)
+def test_what_is_left_out_is_what_the_readme_counts(task, name):
+    dropped = task(name).report["dropped"]
+    assert {part: dict(found) for part, found in dropped.items() if found} == REMOVED[name]
+
+
+def counted(real) -> dict[str, dict[str, int]]:
+    """Path -> label -> rows, from the tables of the README."""
+    lines = [line.split(" | ") for line in (real / "README.md").read_text(encoding="utf-8").splitlines()]
+    rows = [(line[0].strip("| `"), line[3]) for line in lines if line[0].startswith("| `") and len(line) > 3]
+    listed = {path: re.findall(r"(\S+) (\d+)(?:, |$)", text) for path, text in rows if re.match(r"\S+ \d+, ", text)}
+    return {path: {label: int(number) for label, number in pairs} for path, pairs in listed.items()}
+
+
+@pytest.mark.parametrize(
+    "name", ["afqmc", "bq", "chnsent", "cmnli", "finre", "lcqmc", "ocnli", "sanwen", "thucnews", "tnews"]
+)
+def test_labels_of_every_file_are_those_of_the_readme(task, real, name):
+    if not (real / "README.md").is_file():
+        pytest.skip(f"no README.md in {real}")
+    found, wanted = task(name), {path: n for path, n in counted(real).items() if path.startswith(f"{name}/")}
+    assert wanted
+    for file in found.files:
+        path = f"{name}/{file.paths[0]}"
+        if path not in wanted:
+            continue
+        names = label_names(found.origin.text(file.names), path) if file.names and name == "tnews" else {}
+        ids = {label: number for number, label in names.items()}  # the README counts TNews's ids
+        labels = Counter(str(row["label"]) for row in found.origin.rows(file))
+        assert {ids.get(label, label): n for label, n in labels.items()} == wanted.pop(path), path
+    # a dev that nothing reads, because there are train and test
+    assert set(wanted) <= {f"{name}/{path}" for file in found.files for path in file.paths}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_texts_too_long_are_cut_and_counted(task, name):
+    part, most, number = LONG[name]
+    found = task(name)
+    examples = list(found.read(part))
+    vocabulary = {
+        char: i for i, char in enumerate(sorted(set("".join(e.prompt + "".join(e.answers) for e in examples))))
+    }
+    built = Tokenizer(models.WordLevel(vocabulary | {"<eos>": len(vocabulary)}, unk_token="<eos>"))
+    built.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=built, eos_token="<eos>")
+    long = [example for example in examples if example.field[1] - example.field[0] > most]
+    assert len(long) == number
+    for example in long[::40]:
+        size = example.field[1] - example.field[0]
+        room = max(map(len, example.choices)) + 1 if example.choices else found.answer_tokens
+        item = encode(found, tokenizer, len(example.prompt) - size + most + room, [example])[0]
+        assert item.cut == size - most
 
 
 @pytest.mark.parametrize("name", ROWS)
