@@ -13,6 +13,7 @@ html_theme = "furo"
 html_show_copyright = html_show_sphinx = html_copy_source = False
 extensions = ["myst_parser"]
 exclude_patterns = ["bench"]
+html_static_path = html_css_files = ["wide.css"]
 myst_heading_anchors = 4  # named as a code host names them
 
 LISTED = re.compile(r"(?m)^- \[[^\]]*\]\(([\w/-]+)\.md\)")

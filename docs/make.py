@@ -158,7 +158,10 @@ def one_method(name: str) -> str:
     source = Path(inspect.getsourcefile(kind)).relative_to(DOCS.parent).as_posix()
     paper = f"**Origin:** {facts['paper']}. " if facts["paper"] else ""
     said = [f"**What trains:** {facts['what']}.", f"{paper}**Code:** [{source}](../{source})."]
-    words = inspect.getdoc(kind) if name in ("zero_shot", "majority") else inspect.getdoc(sys.modules[kind.__module__])
+    home = Path(source).stem  # a file of two methods is told once, or, where it only frames them, by its classes
+    words = inspect.getdoc(sys.modules[kind.__module__] if home == name else kind)
+    if home in methods.NAMES and home != name:
+        words = f"`{home}` and this one are one text: it stands there."
     return "\n\n".join([*said, *markdown(words), options(kind)])
 
 
@@ -227,14 +230,20 @@ def every_task(*names: str) -> str:
 
 
 def one_task(name: str) -> str:
+    code = name, catalogue.task(name)["code"], catalogue.code_of("tasks.describe"), catalogue.backbone("tiny", None)
+    key = ["described", *code, catalogue.records(name, "sample", None)]
+    return f"```text\n{catalogue.remembered(key, lambda: described(name))}\n```"
+
+
+def described(name: str) -> str:
+    """What `benchmark describe` prints, less the version of the generators' code."""
     from methods.backbone import load_tokenizer
     from methods.files import find
     from tasks.describe import describe
 
     found = describe(tasks.load(name)(load_tokenizer(find("tiny"), "tiny")))
-    found = re.sub(r"(?m)^(source .*), version \w+$", r"\1", found)  # of the generators' code; it says nothing here
-    lines = "\n".join(line.rstrip() for line in found.splitlines())
-    return f"```text\n{lines}\n```"
+    found = re.sub(r"(?m)^(source .*), version \w+$", r"\1", found)
+    return "\n".join(line.rstrip() for line in found.splitlines())
 
 
 def every_profile() -> str:

@@ -130,7 +130,8 @@ def small(words: list[str], options: Namespace) -> list[str]:
     given = vars(options)
     if options.verb == "list":
         return [*words, *(["--methods", "zero_shot"] if options.what == "proofs" else [])]
-    grid = [word for name, value in GRID.items() if given.get(name) is None for word in (f"--{name}", value)]
+    usual = GRID | suite(options)
+    grid = [word for name, value in usual.items() if given.get(name) is None for word in (f"--{name}", value)]
     more = ["--dry"] if options.verb == "run" else []
     more += ["--wandb", "off"] if given.get("wandb") else []
     if options.verb == "describe":
@@ -138,9 +139,15 @@ def small(words: list[str], options: Namespace) -> list[str]:
     return [*words, *SMALL, *(grid if options.verb not in ("show", "export") else []), *more]
 
 
+def suite(options: Namespace) -> dict[str, str]:
+    """Two of its tasks, where a command is about a suite that is not the usual one."""
+    return {"tasks": ",".join(tasks.SUITES[options.suite].targets[:2])} if options.suite else {}
+
+
 def wanted(options: Namespace) -> dict[str, str]:
     """The part of the grid that a command is about."""
-    grid = {name: ",".join(getattr(options, name) or [value]) for name, value in GRID.items()}
+    usual = GRID | suite(options)
+    grid = {name: ",".join(getattr(options, name) or [usual[name]]) for name in GRID}
     if options.verb == "compare":
         grid["methods"] = f"{options.first},{options.second}"
     if "cell" in options and options.cell.count("/") == 3:
@@ -152,6 +159,7 @@ def fill(grid: dict[str, str], options: Namespace) -> None:
     """Run these cells of a profile."""
     where = ["--profile", profile_of(options).name if "." not in options.profile else options.profile]
     where += ["--results", options.results] if options.results else []
+    where += ["--suite", options.suite] if options.suite else []
     cells = [word for name, value in grid.items() for word in (f"--{name}", value)]
     keep = ["--set", "keep_adapters=true", "--wandb", "off"]
     once(["run", *where, *SMALL, *cells, *keep], f"exit code {{}} of the run that {options.verb} needs")

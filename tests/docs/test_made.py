@@ -6,6 +6,7 @@ import pytest
 from blocks import ROOT, pages, title
 
 import methods
+import tasks
 from benchmark import listing
 from methods.backbone import Backbone
 
@@ -25,8 +26,10 @@ def test_a_page_is_what_the_code_says(page):
         )
 
 
-def test_every_method_has_a_section():
+def test_every_method_and_task_has_a_section():
     told = {title(page): page.read_text(encoding="utf-8") for page in MADE}
+    for name in tasks.NAMES:
+        assert any(f"\n## {name}\n\n<!-- made:task {name} -->\n\n```text\n{name}: " in text for text in told.values())
     for name in methods.NAMES:
         assert f"\n## {name}\n" in told[f"docs/{make.HERE[name]}"]
         assert f"<!-- made:method {name} -->" in told[f"docs/{make.HERE[name]}"]
