@@ -18,6 +18,7 @@ from rich.table import Table
 
 import tasks
 from benchmark import contents, needs
+from benchmark.machine import existing, gigabytes
 from benchmark.needs import Need
 from benchmark.price import spoken
 from benchmark.profile import Profile
@@ -67,11 +68,6 @@ def draw(say: Console, found: Profile, needed: Sequence[Need]) -> None:
     say.print(table)
 
 
-def gigabytes(number: float) -> str:
-    """15.2 GB, as a disk counts."""
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
-
-
 def possible(missing: Sequence[Need]) -> None:
     """What would stop it, before anything begins: files that only you have, no network, no room."""
     from huggingface_hub import constants
@@ -89,11 +85,6 @@ def possible(missing: Sequence[Need]) -> None:
     most, place = sum(need.bytes or 0 for need in missing), existing(Path(constants.HF_HUB_CACHE))
     if (free := shutil.disk_usage(place).free) < most:
         raise UsageError(f"{place}: {gigabytes(free)} free, {gigabytes(most)} are needed; set HF_HOME to a larger disk")
-
-
-def existing(path: Path) -> Path:
-    """The folder, or the next one above it that is there."""
-    return next(place for place in (path.absolute(), *path.absolute().parents) if place.is_dir())
 
 
 # -------------------------------------------------------------------- backbone and records

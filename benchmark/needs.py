@@ -6,6 +6,7 @@ import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 from threading import Thread
+from time import monotonic
 from typing import NamedTuple
 
 import tasks
@@ -139,9 +140,10 @@ def silent(urls: Iterable[str]) -> dict[str, str]:
     threads = [Thread(target=_ask, args=(url, found), daemon=True) for url in found]  # a name server may hang for long
     for thread in threads:
         thread.start()
+    end = monotonic() + SECONDS
     for thread in threads:
-        thread.join(SECONDS)
-    return {url: why for url, why in found.items() if why}
+        thread.join(max(0.0, end - monotonic()))
+    return {url: why for url, why in [*found.items()] if why}
 
 
 def _ask(url: str, found: dict[str, str]) -> None:

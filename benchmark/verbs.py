@@ -31,7 +31,7 @@ def console() -> Console:
     return found if found.is_terminal else Console(highlight=False, width=WIDE)
 
 
-def profile_of(options: argparse.Namespace, say: Console | None = None) -> Profile:
+def asked(options: argparse.Namespace, say: Console | None = None) -> Profile:
     """The profile with the command line's changes."""
     name = options.profile
     if name == "auto":
@@ -50,7 +50,12 @@ def profile_of(options: argparse.Namespace, say: Console | None = None) -> Profi
             settings.append(f"{path}={value}")
     if options.backbone is not None:  # a revision belongs to the backbone that was named in the profile
         settings.insert(0, "backbone.revision=null")
-    found = profile.load(name, changes, settings)
+    return profile.load(name, changes, settings)
+
+
+def profile_of(options: argparse.Namespace, say: Console | None = None) -> Profile:
+    """The same, and its options are those that its methods have."""
+    found = asked(options, say)
     grid.unknown_options(found)
     one_suite(found)
     return found
@@ -171,7 +176,7 @@ def compare(options: argparse.Namespace) -> int:
 def doctor(options: argparse.Namespace) -> int:
     from benchmark import doctor as module
 
-    return module.doctor(lambda: profile_of(options), options.profile, console(), options.json)
+    return module.doctor(lambda: asked(options), options.profile, console(), options.json)
 
 
 def fetch(options: argparse.Namespace) -> int:

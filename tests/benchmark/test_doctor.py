@@ -1,0 +1,208 @@
+"""What doctor finds on machines made by hand: without packages, network, room, rights, or with a GPU that is none."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmark import doctor, hardware, machine, needs
+from benchmark.__main__ import entry
+from benchmark.machine import MIND, NO, OK, Finding
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(autouse=True)
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No network, no GPU, no keys, caches below tmp_path."""
+    for name in ("WANDB_API_KEY", "NETRC", "WANDB_BASE_URL", "HF_DATASETS_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(
+        "ADAPTERBENCH_CACHE", os.environ.get("ADAPTERBENCH_CACHE") or str(Path.home() / ".cache/adapterbench")
+    )
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(needs, "_ask", lambda url, found: found.update({url: "no such host"}))
+    monkeypatch.setattr(hardware, "gpus", lambda: ())
+    monkeypatch.chdir(tmp_path)
+
+
+def findings(capsys, *words: str) -> tuple[int, dict[str, dict], dict]:
+    code = entry(["doctor", "--json", *words])
+    said = json.loads(capsys.readouterr().out)
+    return code, {one["what"]: one for one in said["findings"]}, said
+
+
+def test_the_demo_needs_no_network(capsys):
+    code, found, said = findings(capsys)
+    assert code == 0
+    assert said["can_run"]
+    assert said["profile"] == "demo"
+    assert "no CUDA device" in said["why"]
+    assert {one["state"] for one in found.values()} <= {OK, MIND}
+    assert found["huggingface.co"] == {"what": "huggingface.co", "state": MIND, "found": "no such host", "todo": ""}
+    assert said["next"] == [
+        "python -m benchmark plan --profile demo: what it runs, and how long that takes",
+        "python -m benchmark run --profile demo",
+    ]
+
+
+def test_what_a_profile_lacks_is_named_with_what_to_do(capsys):
+    code, found, said = findings(capsys, "--profile", "small")
+    assert code == 1
+    assert not said["can_run"]
+    assert {name for name, one in found.items() if one["state"] == NO} == {"device", "backbone", "records"}
+    assert "0 of 16 tasks here" in found["records"]["found"]
+    assert said["next"][0].startswith("device: use a machine with a GPU")
+    assert "fetch --profile small where there is a network" in said["next"][1]
+    assert said["next"][-1] == "python -m benchmark doctor, once more"
+
+
+def test_with_a_network_what_is_missing_can_be_fetched(capsys, monkeypatch):
+    monkeypatch.setattr(needs, "_ask", lambda url, found: found.update({url: ""}))
+    words = ["--profile", "smoke", "--backbone", "someorg/small-1M", "--source", "hub", "--tasks", "ocnli"]
+    code, found, said = findings(capsys, *words, "--methods", "lora")
+    assert code == 0
+    assert found["backbone"]["state"] == found["records"]["state"] == MIND
+    assert said["next"][0] == "backbone, records: python -m benchmark fetch --profile smoke, or let the run fetch it"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    code, found, _ = findings(capsys, *words, "--methods", "lora")
+    assert code == 1
+    assert found["hub"]["found"] == "HF_HUB_OFFLINE is set: not asked"
+    assert found["backbone"]["state"] == NO
+
+
+def test_files_of_ones_own_that_are_not_there(capsys, tmp_path):
+    words = [
+        "--profile",
+        "smoke",
+        "--source",
+        "local",
+        "--data-dir",
+        str(tmp_path),
+        "--tasks",
+        "drcd",
+        "--methods",
+        "lora",
+    ]
+    code, found, _ = findings(capsys, *words)
+    assert code == 1
+    assert "0 of 1 tasks here (source local); not: drcd" in found["records"]["found"]
+
+
+def test_packages_are_held_against_what_is_required(capsys, monkeypatch):
+    versions = {"peft": None, "torch": "1.13.0", "ray": None}
+    real = machine.installed
+    monkeypatch.setattr(machine, "installed", lambda name: versions.get(name, real(name)))
+    code, found, said = findings(capsys)
+    assert code == 1
+    assert found["torch"]["state"] == found["peft"]["state"] == NO
+    assert found["torch"]["found"].startswith("1.13.0 (needed >=")
+    assert found["ray"]["state"] == MIND
+    assert "not looked at while packages are missing" in found["profile"]["found"]
+    assert any(step.startswith('peft: pip install "peft>=') for step in said["next"])
+
+
+def test_a_key_is_never_shown(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    _, found, said = findings(capsys)
+    assert "key from WANDB_API_KEY" in found["W&B"]["found"]
+    assert KEY not in json.dumps(said)
+    monkeypatch.delenv("WANDB_API_KEY")
+    (tmp_path / ".netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {KEY}\n")
+    _, found, said = findings(capsys)
+    assert "key from .netrc" in found["W&B"]["found"]
+    assert KEY not in json.dumps(said)
+    (tmp_path / ".netrc").write_text("machine elsewhere\n  login user\n  password x\n")
+    assert "not logged in" in findings(capsys)[1]["W&B"]["found"]
+
+
+def test_uploading_without_a_key_or_a_network_is_said(capsys, tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("methods: [lora]\ntasks: [chnsent]\nwandb: online\n")
+    _, found, _ = findings(capsys, "--profile", str(tmp_path / "mine.yaml"))
+    assert found["W&B"]["state"] == MIND
+    assert found["W&B"]["todo"] == "wandb login"
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    _, found, _ = findings(capsys, "--profile", str(tmp_path / "mine.yaml"))
+    assert "wandb sync" in found["W&B"]["todo"]
+
+
+def test_folders_without_room_or_rights(tmp_path, monkeypatch):
+    def one() -> Finding:
+        return next(iter(machine.folders({"results": tmp_path / "a" / "b"}, 0)))
+
+    assert one().state == OK
+    monkeypatch.setattr(machine, "disk_usage", lambda path: type("Disk", (), {"free": 9e8}))
+    assert one() == Finding(
+        "results", NO, f"{tmp_path}/a/b: 900.0 MB free, 1.0 GB are needed", "name another folder with --results DIR"
+    )
+    monkeypatch.setattr(machine.os, "access", lambda path, how: False)
+    assert "may not be written" in one().found
+
+
+def test_what_still_comes_into_the_cache_has_to_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "disk_usage", lambda path: type("Disk", (), {"free": 10e9}))
+    states = [one.state for one in machine.folders({"results": tmp_path, machine.HUB: tmp_path}, 15e9)]
+    assert states == [OK, NO]
+
+
+def test_memory_of_a_container_counts(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("2000000000\n")
+    (tmp_path / "memory.current").write_text("1500000000\n")
+    monkeypatch.setattr(machine, "GROUP", tmp_path / "memory.max")
+    assert machine.ram() == (2e9, 5e8)
+    assert machine.main_memory().state == NO
+
+
+def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, capability: str, torch: str) -> dict[str, Finding]:
+    """What is found where the driver and torch say this."""
+    path = folder / "nvidia-smi"
+    path.write_text(f"#!/bin/sh\necho 'A GPU, 24576, {capability}, 550.1'\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(machine, "SEES", f"print({torch!r})")
+    return {one.what: one for one in machine.graphics(machine.ask_torch())}
+
+
+@pytest.mark.parametrize(
+    ("torch", "state", "said"),
+    [
+        ("1 12.8", OK, "built for CUDA 12.8"),
+        ("0 None", NO, "no CUDA"),
+        ("0 12.8", NO, "driver may be too old"),
+        ("", NO, ""),
+    ],
+)
+def test_a_gpu_is_worth_what_torch_sees_of_it(tmp_path, monkeypatch, torch, state, said):
+    found = smi(tmp_path, monkeypatch, "9.0", torch)
+    assert found["cuda:0"].found == "A GPU, 24 GB, bf16, driver 550.1"
+    assert found["torch and GPU"].state == state
+    assert said in found["torch and GPU"].found
+
+
+def test_an_old_gpu_has_no_bf16(tmp_path, monkeypatch):
+    assert "no bf16" in smi(tmp_path, monkeypatch, "7.5", "1 12.8")["cuda:0"].found
+
+
+def test_hosts_that_hang_are_waited_for_once(monkeypatch):
+    from time import perf_counter, sleep
+
+    monkeypatch.setattr(needs, "SECONDS", 0.2)
+    monkeypatch.setattr(needs, "_ask", lambda url, found: sleep(1))
+    begin = perf_counter()
+    assert set(needs.silent([f"http://{number}" for number in range(5)])) == {f"http://{number}" for number in range(5)}
+    assert perf_counter() - begin < 0.6
+
+
+def test_a_terminal_has_marks_and_a_file_plain_letters():
+    found = [Finding("a", OK, "[b]fine[/b]"), Finding("b", MIND, "so so"), Finding("c", NO, "bad", "mend it")]
+    plain, terminal = io.StringIO(), io.StringIO()
+    doctor.draw(Console(file=plain, width=80), found, ["c: mend it"])
+    doctor.draw(Console(file=terminal, width=80, force_terminal=True), found, ["c: mend it"])
+    assert plain.getvalue().isascii()
+    assert "[b]fine[/b]" in plain.getvalue()
+    assert "1. c: mend it" in plain.getvalue()
+    assert all(mark in terminal.getvalue() for mark in "✓!✗")
