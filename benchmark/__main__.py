@@ -107,9 +107,17 @@ def parser() -> Parser:
     made["retry"].add_argument("--failed", action="store_true", help="the cells that failed (this is the default)")
     made["retry"].add_argument("--stale", action="store_true", help="the cells of other code, options or data")
     for name in ("run", "retry"):
+        staffed(made[name])
         limited(made[name])
     made["run"].add_argument("--dry", action="store_true", help="show the plan and stop")
     return top
+
+
+def staffed(verb: argparse.ArgumentParser) -> None:
+    """Who does the work."""
+    verb.add_argument("--engine", choices=("processes", "ray"), default="processes",
+                      help="ray: an actor for each GPU or core, here or on a cluster (pip install ray)")  # fmt: skip
+    verb.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster to join, or auto; default: Ray here")
 
 
 def limited(verb: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 
-from benchmark import calibration, engine, hardware, limits, planning, ready, report, verbs
+from benchmark import calibration, cluster, engine, hardware, limits, planning, ray_engine, ready, report, verbs
 from benchmark.grid import Planned
 from benchmark.price import Prices
 from benchmark.profile import AUTO, Profile
@@ -18,9 +18,12 @@ ENDED = 3  # exit code: nothing failed, and cells are left because the run's tim
 
 def run(options: argparse.Namespace) -> int:
     """Whatever is due, then the leaderboard."""
+    who(options)
     say = verbs.console()
     found = verbs.profile_of(options, say)
     cells, place, states, prices = verbs.survey(found, thorough=True)
+    if not options.dry:
+        found = staffed(options, found, states, prices, say)
     if (
         prices.device == "cuda"
         and found.pack == AUTO
@@ -36,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
 def retry(options: argparse.Namespace) -> int:
     """Only the cells that failed, or only the stale ones, with what they rest on."""
+    who(options)
     say = verbs.console()
     found = verbs.profile_of(options)
     cells, place, states, prices = verbs.survey(found, thorough=True)
@@ -48,7 +52,28 @@ def retry(options: argparse.Namespace) -> int:
     kept = [("done", "") if cell.identity not in again else state for cell, state in zip(cells, states, strict=True)]
     more = f", and {len(again) - len(chosen)} that they rest on" if len(again) > len(chosen) else ""
     say.print(f"again: {len(chosen)} {' or '.join(sorted(wanted))} cells{more}")
+    found = staffed(options, found, kept, prices, say)
     return go(options, found, place, verbs.packed(found, cells, kept, prices), prices, len(cells), say)
+
+
+def who(options: argparse.Namespace) -> None:
+    """Whether those who shall do the work can be had, asked before anything else."""
+    if options.engine == "ray":
+        cluster.check(options.address)
+    elif options.address:
+        raise UsageError("--address is a Ray cluster's; add --engine ray")
+
+
+def staffed(
+    options: argparse.Namespace, found: Profile, states: Iterable[tuple[str, str]], prices: Prices, say: Console
+) -> Profile:
+    """The profile with as many workers as its engine has places for, where anything is due."""
+    if options.engine != "ray" or all(state == "done" for state, _ in states):
+        return found
+    where = f"joining {options.address}" if options.address else "starting on this machine"
+    say.print(f"Ray: {where}", style="dim")
+    found, prices.device = cluster.join(found, options.address)
+    return found
 
 
 def with_parents(cells: Sequence[Planned], states: Iterable[tuple[str, str]], chosen: set[str]) -> set[str]:
@@ -80,7 +105,8 @@ def go(
         price = {cell.identity: prices.seconds(cell)[0] for cell in due}
         count = hardware.workers(found, len(todo))
         with Progress(due, cells - len(due), price, count, say) as progress:
-            shop = engine.fill(found, todo, place, progress, count, limits.of(options))
+            fill = ray_engine.fill if options.engine == "ray" else engine.fill
+            shop = fill(found, todo, place, progress, count, limits.of(options))
         say.print(f"{progress.done} done, {progress.failed} failed, {progress.cached} cached", style="bold")
     if shop and shop.left:
         say.print(f"stopped: {shop.ended}; {shop.left} cells are left, run again to go on", style="yellow")

@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[2]
 LAYERS = ("tasks", "methods", "benchmark", "tests")
 FILES = [path for layer in LAYERS[:3] for path in sorted((ROOT / layer).rglob("*.py"))]
 HEAVY = {"torch", "lightning", "transformers", "pandas", "datasets", "torchmetrics", "wandb", "matplotlib", "numpy"}
-LIGHT = ("__init__", "__main__", "budget", "catalogue", "check", "contents", "doctor", "engine", "environment", "export", "fetch",
-         "grid", "hardware", "limits", "listing", "locks", "machine", "memory", "needs", "packs", "price", "profile", "progress", "ready", "report",
+LIGHT = ("__init__", "__main__", "budget", "catalogue", "check", "cluster", "contents", "doctor", "engine", "environment", "export", "fetch",
+         "grid", "hardware", "limits", "listing", "locks", "machine", "memory", "needs", "packs", "price", "profile", "progress", "ray_engine", "ready", "report",
          "result", "running", "shop", "store", "table", "verbs")  # fmt: skip
 
 
