@@ -9,7 +9,7 @@ DATA   ?= ../shared/data
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark smoke test test-real lint docs bench gpu-check faults report backbone clean
+.PHONY: help setup benchmark smoke test test-real lint types docs bench gpu-check faults report backbone clean
 
 help: ## what one can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,9 +38,12 @@ test-real: setup ## every method on the original files below DATA, and what thei
 	  ADAPTERBENCH_DATA="$$(cd "$(DATA)" && pwd)" HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/tasks/test_real_files.py && \
 	  HF_HUB_OFFLINE=1 $(BIN)/python -m benchmark run --profile tests/real.yaml --data-dir "$(DATA)" $(ARGS); fi
 
-lint: setup ## style and imports; changes nothing
+lint: setup types ## style, imports and types; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: setup ## type hints, strictly where people build on them
+	$(BIN)/mypy
 
 docs: $(VENV)/ready-docs ## the documentation as pages that need no network, into site/
 	HF_HUB_OFFLINE=1 $(BIN)/python docs/make.py
@@ -68,4 +71,4 @@ backbone: setup ## pretrain the embedded backbone anew (about 25 minutes on 2 co
 	OMP_NUM_THREADS=2 $(BIN)/python -m methods.tiny.build $(ARGS)
 
 clean: ## remove the virtual environment and caches, keep the results
-	rm -rf $(VENV) .pytest_cache .ruff_cache build site *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build site *.egg-info

@@ -250,7 +250,7 @@ def content(path: Path) -> str:
 @cache
 def backbone(name: str, revision: str | None) -> str:
     """What identifies a backbone's weights: the content of a folder, or a hub id at its revision."""
-    folder = Path(methods.__file__).parent / "tiny" if name == "tiny" else Path(name).expanduser()
+    folder = methods.backbone_folder(name)
     if folder.is_dir():
         kept = sorted(path for pattern in ("*.json", "*.safetensors") for path in folder.glob(pattern))
         return digest([[path.name, content(path)] for path in kept])

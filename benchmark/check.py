@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from traceback import extract_tb
@@ -130,7 +131,7 @@ def matrix(names: Sequence[str]) -> dict[str, list[Verdict]]:
             status.update(f"proving {name} ({place} of {len(names)})")
             code = catalogue.code_of(KIT), catalogue.code_of("tasks.encode")
             key = ["proofs", name, catalogue.method(name)["code"], *code, grid.libraries()]
-            rows = catalogue.remembered(key, lambda name=name: proved(name))
+            rows = catalogue.remembered(key, partial(proved, name))
             found[name] = [Verdict(*row) for row in rows]
     return found
 

@@ -154,7 +154,7 @@ def named(found: Profile, row: str) -> str:
 
 
 def few(found: Profile) -> tuple[int, ...]:
-    return tuple(sorted(shots for shots in found.shots if shots != FULL and shots <= FEW_MOST)) or (FEW_ELSE,)
+    return tuple(sorted(shots for shots in found.shots if isinstance(shots, int) and shots <= FEW_MOST)) or (FEW_ELSE,)
 
 
 def finding(wide: Profile, claim: Claim, kept: Kept, lines: dict[tuple, Line], names: dict[str, str],
@@ -169,12 +169,13 @@ def finding(wide: Profile, claim: Claim, kept: Kept, lines: dict[tuple, Line], n
         wide, rows[1]
     ):
         return Finding(claim, SAME)
-    sides = list(zip(rows, at, strict=True))
-    difference = kept.difference(*sides, tasks)
+    first, second = zip(rows, at, strict=True)
+    difference = kept.difference(first, second, tasks)
     if difference is None:
         return Finding(claim, ABSENT)
-    trained = tuple(lines[row, shots[-1]].trained for row, shots in sides)
-    return Finding(claim, OPEN, difference, difference.p(0.0 if claim.kind == ABOVE else -MARGIN), trained=trained)
+    mine, theirs = (lines[row, shots[-1]].trained for row, shots in (first, second))
+    p = difference.p(0.0 if claim.kind == ABOVE else -MARGIN)
+    return Finding(claim, OPEN, difference, p, trained=(mine, theirs))
 
 
 def decided(one: Finding, p: float, claims: int) -> Finding:

@@ -54,7 +54,7 @@ def labels(name: str, source: str, data_dir: str | None) -> dict[str, int]:
                 raise UsageError(f"{name}/{parts[part].title}: no records in it")
         for split in ("train", "test"):
             if not examples[split]:
-                lost = sum(map(Counter, found.report["dropped"].values()), Counter())
+                lost: Counter[str] = sum(map(Counter, found.report["dropped"].values()), Counter())
                 why = ", ".join(f"{count} {reason}" for reason, count in lost.items()) or "too few records"
                 raise UsageError(f"{name}: no {split} examples left in {found.origin.title} ({why})")
         return dict(Counter(map(found.stratum, examples["train"])))

@@ -92,7 +92,8 @@ def together(shop: Shop, count: int) -> None:
             if not busy:
                 sleep(POLL)
                 continue
-            for pipe in wait(list(busy), POLL):
+            ready = wait(list(busy), POLL)
+            for pipe in [pipe for pipe in busy if pipe in ready]:
                 if heard(shop, crew[pipe], busy[pipe]):
                     idle.append(pipe)
                 else:

@@ -6,7 +6,7 @@ import resource
 import subprocess
 import sys
 import traceback
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,7 +17,9 @@ from shutil import which
 from time import perf_counter
 from typing import Any
 
-PACKAGES = ("adapterbench", "torch", "lightning", "transformers", "tokenizers", "torchmetrics", "datasets", "numpy", "peft")
+PACKAGES = (
+    "adapterbench", "torch", "lightning", "transformers", "tokenizers", "torchmetrics", "datasets", "numpy", "peft",
+)  # fmt: skip
 STOPPED: list[int] = []  # the exit code, once a signal asked for the end
 SECRETS = {"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS"}  # words in the name of a variable
 SECRET = 8  # characters: what is shorter is a word like any other
@@ -29,7 +31,7 @@ class Clock:
     """Seconds by phase, and all seconds since it was made."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.start = perf_counter()
 
     @contextmanager

@@ -39,8 +39,8 @@ class Evidence(NamedTuple):
         """The difference on the seeds that a method has which is left out."""
         own = {cell["seed"] for cell in cells(self.results) if cell["method"] == method}
         profile = replace(self.table.profile, seeds=tuple(seed for seed in self.table.profile.seeds if seed in own))
-        rows = ((name, (self.shots,)) for name in (method, other))
-        return Kept(profile, self.results).difference(*rows, self.tasks)
+        shots = (self.shots,)
+        return Kept(profile, self.results).difference((method, shots), (other, shots), self.tasks)
 
 
 def gathered(found: Profile, options: argparse.Namespace) -> Evidence:
@@ -124,8 +124,10 @@ def nearest(wanted: int | str, known: set[int | str]) -> int | str:
     """The number of shots that is there, by its logarithm; full data is nearest to the most."""
     if wanted in known:
         return wanted
-    numbers = sorted(known - {FULL}) or [FULL]
-    return numbers[-1] if wanted == FULL or numbers == [FULL] else min(numbers, key=lambda k: abs(log(k / wanted)))
+    numbers = sorted(shots for shots in known if isinstance(shots, int))
+    if not numbers:
+        return FULL
+    return min(numbers, key=lambda k: abs(log(k / wanted))) if isinstance(wanted, int) else numbers[-1]
 
 
 def most(sets: Iterable[frozenset[int]]) -> frozenset[int]:

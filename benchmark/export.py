@@ -1,6 +1,6 @@
 """Write what a cell learned to a folder that others can load."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from benchmark.store import Store
 from tasks.example import UsageError
 
 
-def export(found: Profile, results: list[dict[str, Any]], folder: Path, say: Console) -> int:
+def export(found: Profile, results: Sequence[Mapping[str, Any]], folder: Path, say: Console) -> int:
     """The newest of these results of one cell, as a folder."""
     if len({result["key"] for result in results}) > 1:
         raise UsageError(f"several cells match: {', '.join(sorted({result['key'] for result in results}))}; name one")

@@ -118,7 +118,8 @@ def _chain(
     profile: Profile, cell: Cell, rest: str, sources: tuple[str, ...], values: dict, found: dict[str, Planned]
 ) -> list[Planned]:
     """What a cell rests on directly, planned with all that this rests on."""
-    facts, chain = catalogue.method(cell.method), []
+    facts = catalogue.method(cell.method)
+    chain: list[Planned] = []
     before = [stage for stage in facts["stages"] if stage["on"] == "sources"]
     if not facts["parent"] and not before:
         return chain

@@ -1,7 +1,7 @@
 """`benchmark list`: tasks, suites, methods, profiles and proofs as tables."""
 
 import argparse
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -76,7 +76,7 @@ def trained(backbone: str) -> dict[str, int]:
         return {
             name: catalogue.remembered(
                 ["trained", weights, catalogue.method(name)["code"], catalogue.code_of(__name__), grid.libraries()],
-                lambda name=name: counted(name, loaded()),
+                partial(lambda name: counted(name, loaded()), name),
             )
             for name in methods.NAMES
         }

@@ -20,7 +20,6 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from math import ceil
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import methods
@@ -93,7 +92,7 @@ class Need(NamedTuple):
 @cache
 def shape_of(name: str) -> Shape | None:
     """Of a backbone: from its folder, or of Qwen2.5 by name. None: not known without a network."""
-    folder = Path(methods.__file__).parent / "tiny" if name == "tiny" else Path(name).expanduser()
+    folder = methods.backbone_folder(name)
     if (folder / "config.json").is_file():
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return Shape(**{field: found[field] for field in Shape._fields if found.get(field) is not None})

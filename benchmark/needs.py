@@ -40,10 +40,15 @@ def of(profile: Profile) -> list[Need]:
 
 def members(profile: Profile) -> tuple[str, ...]:
     """The tasks of the table, and those that source stages and source prompts learn from."""
-    facts = [catalogue.method(row) for row in profile.methods]
-    learns = any(fact["parent"] or any(stage["on"] == "sources" for stage in fact["stages"]) for fact in facts)
-    below = (task for target in profile.tasks for task in grid.sources_of(profile, target)[1]) if learns else ()
-    return tuple(dict.fromkeys((*profile.tasks, *below)))
+    below = dict.fromkeys(task for target in profile.tasks for task in grid.sources_of(profile, target)[1])
+    more = [task for task in below if task not in profile.tasks]
+    return (*profile.tasks, *more) if more and any(map(learns, profile.methods)) else profile.tasks
+
+
+def learns(row: str) -> bool:
+    """Whether a method learns from source tasks first."""
+    facts = catalogue.method(row)
+    return bool(facts["parent"]) or any(stage["on"] == "sources" for stage in facts["stages"])
 
 
 def backbone(profile: Profile) -> Need:

@@ -126,4 +126,5 @@ def _lengths(profile: Profile, kind: Sequence[Planned]) -> dict[str, tuple[float
     names = dict.fromkeys(planned.cell.task for planned in kind)
     if profile.source == "hub":
         return dict.fromkeys(names, (TOKENS, TOKENS))
-    return {name: tuple(contents.lengths(name, profile.source, profile.data_dir)) for name in names}
+    found = {name: contents.lengths(name, profile.source, profile.data_dir) for name in names}
+    return {name: (mean, longest) for name, (mean, longest) in found.items()}

@@ -28,7 +28,8 @@ class Kept:
     """Scores by example of a grid's cells, read from the predictions when they are first asked for."""
 
     def __init__(self, profile: Profile, results: Sequence[Mapping[str, Any]]) -> None:
-        self.profile, self.unusable = profile, {}  # cell -> why it cannot be compared
+        self.profile = profile
+        self.unusable: dict[str, str] = {}  # cell -> why it cannot be compared
         self.found = {
             tuple(result["cell"][name] for name in ("method", "task", "shots", "seed")): result
             for result in results  # oldest first: the newest counts

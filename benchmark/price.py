@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmark import catalogue
-from benchmark.grid import FULL, TARGET, Planned
+from benchmark.grid import TARGET, Planned
 from benchmark.profile import Profile
 
 # Rough figures for a folder without results, of the public data and the samples: tokens of an item, sizes of full sets.
@@ -57,7 +57,7 @@ class Prices:
             return FIXED  # the backbone is never asked
         passed = test * tokens if cell.stage == TARGET else 0.0
         if budget:
-            shots = full if cell.shots == FULL else cell.shots * LABELS
+            shots = cell.shots * LABELS if isinstance(cell.shots, int) else full
             examples = min(shots, limit.get("train", shots)) * len(planned.members)
             steps = min(budget["max_steps"], budget["epochs"] * -(-examples // budget["batch_size"]))
             passed += 3 * steps * budget["batch_size"] * tokens  # backward costs two forwards

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmark import catalogue, contents, hardware
 from benchmark.grid import Planned
-from benchmark.profile import FULL, Profile
+from benchmark.profile import Profile
 from methods import files
 from tasks.example import UsageError
 
@@ -24,7 +24,7 @@ def check(profile: Profile, due: Sequence[Planned]) -> None:
     for planned in due:
         asked = planned.cell.shots
         for task in planned.members:
-            shots.setdefault(task, set()).update([asked] if asked not in (0, FULL) else [])
+            shots.setdefault(task, set()).update([asked] if isinstance(asked, int) and asked else [])
     for task, asked in shots.items():
         texts(profile, task, encode)
         counts = contents.labels(task, profile.source, profile.data_dir)
@@ -59,7 +59,8 @@ def encoder(folder: Path, name: str):  # -> a function text -> ids, or None
 
 def texts(profile: Profile, task: str, encode) -> None:
     """A task's instruction has room, and its label words can be told apart."""
-    facts, owner = catalogue.task(task), {}
+    facts = catalogue.task(task)
+    owner: dict[tuple[int, ...], str] = {}
     if encode is None:
         return
     for word in facts["words"].values():

@@ -66,8 +66,7 @@ def mean(line: Line) -> float:
 
 
 def gap(seen: Evidence, line: Line, other: Line) -> Difference | None:
-    rows = ((one.method, (one.shots,)) for one in (line, other))
-    return seen.kept.difference(*rows, seen.tasks)
+    return seen.kept.difference((line.method, (line.shots,)), (other.method, (other.shots,)), seen.tasks)
 
 
 def within(seen: Evidence, options: argparse.Namespace) -> tuple[list[Line], dict[str, str]]:

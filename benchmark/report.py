@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmark.grid import Planned, plan
 from benchmark.profile import Profile
 from benchmark.result import backbone_title
-from benchmark.store import Store, write
+from benchmark.store import Result, Store, write
 from benchmark.table import Board, Figure, Line, at_shots, board
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ COSTS = ("0 steps", "trained", "s/cell", "with sources", "memory", "cells")
 NARROW = ("memory", "cells", "with sources", "s/cell")  # what a narrow terminal goes without, in this order
 
 
-def collect(profile: Profile, store: Store, *, stale: bool = False) -> tuple[list[Planned], list[dict[str, Any]], int]:
+def collect(profile: Profile, store: Store, *, stale: bool = False) -> tuple[list[Planned], list[Result], int]:
     """The plan, its results, and how many results of the folder are of other code, options or data.
 
     `stale` takes those too where nothing newer is there: for reading an old folder, with its age said.

@@ -91,12 +91,13 @@ class Bench:
     ) -> Iterator[dict[str, Any]]:
         starts = [cell.parts["seeds"]["start"] for cell in pack for _ in cell.members]
         budget = Budget(**pack[0].parts["budget"])
-        runs, options = [], {"batch_size": budget.batch_size, "seed": pack[0].parts["seeds"]["order"]}
+        runs = []
+        options: dict[str, Any] = {"batch_size": budget.batch_size, "seed": pack[0].parts["seeds"]["order"]}
         with clock("test"):
             before = self.before(method, pack[0], stages[0], members, starts)
         with clock("train"):
             for stage in stages:  # one on the sources, or all on the target
-                group = Group(members, stage.batches, **options, **method.grouping(stage))
+                group = Group(members, stage.batches, **(options | method.grouping(stage)))
                 runs.append(learn(method, group, stage, budget, seeds=starts))
         histories = [joined(own) for own in zip(*runs, strict=True)]
         dev = sum(history.dev_seconds for history in histories)

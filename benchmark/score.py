@@ -8,7 +8,7 @@ items are few share their passes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -89,7 +89,8 @@ def likelihoods(
     method: Method, items: Sequence[Encoded], slots: Sequence[int], *, tokens: int | None = None
 ) -> list[tuple[float, ...]]:
     """Log-likelihood of each of an item's choices given its prompt, summed over the choice's tokens."""
-    training, found = method.training, [()] * len(items)
+    training = method.training
+    found: list[tuple[float, ...]] = [()] * len(items)
     tokens = tokens or BLOCK.get(method.backbone.device.type, 1 << 12)
     method.eval()
     blocks: list[tuple[list[Job], Tensor]] = []
@@ -97,7 +98,7 @@ def likelihoods(
         sizes = [len(job.rest) + len(tree(job.answers).ids) for job in jobs]
         for indices in buckets(sizes, tokens):
             block = [jobs[i] for i in indices]
-            blocks += _fitting(block, lambda part, lead=lead: [(part, _likelihoods(method, lead, part))])
+            blocks += _fitting(block, partial(_likelihoods, method, lead))
     for block, scores in blocks:  # only now wait for the device
         for job, row in zip(block, scores.tolist(), strict=True):
             found[job.place] = tuple(row[: len(job.answers)])
@@ -123,7 +124,7 @@ def decode(
         for indices in buckets([len(job.rest) for job in jobs], tokens):
             block = [jobs[i] for i in indices]
             most = max(limits[job.place] for job in block)
-            found = _fitting(block, lambda part, lead=lead, most=most: _decode(method, lead, part, most))
+            found = _fitting(block, partial(_decode, method, lead, limit=most))
             for job, ids in zip(block, found, strict=True):
                 own = ids[: limits[job.place]]
                 texts[job.place] = method.backbone.tokenizer.decode(own, skip_special_tokens=True).strip()
@@ -219,8 +220,8 @@ def tree(answers: Answers) -> Tree:
     )
 
 
-def _likelihoods(method: Method, lead: Lead, block: list[Job]) -> Tensor:
-    """Scores [b, n] of one block: prompts end in column r, below them stand the answers' trees."""
+def _likelihoods(method: Method, lead: Lead, block: list[Job]) -> list[tuple[list[Job], Tensor]]:
+    """A block with its scores [b, n]: prompts end in column r, below them stand the answers' trees."""
     trees, device = [tree(job.answers) for job in block], method.backbone.device
     sizes, r = torch.tensor([len(job.rest) for job in block]), max(len(job.rest) for job in block)
     b, m, p = len(block), max(len(tree.ids) for tree in trees), len(block[0].lead)
@@ -248,7 +249,7 @@ def _likelihoods(method: Method, lead: Lead, block: list[Job]) -> Tensor:
         source=source.to(device),
     )[:, r - 1 :]  # [b, 1 + m, d]: the prompt's end and every beginning
     node, token, used = (_stacked([getattr(below, name) for below in trees]) for name in ("node", "token", "used"))
-    return _gathered(method, hidden, node.to(device), token.to(device), used.to(device))
+    return [(block, _gathered(method, hidden, node.to(device), token.to(device), used.to(device)))]
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ from benchmark.table import LEVEL
 class Crossing(NamedTuple):
     """Where a curve that was below goes above."""
 
-    before: int  # the last number of shots of the one side
+    before: int | str  # the last number of shots of the one side
     after: int | str  # the first of the other
     at: float | None  # shots; None where the other side is full data
     first_above: bool  # after it: whether the first method is the one above
@@ -37,7 +37,7 @@ def crossings(gaps: Mapping[int | str, Difference | None]) -> list[Crossing]:
     for (k, one), (m, other) in pairwise(known.items()):
         if (one.mean > 0) == (other.mean > 0):
             continue
-        at = None if isinstance(m, str) else crossing((k, m), (one.mean, other.mean))
+        at = crossing((k, m), (one.mean, other.mean)) if isinstance(k, int) and isinstance(m, int) else None
         clear = all(corrected.get(shots, 1.0) < 1 - LEVEL for shots in (k, m))
         found.append(Crossing(k, m, at, other.mean > 0, clear))
     return found

@@ -12,7 +12,6 @@ from benchmark.memory import Shape
 from benchmark.proofs.material import built
 from methods.backbone import SITES, Backbone, load_tokenizer
 from methods.base import Method
-from methods.files import TINY
 from tasks.example import UsageError
 
 SIGMA = 0.02  # of the embedding's entries; no count depends on it
@@ -25,7 +24,8 @@ class Skeleton(Backbone):
         config = configuration(shape)
         with torch.device("meta"):
             self.model = AutoModelForCausalLM.from_config(config).requires_grad_(False).eval()
-        self.tokenizer, self.name, self.fingerprint = load_tokenizer(TINY, "tiny"), "skeleton", ""
+        self.tokenizer = load_tokenizer(methods.backbone_folder("tiny"), "tiny")
+        self.name, self.fingerprint = "skeleton", ""
         self.config, self.width, self.sigma = self.model.config, shape.hidden_size, SIGMA
         self.sites, self.autocast_dtype = SITES[self.config.model_type], None
         self.lease, self._undo, self._kept, self.place = object(), [], {}, torch.device(device)
@@ -71,9 +71,10 @@ def counted(name: str, options: Mapping[str, Any], shape: Shape) -> dict[str, An
         "cpu",
         "meta",
     ):  # on the CPU a method's own tensors are real; what moves the model itself, needs meta
-        backbone, stages = Skeleton(shape, device), {}
+        backbone = Skeleton(shape, device)
+        stages: dict[str, tuple[int, int]] = {}
 
-        def look(method: Method, stages: dict = stages) -> None:
+        def look(method: Method, stages: dict[str, tuple[int, int]] = stages) -> None:
             sizes = {slot: sum(p.numel() for p in named.values()) for slot, named in method.owned().items()}
             stages[method.stage.name] = sizes.get(None, 0), sizes.get(0, 0)
 

@@ -76,7 +76,7 @@ def _smallest(variance: float, freedom: float, level: float, power: float) -> fl
     return float(nctdtrinc(freedom, 1 - power, stdtrit(freedom, (1 + level) / 2))) * sqrt(variance)
 
 
-def clustered(scores: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+def clustered(scores: np.ndarray, groups: Sequence[str] | np.ndarray) -> np.ndarray:
     """[s, n] -> [s, g]: one value per sentence or document, whose examples are not independent; the mean is the same.
 
     The value is linear in the scores: the mean, plus what the group's examples add to it, g / n sum (x - mean).
@@ -223,7 +223,7 @@ def cliques(found: Ranks) -> list[tuple[int, int]]:
 
     Of ranks in order, best first. A run of one is no bar.
     """
-    bars = []
+    bars: list[tuple[int, int]] = []
     for first, best in enumerate(found.mean):
         last = max(place for place, rank in enumerate(found.mean) if rank - best <= found.gap)
         if last > first and (not bars or last > bars[-1][1]):

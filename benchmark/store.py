@@ -76,7 +76,7 @@ class Store:
 
     def done(self, planned: Planned) -> bool:
         result = self.read(planned)
-        return bool(result) and self.complete(planned, result)
+        return result is not None and self.complete(planned, result)
 
     def complete(self, planned: Planned, result: Mapping[str, Any]) -> bool:
         """Done, with its predictions, and with what it learned where others rest on it."""

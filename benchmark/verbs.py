@@ -247,7 +247,7 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
-def matching(found: Profile, wanted: str) -> list[dict]:
+def matching(found: Profile, wanted: str) -> list[store.Result]:
     """Results by the cell's name or the start of an identity, oldest first."""
     place = store.Store(found.folder)
     results = [r for r in place.results() if r["key"] == wanted or r["identity"].startswith(wanted)]

@@ -49,8 +49,15 @@ def load(name: str) -> "type[Method]":
         case "moe_lora": from methods.moe_lora import MoELoRA as found
         case "ta_lora": from methods.ta_lora import TALoRA as found
         case "meta_lora": from methods.meta_lora import MetaLoRA as found
-        case _: found = _foreign(method_of(name))
+        case _: return _foreign(method_of(name))
     return found
+
+
+def backbone_folder(name: str) -> "Path":
+    """Where a backbone lies that is no hub id: the embedded one, or the folder of this name."""
+    from pathlib import Path
+
+    return Path(__file__).parent / "tiny" if name == "tiny" else Path(name).expanduser()
 
 
 def load_adapter(folder: "str | Path", backbone: "Backbone") -> "Method":
@@ -61,17 +68,15 @@ def load_adapter(folder: "str | Path", backbone: "Backbone") -> "Method":
 
 
 def _foreign(name: str) -> "type[Method]":
-    from difflib import get_close_matches
     from importlib import import_module
 
     from methods.base import Method
     from tasks.example import UsageError
+    from tasks.typed import near
 
     module, colon, attribute = name.partition(":")
     if not colon:
-        near = get_close_matches(name, NAMES, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(NAMES)}, or package.module:Class"
-        raise UsageError(f"no method {name!r}; {hint}")
+        raise UsageError(f"no method {name!r}; {near(name, NAMES)} (or your own as package.module:Class)")
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, SyntaxError, ValueError) as error:

@@ -8,7 +8,7 @@ wants `ln_before`, an RMSNorm of its own. W_up = 0 is our choice (published: N(0
 Trained: 2 d m + m + d numbers per adapter (+ d with `ln_before`); Houlsby has 2 L adapters, Pfeiffer L.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,9 @@ from methods.base import Bank, Method, Rate, Rows
 from tasks.example import Encoded, UsageError
 
 PLACEMENTS = {"houlsby": ("o down", "silu"), "pfeiffer": ("down", "relu")}  # after which linear; AdapterHub's act
-ACTIVATIONS = {"silu": F.silu, "relu": F.relu, "gelu": F.gelu, "identity": lambda z: z}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu, "relu": F.relu, "gelu": F.gelu, "identity": lambda z: z,
+}  # fmt: skip
 NORMS = {"o": "input_layernorm", "down": "post_attention_layernorm"}  # reads the stream h that the sublayer adds to
 INPUTS = ("sublayer", "residual")
 

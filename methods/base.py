@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import ceil, cos, pi
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,8 @@ from transformers import Cache
 
 from methods.backbone import Backbone
 from methods.bank import Bank, Rows, stream
-from methods.config import Config, configure
+from methods.config import Config as Options
+from methods.config import configure
 from methods.learned import Learned
 from methods.plan import Plan, parts, plan
 from methods.stage import SOURCE, TARGET, Parent, Rate, Stage
@@ -38,10 +39,10 @@ class Method(Learned):
     betas: tuple[float, float] = (0.9, 0.999)
     virtual: int = 0  # tokens put in front of the text, as embeddings or as keys and values
 
-    Config = Config
-    config: Config
+    Config: TypeAlias = Options
+    config: Options
 
-    def __init__(self, backbone: Backbone, config: Config | Mapping[str, Any] | None = None) -> None:
+    def __init__(self, backbone: Backbone, config: Options | Mapping[str, Any] | None = None) -> None:
         super().__init__()
         backbone.detach()
         self.backbone, self.rows, self._lease = backbone, Rows(), backbone.lease
@@ -53,7 +54,7 @@ class Method(Learned):
         self.build()
 
     @classmethod
-    def configure(cls, values: Mapping[str, Any]) -> Config:
+    def configure(cls, values: Mapping[str, Any]) -> Options:
         """Options by name -> Config; a name that does not exist, or a value of another type, is an error at once."""
         return configure(cls.Config, values, f"method {cls.name}")
 
@@ -176,6 +177,7 @@ class Method(Learned):
         hidden = self.backbone.hidden(
             inputs_embeds=embeds, attention_mask=attention_mask, position_ids=positions, cache=cache
         )
+            assert positions is not None  # who draws a mask of its own gives them too
         return hidden[:, ahead:]
 
     def _fill(self, cache: Cache | None, rows: int) -> Cache | None:
@@ -221,8 +223,8 @@ class Method(Learned):
             return batch
         return self.plan(batch) if self.parts == 1 else parts(batch, self.parts, self.plan)
 
-    def training_step(self, batch: Batch | Plan | list[Plan], batch_idx: int) -> dict[str, Any]:
-        """The loss to minimise, and for the learning curve each present slot's own and how many tokens it took.
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """The loss of a batch, its plan or its passes, and for the curve each present slot's own and its tokens.
 
         Of several passes all but the last are taken back here, so that one at a time is in memory.
         """

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from math import isfinite
 from typing import Any, TypeVar
 
 from tasks.example import UsageError
+from tasks.typed import near
 
 SCHEDULES = ("linear", "cosine", "constant")
 
@@ -44,9 +44,7 @@ def configure(kind: type[Kind], values: Mapping[str, Any], where: str) -> Kind:
     found = {}
     for key, value in values.items():
         if key not in known:
-            near = get_close_matches(key, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-            raise UsageError(f"{where}: no option {key!r}; {hint}")
+            raise UsageError(f"{where}: no option {key!r}; {near(key, known)}")
         found[key] = _as(type(known[key]), value, f"{where}: option {key!r}")
     return kind(**found)
 

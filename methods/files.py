@@ -10,6 +10,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from methods import backbone_folder
 from tasks import network
 from tasks.example import UsageError
 
@@ -24,12 +25,11 @@ DECODER = {
 }
 SITES = {"qwen2": DECODER, "qwen3": DECODER, "llama": DECODER}  # an architecture is one row: short name -> module
 FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]  # never pickles, never code
-TINY = Path(__file__).parent / "tiny"
 
 
 def find(name: str, revision: str | None = None) -> Path:
     """The folder of a backbone. Only something that looks like a hub id (org/name) can ever touch the network."""
-    folder = TINY if name == "tiny" else Path(name).expanduser()
+    folder = backbone_folder(name)
     if folder.is_dir():
         return _complete(folder, name)
     head = name.split("/")[0]

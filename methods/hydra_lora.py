@@ -11,6 +11,7 @@ Dropout is drawn once (the authors' code draws it for every head) and does not t
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from tasks.example import UsageError
 class Heads(LowRank):
     """Adds scale * sum_i w_i(x) B_i A x to a linear's output."""
 
-    def __init__(self, linear: nn.Linear, heads: int, *args: object) -> None:
+    def __init__(self, linear: nn.Linear, heads: int, *args: Any) -> None:
         super().__init__(linear, *args)
         self.heads = heads
         self.a, self.b = Bank(self.rows, shared=True), Bank(self.rows, shared=True)  # A [r, in], B [n, out, r]
@@ -66,7 +67,7 @@ class HydraLoRA(LoRA):
 
     config: Config
 
-    def low_rank(self, linear: nn.Linear, *args: object) -> Heads:
+    def low_rank(self, linear: nn.Linear, *args: Any) -> Heads:
         return Heads(linear, self.config.heads, *args)
 
     def learns(self, bank: str) -> bool:

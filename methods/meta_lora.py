@@ -92,7 +92,7 @@ class MetaLoRA(SharedLoRA):
         """A batch in as many passes as the device's memory asks for, mostly one."""
         return [self.plan(batch)] if self.parts == 1 else parts(batch, self.parts, self.plan)
 
-    def training_step(self, batch: Batch | Plan | Episode, batch_idx: int) -> dict[str, Any]:
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """An outer step; the losses are those of the queries. On the target a step of LoRA."""
         if self.automatic_optimization:
             return super().training_step(batch, batch_idx)

@@ -12,6 +12,7 @@ A_i starts N(0, 0.01), B_i at 0, so at first it changes nothing; e_t N(0, 1), G 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ GATES = ("shared", "per_linear")
 class Experts(LowRank):
     """Adds scale * sum_i w_i B_i A_i x to a linear's output; the A_i lie below and the B_i beside each other."""
 
-    def __init__(self, linear: nn.Linear, experts: int, task: Bank, gate: Bank | None, *args: object) -> None:
+    def __init__(self, linear: nn.Linear, experts: int, task: Bank, gate: Bank | None, *args: Any) -> None:
         super().__init__(linear, *args)
         self.a.shared = self.b.shared = True  # A [r, in], B [out, r]
         self.experts, self.outer = experts, (task, gate)  # in a tuple: they are the method's, not this linear's
@@ -102,7 +103,7 @@ class MoELoRA(LoRA):
         self.gate = Bank(self.rows, shared=True) if self.config.gate == "shared" else None  # G [e, 64]
         super().build()
 
-    def low_rank(self, linear: nn.Linear, *args: object) -> Experts:
+    def low_rank(self, linear: nn.Linear, *args: Any) -> Experts:
         return Experts(linear, self.config.experts, self.task, self.gate, *args)
 
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:

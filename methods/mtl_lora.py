@@ -11,6 +11,7 @@ that the tasks begin with almost one B each: with equal w the B_i would stay equ
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ PARTS = ("a", "b", "inner", "mix")
 class TaskMix(LowRank):
     """Adds scale * [sum_i softmax(w_t / tau)_i B_i] Lambda_t A x to a linear's output."""
 
-    def __init__(self, linear: nn.Linear, ups: int, tau: float, *args: object) -> None:
+    def __init__(self, linear: nn.Linear, ups: int, tau: float, *args: Any) -> None:
         super().__init__(linear, *args)
         self.ups, self.tau = ups, tau
         self.a, self.b = Bank(self.rows, shared=True), Bank(self.rows, shared=True)  # A [r, in], B [n, out, r]
@@ -78,7 +79,7 @@ class MTLLoRA(LoRA):
 
     config: Config
 
-    def low_rank(self, linear: nn.Linear, *args: object) -> TaskMix:
+    def low_rank(self, linear: nn.Linear, *args: Any) -> TaskMix:
         return TaskMix(linear, self.config.ups, self.config.tau, *args)
 
     def learns(self, bank: str) -> bool:

@@ -45,7 +45,7 @@ class Peft(Method):
     def configure(cls, values: Mapping[str, Any]) -> Config:
         """Our options by name; every other one is peft's."""
         own = {option.name for option in fields(cls.Config)} - {"options"}
-        config = super().configure({key: value for key, value in values.items() if key in own})
+        config: Any = super().configure({key: value for key, value in values.items() if key in own})
         others = {key: value for key, value in values.items() if key not in own and key != "options"}
         kind, options = read(config.peft_type, config.file, {**values.get("options", {}), **others})
         settings(kind, options)  # a wrong one is an error now
@@ -71,7 +71,7 @@ class Peft(Method):
             except (ValueError, TypeError, ImportError, NotImplementedError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise UsageError(f"method peft: {self.settings.peft_type.value} cannot be used: {reason}") from error
-        self.adapted = (adapted,)  # no submodule of ours: what is saved and moved is `weights` alone
+        self.adapted: tuple[Any, ...] = (adapted,)  # no submodule of ours: what is saved and moved is `weights` alone
         self.added = [module for module in adapted.modules() if id(module) not in loaded]
         named = chain(adapted.named_parameters(), adapted.named_buffers())
         self.own = {name: part for name, part in named if part.requires_grad or id(part) not in loaded}

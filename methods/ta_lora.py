@@ -33,11 +33,10 @@ from torch.nn import functional as F
 from methods.bank import Memory
 from methods.base import SOURCE, TARGET, Bank, Method, Rate, Rows, Stage
 from methods.llama_adapter import gated_softmax, keys_values
-from methods.plan import Plan
 from methods.prompt import common_start
 from methods.spot import mean_loss
 from methods.ta_lora_options import Options
-from tasks.example import Batch, Encoded, UsageError
+from tasks.example import Encoded, UsageError
 
 PROMPT = Stage("prompt", "sources")  # what is shared comes first, as plain prompt tuning
 FAST = ("a", "g")
@@ -147,7 +146,7 @@ class TALoRA(Method):
             return made()
         found = []
         for slot in self.rows.present:
-            alone = partial(made, lambda bank, slot=slot: bank.of(slot)[None])
+            alone = partial(made, partial(only, slot))
             found.append(self.memory((layer, slot), [bank.of(slot) for bank in own.children()], alone))
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
@@ -190,7 +189,7 @@ class TALoRA(Method):
 
     # ---------------------------------------------------------------- to look at
 
-    def training_step(self, batch: Batch | Plan, batch_idx: int) -> dict[str, Any]:
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """With the mean size of each layer's gates beside the losses."""
         found = super().training_step(batch, batch_idx)
         if self.stage == SOURCE:
@@ -233,6 +232,11 @@ class TALoRA(Method):
             if parameter.grad is not None and part(name) not in FAST:
                 self.held[name] = self.held.get(name, 0) + parameter.grad / every
                 parameter.grad = None if self.passed % every else self.held.pop(name)
+
+
+def only(slot: int, bank: Bank) -> Tensor:
+    """A slot's own as the only one: [1, ...]"""
+    return bank.of(slot)[None]
 
 
 def part(name: str) -> str:

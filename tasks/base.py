@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from hashlib import sha1, sha256
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from lightning import LightningDataModule
 from torch.utils.data import BatchSampler, DataLoader, Sampler
@@ -15,7 +16,7 @@ from tasks import split as splits
 from tasks.encode import cached_encodings, collate, pad_token
 from tasks.example import Batch, Encoded, Example, UsageError
 from tasks.own import open_task
-from tasks.source import File, GitHub, Hub
+from tasks.source import File, GitHub, Hub, Local, Parquet
 
 __all__ = ["Batch", "Encoded", "Example", "Task", "UsageError"]
 
@@ -73,7 +74,7 @@ class Task(LightningDataModule):
 
     def __init__(
         self,
-        tokenizer=None,
+        tokenizer: Any = None,  # of transformers, and a fast one: windows need its offsets
         *,
         source: str = "sample",
         data_dir: str | Path | None = None,
@@ -162,7 +163,7 @@ class Task(LightningDataModule):
     # splits
 
     @cached_property
-    def origin(self):
+    def origin(self) -> Local | Parquet:
         """Where the records come from."""
         return open_task(self)
 
@@ -232,7 +233,7 @@ class Task(LightningDataModule):
     def short(self, chosen: Sequence[Example]) -> dict[str, int]:
         """Labels with fewer examples than asked for, and how many they have."""
         found = Counter(map(self.stratum, chosen))
-        return {word: found[word] for word in self.words.values() or [""] if found[word] < self.shots}
+        return {word: found[word] for word in self.words.values() or [""] if found[word] < (self.shots or 0)}
 
     def label_counts(self, examples: Iterable[Example]) -> dict[str, int]:
         counts = Counter(example.answers[0] for example in examples if example.choices)
@@ -263,7 +264,7 @@ class Task(LightningDataModule):
         for indices in BatchSampler(shuffle, self.batch_size, drop_last=False):
             yield [items[index] for index in indices]
 
-    def loader(self, split: str, **options) -> DataLoader:
+    def loader(self, split: str, **options: Any) -> DataLoader:
         return DataLoader(self.encoded(split), collate_fn=partial(alone, pad=pad_token(self.tokenizer)), **options)
 
     def train_dataloader(self) -> DataLoader:

@@ -10,13 +10,15 @@ import torch
 from tasks.example import Batch, Encoded, Example, UsageError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from tasks.base import Task
 
 CACHE: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> {(limits, example): Encoded}
 CACHE_MOST = 500_000  # examples per tokenizer
 
 
-def tokens(tokenizer, texts: Sequence[str], offsets: bool = False) -> list:
+def tokens(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], offsets: bool = False) -> list:
     """Ids of each text (or its [start, end) characters), with no special tokens."""
     if not texts:
         return []
@@ -24,17 +26,19 @@ def tokens(tokenizer, texts: Sequence[str], offsets: bool = False) -> list:
     return found["offset_mapping" if offsets else "input_ids"]
 
 
-def opening(tokenizer) -> list[int]:
+def opening(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The begin token, for tokenizers that put one before a text (Llama does, Qwen does not)."""
     bos = tokenizer.bos_token_id
     return [bos] if bos is not None and tokenizer("a")["input_ids"][:1] == [bos] else []
 
 
-def pad_token(tokenizer) -> int:
+def pad_token(tokenizer: "PreTrainedTokenizerBase") -> int:
     return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
 
-def answer_ids(task: "Task", tokenizer, choices: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def answer_ids(
+    task: "Task", tokenizer: "PreTrainedTokenizerBase", choices: Sequence[str]
+) -> dict[str, tuple[int, ...]]:
     """Label word -> its tokens. Two words with the same tokens could not be told apart, so they are refused."""
     found = dict(zip(choices, map(tuple, tokens(tokenizer, choices)), strict=True))
     owner: dict[tuple[int, ...], str] = {}
@@ -62,7 +66,11 @@ def cached_encodings(task: "Task", examples: Sequence[Example], training: bool) 
 
 
 def encode(
-    task: "Task", tokenizer, max_length: int, examples: Sequence[Example], training: bool = False
+    task: "Task",
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    examples: Sequence[Example],
+    training: bool = False,
 ) -> list[Encoded]:
     """Token ids of at most `max_length` for prompt and answer together.
 
@@ -101,7 +109,9 @@ def parts(example: Example) -> tuple[str, str, str, str]:
     return prompt[: example.prefix], prompt[example.prefix : left], prompt[left:right], prompt[right:]
 
 
-def fit(example: Example, tokenizer, field: list[int], space: int, training: bool) -> list[int]:
+def fit(
+    example: Example, tokenizer: "PreTrainedTokenizerBase", field: list[int], space: int, training: bool
+) -> list[int]:
     """`space` tokens of the field: its start for choices, a window for spans."""
     if example.choices or space == 0:
         return field[:space]

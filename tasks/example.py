@@ -1,6 +1,6 @@
 """The plain tuples that pass between tasks, methods and harness. Light: imports no torch, so anyone may import it."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,5 +47,6 @@ class Batch(NamedTuple):
 class Episode(NamedTuple):
     """One step of meta-learning: n tasks, each with batches to adapt to it by, and one of other examples to judge by."""
 
-    support: tuple[tuple[Batch, ...], ...]  # [n][k]
-    query: tuple[Batch, ...]  # [n]
+    # batches, and once they are planned, the passes of each
+    support: tuple[tuple[Any, ...], ...]  # [n][k]
+    query: tuple[Any, ...]  # [n]

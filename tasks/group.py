@@ -67,6 +67,8 @@ class Group(LightningDataModule):
             raise UsageError(f"no sampling {sampling!r}; there are: capped, uniform")
         if tasks < 1 or support < 0:
             raise UsageError(f"an episode has 1 task or more and 0 support batches or more, found {tasks}, {support}")
+        if batches != "packed" and steps is not None and not isinstance(steps, int):
+            raise UsageError(f"{batches}: steps is one number for all members, found {steps}")
         if batches == "packed" and steps is not None and not isinstance(steps, int) and len(steps) != len(members):
             raise UsageError(f"packed: {len(steps)} numbers of steps for {len(members)} members; give one for each")
         self.members, self.batches, self.asked = list(members), batches, steps
@@ -89,7 +91,7 @@ class Group(LightningDataModule):
         sizes = [len(member.examples["train"]) for member in self.members]
         if self.batches != "packed":
             epoch = -(-sum(sizes) // (self.batch_size * self.gradients))
-            return [epoch if self.asked is None else int(self.asked)] * len(sizes)
+            return [self.asked if isinstance(self.asked, int) else epoch] * len(sizes)
         if self.asked is None:
             return [-(-size // member.batch_size) for size, member in zip(sizes, self.members, strict=True)]
         return [self.asked] * len(sizes) if isinstance(self.asked, int) else list(self.asked)

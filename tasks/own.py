@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.example import UsageError
-from tasks.source import File, GitHub, Hub, Local, open_source
+from tasks.source import File, GitHub, Hub, Local, Parquet, open_source
 
 if TYPE_CHECKING:
     from tasks.base import Task
@@ -23,10 +23,10 @@ def at_home(home: object, hub: object, source: str) -> bool:
     return bool(home) and not (source == "hub" and hub)
 
 
-def open_task(task: "Task"):  # -> Own, or what `open_source` gives
+def open_task(task: "Task") -> Local | Parquet:
     """The records of a task, from its own folder or from where the profile says."""
     hub: Hub | GitHub | None = task.hub
-    if at_home(task.home, hub, task.source):
+    if task.home and at_home(task.home, hub, task.source):
         return Own(task.name, task.files, task.home)
     if task.source == "hub" and hub is None:
         raise UsageError(f"{task.name}: it names no hub data set; use --source local, or give it a `home` of its own")

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tasks import network
 from tasks.example import UsageError
 from tasks.formats import Record, label_names
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
 Parse = Callable[[str, str], Iterator[dict]]  # (text of a file, its name for messages) -> records
 SUM = ".sha256"  # file in a written folder: of all others
@@ -165,7 +168,7 @@ class Parquet:
         return (self.hub.id, self.hub.config, self.hub.revision)
 
     @cached_property
-    def tables(self):  # -> datasets.DatasetDict
+    def tables(self) -> "DatasetDict":
         return network.dataset(self.task, self.hub.id, self.hub.config, self.hub.revision)
 
     def rows(self, file: File) -> Iterator[dict]:
@@ -233,19 +236,21 @@ def sample_folder(task: str, home: Path | None = None) -> Path:
     return home
 
 
-def open_source(task: str, files: tuple[File, ...], hub: Hub | GitHub, source: str, data_dir: str | Path | None):
-    """The records of a task: -> Local, Raw or Parquet, which answer parts(), rows(file), stamp() and title."""
+def open_source(
+    task: str, files: tuple[File, ...], hub: Hub | GitHub | None, source: str, data_dir: str | Path | None
+) -> Local | Parquet:
+    """The records of a task; both kinds answer parts(), rows(file), stamp() and title."""
     match source:
         case "sample":
             from tasks import samples
 
             return Local(task, files, sample_folder(task), f"sample: generated, version {samples.fingerprint()}")
-        case "local" if data_dir is None:
-            raise UsageError(f"{task}: source=local needs data_dir, the folder with one sub-folder per task")
-        case "local" if not Path(data_dir).is_dir():
-            raise UsageError(f"{task}: data_dir {data_dir} is not a folder; it should hold one sub-folder per task")
         case "local":
+            if data_dir is None:
+                raise UsageError(f"{task}: source=local needs data_dir, the folder with one sub-folder per task")
+            if not Path(data_dir).is_dir():
+                raise UsageError(f"{task}: data_dir {data_dir} is not a folder; it should hold one sub-folder per task")
             return Local(task, files, Path(data_dir), f"local: {Path(data_dir) / task}")
-        case "hub":
+        case "hub" if hub is not None:
             return Raw(task, files, hub) if isinstance(hub, GitHub) else Parquet(task, hub)
     raise UsageError(f"{task}: no source {source!r}; there are: hub, local, sample")

@@ -33,7 +33,8 @@ def deduplicate(
     same: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
         same[example.uid].append(example)
-    kept, removed = [], Counter()
+    kept: list[Example] = []
+    removed: Counter[str] = Counter()
     for group in same.values():
         one = merge(group) if len(group) > 1 else group[0]
         if one is None:
@@ -94,7 +95,7 @@ def quotas(counts: Counter, total: int) -> Counter:
 
 def draw(examples: list[Example], shots: int, seed: int, label: Callable[[Example], str]) -> list[Example]:
     """The first `shots` of every label in the order of the seed: 4 shots are among the 16 of the same seed."""
-    left = defaultdict(lambda: shots)
+    left: dict[str, int] = defaultdict(lambda: shots)
     chosen = []
     for example in ordered(examples, f"shots:{seed}"):
         if left[label(example)] > 0:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 from email import message_from_bytes
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,6 +11,7 @@ from shutil import copytree, ignore_patterns
 from zipfile import ZipFile
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("tasks", "methods", "benchmark")
@@ -80,6 +82,13 @@ def test_the_installed_command_works_from_any_folder_and_finds_what_is_ones_own_
     assert (said.returncode, "mine.py: invalid syntax" in said.stderr) == (2, True), said.stderr
     assert contents(site) == files
     assert sorted(contents(here)) == ["mine.py", "tasks.py"]
+
+
+def test_the_version_and_the_licence_are_the_same_wherever_they_stand():
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (about["version"], about["license"])
+    assert f"\n## {about['version']} " in (ROOT / "CHANGELOG.md").read_text()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from benchmark import engine
 from benchmark.catalogue import digest
@@ -124,6 +124,7 @@ def start(folder: Path, mode: str, **options: Any) -> Any:
     """A run that records what it is given and nothing about this machine."""
     import wandb
 
+    known: Literal["online", "offline"] = "online" if mode == "online" else "offline"
     settings = wandb.Settings(
         silent=True,
         console="off",
@@ -137,7 +138,7 @@ def start(folder: Path, mode: str, **options: Any) -> Any:
         x_disable_machine_info=True,
         x_save_requirements=False,  # the result files name what counts, and looking is half of a light run's time
     )
-    return wandb.init(project=PROJECT, dir=folder, mode=mode, reinit="finish_previous", settings=settings, **options)
+    return wandb.init(project=PROJECT, dir=folder, mode=known, reinit="finish_previous", settings=settings, **options)
 
 
 def cells(profile: Profile, rest: Sequence[Mapping[str, Any]], mode: str, folder: Path) -> None:

@@ -157,7 +157,7 @@ def curves(done: Iterable[Mapping[str, Any]], shots: int | str) -> Rowed:
 
 def _at(own: Iterable[Sequence[Sequence[float]]], step: int) -> float | None:
     """The mean over curves of the last value at a step or before it."""
-    values = [curve[place - 1][1] for curve in own if (place := bisect_right(curve, step, key=lambda p: p[0]))]
+    values = [curve[place - 1][1] for curve in own if (place := bisect_right([point[0] for point in curve], step))]
     return round(fmean(values), 5) if values else None
 
 

@@ -14,6 +14,7 @@ from benchmark.store import write as put
 if TYPE_CHECKING:
     from benchmark.grid import Planned
     from benchmark.standing import Standings
+    from benchmark.store import Result
     from benchmark.table import Board
 
 HERE = Path(__file__).parent
@@ -24,7 +25,7 @@ def write(
     wide: "Board",
     worth: "Standings",
     cells: Sequence["Planned"],
-    results: Sequence[Mapping[str, Any]],
+    results: Sequence["Result"],
     every: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
     folder: Path,

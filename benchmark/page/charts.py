@@ -25,7 +25,7 @@ def script() -> str:
     import vl_convert
 
     key = ["vega", version("vl-convert-python"), VERSION]
-    return catalogue.remembered(key, lambda: vl_convert.javascript_bundle(vl_version=VERSION))
+    return catalogue.remembered(key, lambda: vl_convert.javascript_bundle(None, vl_version=VERSION))
 
 
 def number(field: str, title: str | None = None, **more: Any) -> Spec:

@@ -63,7 +63,8 @@ def read(profile: Profile, result: Mapping[str, Any]) -> Answers | None:
     if not set(COLUMNS) <= set(file.schema_arrow.names):
         return None
     columns = file.read(columns=COLUMNS)
-    return Answers(*(tuple(columns[name].to_pylist()) for name in COLUMNS[:-1]), columns["correct"].to_numpy())
+    uids, asked, targets, said = (tuple(columns[name].to_pylist()) for name in COLUMNS[:-1])
+    return Answers(uids, asked, targets, said, columns["correct"].to_numpy())
 
 
 def section(profile: Profile, task: str, cells: Mapping[tuple[str, int | str], Answers]) -> dict:

@@ -13,7 +13,7 @@ from benchmark.profile import Profile
 from benchmark.shots import crossings
 from benchmark.standing import Standings
 from benchmark.stats import cliques
-from benchmark.store import load
+from benchmark.store import Result, load
 from benchmark.table import Board, Line
 
 POINTS = 60  # of a learning curve
@@ -170,7 +170,7 @@ def parts(cells: Iterable[Any], results: Iterable[Mapping[str, Any]]) -> list[tu
 # -------------------------------------------------------------------- cells
 
 
-def facts(results: Sequence[Mapping[str, Any]]) -> Facts:
+def facts(results: Sequence[Result]) -> Facts:
     """One pass over the files: what is long in them is not in the index."""
     found = Facts([], [], 0, {}, {}, [], [], None)
     commits, devices, days, left_out = {}, {}, [], 0

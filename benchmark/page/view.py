@@ -15,13 +15,14 @@ from benchmark.table import Board, Line, at_shots
 
 if TYPE_CHECKING:
     from benchmark.grid import Planned
+    from benchmark.store import Result
 
 NAMED = 4  # methods that a sentence lists
 COST_TITLES = {"trained": "trained parameters", "amortised": "seconds per cell, with its share of the sources",
                "bytes": "peak memory, bytes"}  # fmt: skip
 
 
-def view(wide: Board, worth: Standings, cells: Sequence["Planned"], results: Sequence[Mapping[str, Any]],
+def view(wide: Board, worth: Standings, cells: Sequence["Planned"], results: Sequence["Result"],
          every: Sequence[Mapping[str, Any]], notes: Sequence[str], folder: Path) -> dict[str, Any]:  # fmt: skip
     """Everything the template asks for."""
     profile, done = wide.profile, gather.newest(results)
@@ -40,7 +41,7 @@ def view(wide: Board, worth: Standings, cells: Sequence["Planned"], results: Seq
     }
     reference = {str(k): method for k, method in worth.reference.items()}
     a, b = compared(lines, reference[str(shots)])
-    data = {
+    data: dict[str, Any] = {
         "scores": scores, "costs": cost, "cautions": cautious, "reference": reference, "asked": asked, "groups": groups,
         "methods": methods, "tasks": gather.tasks(profile, wide), "ranks": gather.ranking(worth),
         "crossings": gather.crossing(wide, results), "curves": facts.curves, "cells": facts.cells,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from itertools import pairwise
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -65,7 +66,7 @@ def absent_slots_keep_still(cls: type[Method], backbone: Backbone) -> str | None
     method.steps = [8] * method.slots
     everybody, some = batch(items(6, 3), [0, 1, 2, 0, 1, 2]), batch(items(4, 4), [0, 2, 2, 0])
     made = method.configure_optimizers()
-    method.configure_optimizers = lambda: made  # one optimiser for both parts
+    method.configure_optimizers = lambda: made  # type: ignore[method-assign]  # one optimiser for both parts
     fit(method, [everybody])
     own = method.owned()[1]
     before = {name: p.detach().clone() for name, p in own.items()}
@@ -161,8 +162,8 @@ def learns_by_heart(cls: type[Method], backbone: Backbone) -> str | None:
     start = built(cls, backbone, 1, away=False)
     before = start.losses(given(start)).item()
     for factor in (10, 100):
-        rates = {field.name: field.default for field in fields(cls.Config) if field.name.split("_")[-1] == "lr"}
-        rates = {name: factor * max(rate, 1e-3) for name, rate in rates.items()}
+        own = {field.name: getattr(cls.Config(), field.name) for field in fields(cls.Config)}
+        rates: dict[str, Any] = {name: factor * max(own[name], 1e-3) for name in own if name.split("_")[-1] == "lr"}
         config = replace(cls.Config(), schedule="constant", **rates)
         method = built(cls, backbone, 1, away=False, config=config, then=learn)
         after = method.losses(given(method)).item()

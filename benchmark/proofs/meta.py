@@ -1,6 +1,7 @@
 """What a stage of episodes has to prove: that its tasks meet in the outer step, and nowhere else."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 import lightning as L
 import torch
@@ -22,7 +23,7 @@ def tasks_of_an_episode_meet_in_their_mean(cls: type[Method], backbone: Backbone
     stage = next((stage for stage in cls.stages if stage.batches == "episodes"), None)
     if stage is None:
         return "no stage of episodes"
-    still = {field.name: 0.0 for field in fields(cls.Config) if field.name.split("_")[-1] == "lr"}
+    still: dict[str, Any] = {field.name: 0.0 for field in fields(cls.Config) if field.name.split("_")[-1] == "lr"}
     method = entered(cls, backbone, stage, replace(cls.Config(), clip=0.0, **still))
     before = {name: tensor.clone() for name, tensor in method.learned().items()}
     one, other = (outer_gradient(method, episode(slot)) for slot in (0, 1))

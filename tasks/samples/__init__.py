@@ -30,7 +30,8 @@ def draw(task: str, split: str, labels: list, make: Callable, key: Callable = la
 
     `per` is how many records one call of `make` stands for (two questions on one passage, a row and its mirror).
     """
-    rng, seen, rows = Random(f"{VERSION}/{task}"), set(), {}
+    rng, seen = Random(f"{VERSION}/{task}"), set()
+    rows: dict[str, list] = {}
     for part, size in SIZES.items():
         rows[part] = []
         for label in labels * -(-size // (per * len(labels))):
@@ -153,9 +154,9 @@ def document(rng: Random, split: str, number: int, per: int) -> dict:
     """A paragraph with `per` questions, in the shape of SQuAD."""
     sentences, asked = reading.passage(rng)
     context, uid = "".join(sentences), f"{split}-{number}"
-    asked = rng.sample([(q, a) for q, a, _ in asked], per)
-    answers = [{"text": answer, "answer_start": context.index(answer)} for _, answer in asked]
-    qas = [{"id": f"{uid}-{n}", "question": q, "answers": [answers[n]]} for n, (q, _) in enumerate(asked)]
+    picked = rng.sample([(q, a) for q, a, _ in asked], per)
+    answers = [{"text": answer, "answer_start": context.index(answer)} for _, answer in picked]
+    qas = [{"id": f"{uid}-{n}", "question": q, "answers": [answers[n]]} for n, (q, _) in enumerate(picked)]
     return {"id": uid, "context": context, "qas": qas}
 
 
@@ -171,7 +172,7 @@ def drcd(split: str) -> str:
     return squad("drcd", split).translate(TRADITIONAL)
 
 
-def multiple_choice(rng: Random, dialogue: bool) -> tuple[tuple[str, ...], tuple]:
+def multiple_choice(rng: Random, dialogue: bool) -> tuple[tuple[str, ...], list[dict]]:
     """A document with two questions of two (mixed genre only) to four options."""
     sentences, asked = reading.passage(rng)
     turns = [f"{'男女'[place % 2]}：{text}" for place, text in enumerate(sentences)]

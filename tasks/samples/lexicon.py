@@ -4,6 +4,12 @@ Related tasks draw from the same lists, so that what is learned on a source task
 to a topic, which mean the same) is of use on the target task of its family.
 """
 
+
+def words(rows: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """Each row's words."""
+    return {name: tuple(row.split()) for name, row in rows.items()}
+
+
 # fmt: off
 SURNAMES = "张王李刘陈杨赵黄周吴徐孙"
 GIVEN = "伟芳敏静强磊洋艳勇杰娟涛"
@@ -16,14 +22,13 @@ JOBS = tuple("老师 医生 司机 厨师 警察 记者 画家 歌手 律师 工
 HOBBIES = tuple("唱歌 跳舞 游泳 画画 读书 跑步 下棋 钓鱼 爬山 摄影".split())
 
 # kind -> its members; the inference family climbs up and down, the relation family asks for 一般 (general)
-KINDS = {
+KINDS = words({
     "水果": "苹果 香蕉 葡萄 西瓜 桃子 橙子", "蔬菜": "白菜 土豆 萝卜 黄瓜 茄子 番茄",
     "动物": "小猫 小狗 兔子 老虎 大象 猴子", "家具": "桌子 椅子 沙发 衣柜 书架 木床",
     "衣服": "衬衫 裙子 外套 毛衣 裤子 大衣", "乐器": "钢琴 吉他 笛子 二胡 小提琴 古筝",
     "饮料": "牛奶 咖啡 果汁 绿茶 豆浆 可乐", "电器": "电视 冰箱 空调 电脑 手机 风扇",
     "花草": "玫瑰 菊花 兰花 荷花 牡丹 百合", "书籍": "小说 诗集 词典 画册 日记 杂志",
-}
-KINDS = {kind: tuple(members.split()) for kind, members in KINDS.items()}
+})
 THINGS = tuple(thing for members in KINDS.values() for thing in members)
 
 # what one does with a thing; each verb phrase with a synonym and an opposite
@@ -33,11 +38,10 @@ DEEDS = {
 }
 
 # sentiment: what is judged, by kind of goods; the two polarities with words of weight 1
-ASPECTS = {
+ASPECTS = words({
     "酒店": "房间 服务 早餐 位置 前台 床铺", "电脑": "屏幕 电池 键盘 外观 速度 散热", "图书": "情节 文笔 内容 纸张 印刷 封面",
     "景点": "风景 门票 交通 环境 空气 设施", "餐厅": "味道 菜品 分量 价格 卫生 气氛", "网店": "包装 物流 质量 客服 做工 尺码",
-}
-ASPECTS = {goods: tuple(words.split()) for goods, words in ASPECTS.items()}
+})
 GOOD = tuple("好 不错 干净 舒服 满意 漂亮 精彩 实惠 方便 热情 贴心 优秀 出色 喜人 完美 周到".split())
 BAD = tuple("差 糟糕 脏乱 难受 失望 难看 无聊 昂贵 麻烦 冷淡 敷衍 粗糙 劣质 吵闹 破旧 混乱".split())
 LIGHT = ("比较", "还算", "有点", "")        # weight 1
@@ -45,7 +49,7 @@ STRONG = ("非常", "特别", "太", "极其")      # weight 2
 NEGATION = ("不", "并不", "不怎么", "谈不上")  # turns the polarity, weight 1
 
 # topics of both news tasks; words in two lists are ambiguous on purpose
-TOPICS = {
+TOPICS = words({
     "财经": "银行 利率 贷款 基金 投资 货币 央行 通胀 消费 经济 保险 税收", "股票": "股市 大盘 涨停 股价 牛市 散户 基金 投资 券商 指数 跌停 港股",
     "房产": "楼市 房价 楼盘 小区 户型 贷款 开发商 地产 租房 物业 限购 别墅", "教育": "学校 高考 考生 教师 课堂 大学 招生 作业 留学 家长 培训 志愿",
     "科技": "芯片 手机 互联网 卫星 软件 机器人 数据 实验 算法 电脑 航天 网络", "社会": "警方 居民 社区 事故 救援 嫌犯 路人 纠纷 失踪 老人 调查 公益",
@@ -55,8 +59,7 @@ TOPICS = {
     "汽车": "轿车 发动机 油耗 车型 试驾 底盘 新车 轮胎 车主 变速箱 上市 电动", "军事": "战机 海军 导弹 演习 坦克 士兵 航母 雷达 战争 边境 潜艇 司令",
     "旅游": "景区 游客 酒店 攻略 古镇 海岛 门票 导游 自驾 签证 民宿 温泉", "国际": "总统 联合国 边境 制裁 峰会 难民 大使 选举 条约 首相 外交 海峡",
     "农业": "水稻 农户 种植 化肥 养殖 大棚 丰收 玉米 果园 灌溉 粮食 生猪", "电竞": "战队 选手 英雄 直播 赛季 电竞馆 玩家 总决赛 冠军 对线 教练 版本",
-}
-TOPICS = {topic: tuple(words.split()) for topic, words in TOPICS.items()}
+})
 
 # paraphrase: (words that mean the same, ...) per slot of a question
 SAME = {

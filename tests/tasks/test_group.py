@@ -152,6 +152,7 @@ def test_a_mixture_puts_rows_alike_in_length_together(tokenizer):
         ({"sampling": "odd"}, "no sampling 'odd'"),
         ({"batches": "episodes", "tasks": 0}, "1 task or more and 0 support batches or more, found 0, 3"),
         ({"steps": [1, 2]}, "2 numbers of steps for 1 members"),
+        ({"batches": "mixed", "steps": [1]}, "mixed: steps is one number for all members"),
     ],
 )
 def test_bad_options_say_what_there_is(tokenizer, options, message):
