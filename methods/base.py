@@ -168,6 +168,7 @@ class Method(Learned):
         if attention_mask.dim() == 2:
             positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -(input_ids.shape[1] + ahead) :]
         else:
+            assert positions is not None  # who draws a mask of its own gives them too
             attention_mask, positions = _ahead(attention_mask, positions + self.virtual, ahead, self.virtual)
         if front is None:
             return self.backbone.hidden(
@@ -177,7 +178,6 @@ class Method(Learned):
         hidden = self.backbone.hidden(
             inputs_embeds=embeds, attention_mask=attention_mask, position_ids=positions, cache=cache
         )
-            assert positions is not None  # who draws a mask of its own gives them too
         return hidden[:, ahead:]
 
     def _fill(self, cache: Cache | None, rows: int) -> Cache | None:
