@@ -121,9 +121,10 @@ print(tables["train"].num_rows, raw.stat().st_size > 0, find("someorg/tiny").is_
 
 def test_another_process_finds_hub_and_code_host_by_its_environment(hub, tmp_path):
     hub.put("model", "someorg/tiny", model())
+    hub.trouble("large", cut=1000, times=1)  # over which no library may lose a word
     there = os.environ | environment(hub, tmp_path / "other")
     done = subprocess.run([sys.executable, "-c", OTHER], capture_output=True, text=True, timeout=120, env=there)
-    assert done.stdout == "42 True True\n", done.stderr
+    assert (done.stdout, done.stderr) == ("42 True True\n", "")
     assert list((tmp_path / "other").rglob("model.safetensors"))
 
 
@@ -189,9 +190,7 @@ TROUBLES = [
     (TABLES, ill("parquet|large", status=503), "answers 503; run it again"),
     (TABLES, ill(".", wait=1), "does not answer in time; run it again"),
     (TABLES, ill(".", status=429), "answers 429; run it again"),
-    (FILES, gone, "baidu/train.txt: localhost answers 404; use --source sample"),
     (FILES, renumbered, "baidu/train.txt: localhost answers 404; use --source sample"),
-    (FILES, without_train, "baidu/train.txt: localhost answers 404; use --source sample"),
     (FILES, without_labels, "cote_bd/train.txt:1: no field 'ot'; there are: s"),
     (FILES, ill("train", cut=100), "the connection to localhost broke off; run it again"),
     (FILES, ill(".", status=500), "localhost answers 500; run it again"),
@@ -256,7 +255,7 @@ def test_a_backbone_comes_from_the_hub_without_code_and_pickles(hub):
     hub.put("model", "someorg/tiny", model() | {"pytorch_model.bin": b"pickle", "modeling_x.py": b"code"})
     found = Backbone.load("someorg/tiny")
     assert found.fingerprint == Backbone.load("tiny").fingerprint
-    assert not hub.fetched(r"\.bin|\.py")
+    assert not [line for line in hub.asked if ".bin" in line or ".py" in line]
     asked = len(hub.asked)
     find("someorg/tiny")
     assert len(hub.asked) == asked
