@@ -28,7 +28,7 @@ EXAMPLES = """examples:
   python -m benchmark list methods | describe ocnli         what there is
   python -m benchmark list proofs                           which proof each method passes, and why a blank is blank
   python -m benchmark check mypackage.mine:Mine             the same proofs on a method of your own
-  python -m benchmark check mytask.yaml                     quoting, duplicates, leaks, labels, cuts of a task of your own
+  python -m benchmark check mytask.yaml                     quoting, duplicates, leaks, labels and cuts of your own task
   python -m benchmark export lora/chnsent/16/0 out/         what a cell learned, for peft or methods.load_adapter
 
 exit codes: 0 all cells done, 1 a cell failed (or W&B did), 2 bad input or a folder that takes no more,
