@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from benchmark import catalogue, report
 from benchmark.grid import TARGET, Cell, order
 from benchmark.paired import Kept
-from benchmark.profile import FULL, METHODS, TASKS, Profile, near
+from benchmark.profile import FULL, METHODS, Profile, near
 from benchmark.stats import Difference
 from benchmark.store import Store
 from benchmark.table import Board, at_shots, board
@@ -53,11 +53,11 @@ def gathered(found: Profile, options: argparse.Namespace) -> Evidence:
     for cell in cells(results):
         if cell["method"] in trained:
             has[cell["method"], cell["task"], cell["shots"]].add(cell["seed"])
-    run = f"python -m benchmark run --profile {found.name}"
+    run = f"python -m benchmark run {found.flags}"
     if not has:
         aged = f" ({old} cells are of other code, options or data)" if old else ""
         raise UsageError(f"no results of a trained method in {found.folder}{aged}; `{run}` makes them")
-    title, asked, lacks = scope(wide, options, {task for _, task, _ in has}, run)
+    title, asked, lacks = scope(found, options, {task for _, task, _ in has}, run)
     shots = nearest(found.shots[0], {shots for _, task, shots in has if task in asked})
     if options.shots and shots != found.shots[0]:
         lacks.append(f"nothing was run at {at_shots(found.shots[0])}, {at_shots(shots)} are the nearest")
@@ -66,6 +66,11 @@ def gathered(found: Profile, options: argparse.Namespace) -> Evidence:
     lacks += [f"too few results on {task} at {at_shots(shots)}" for task in asked if task not in tasks]
     seeds = {row: frozenset.intersection(*(frozenset(has.get((row, task, shots), ())) for task in tasks))
              for row in trained}  # fmt: skip
+    if not any(seeds.values()):
+        need = f"{run} --tasks {','.join(tasks)} --shots {shots}"
+        raise UsageError(
+            f"no method has all of {', '.join(tasks)} at {at_shots(shots)} on any seed; `{need}` makes them"
+        )
     common = most(seeds.values())
     left = {row: lacking(own, common) for row, own in seeds.items() if not common <= own}
     rows = tuple(row for row in wide.methods if row not in left)
@@ -87,37 +92,35 @@ def widened(found: Profile, done: Sequence[Mapping[str, Any]], options: argparse
     return replace(
         found,
         methods=tuple(row for row in dict.fromkeys((*controls, *rows)) if row in known["method"]),
-        tasks=tuple(task for task in dict.fromkeys((*TASKS, *found.tasks)) if task in known["task"]),
+        tasks=tuple(task for task in dict.fromkeys((*found.suite.tasks, *found.tasks)) if task in known["task"]),
         shots=tuple(sorted(known["shots"] - {0}, key=order)),
         seeds=found.seeds if options.seeds else tuple(sorted(known["seed"])),
     )
 
 
 def scope(
-    wide: Profile, options: argparse.Namespace, known: set[str], run: str
+    found: Profile, options: argparse.Namespace, known: set[str], run: str
 ) -> tuple[str, tuple[str, ...], list[str]]:
     """(what the tasks are called, those with results, reasons for doubt) of --family, --tasks, or all."""
-    families = {task: catalogue.task(task)["family"] for task in dict.fromkeys((*TASKS, *wide.tasks))}
+    families = {task: catalogue.task(task)["family"] for task in dict.fromkeys((*found.suite.tasks, *found.tasks))}
+    asked = list(found.tasks) if options.tasks else list(families)
     if options.family:
         if options.family not in families.values():
             raise UsageError(f"no family {options.family!r}; {near(options.family, sorted({*families.values()}))}")
-        asked = [task for task, family in families.items() if family == options.family]
-        found = tuple(task for task in asked if task in known)
-        if not found:
-            raise UsageError(f"no results on {options.family} tasks; `{run} --tasks {','.join(asked)}` makes them")
-        return f"{options.family} tasks ({', '.join(found)})", found, []
-    if not options.tasks or options.tasks == ["all"]:
-        found = tuple(task for task in wide.tasks if task in known)
-        return f"all {len(found)} tasks", found, []
-    asked = [task for task in options.tasks if task in known]
-    if asked:
-        return ", ".join(asked), tuple(asked), [f"no results on {t}" for t in options.tasks if t not in known]
-    alike = {families.get(task) or catalogue.task(task)["family"] for task in options.tasks}
-    found = tuple(task for task in wide.tasks if task in known and families[task] in alike)
-    names = ", ".join(options.tasks)
-    if not found:
-        raise UsageError(f"no results on {names}, nor on a task of that family; `{run} --tasks {names}` makes them")
-    return f"{names} by {', '.join(found)}", found, [f"no results on {names}, only on others of its family"]
+        asked = [task for task in asked if families[task] == options.family]
+    names = f"{options.family} tasks" if options.family else ", ".join(asked) if options.tasks else "all tasks"
+    there = tuple(task for task in asked if task in known)
+    if there and not (options.family or options.tasks):
+        return f"all {len(there)} tasks", there, []
+    if there:
+        title = f"{names} ({', '.join(there)})" if options.family else ", ".join(there)
+        return title, there, [f"no results on {task}" for task in asked if options.tasks and task not in known]
+    alike = {families[task] for task in asked}
+    there = tuple(task for task, family in families.items() if task in known and family in alike)
+    if options.family or not there:
+        where = "" if options.family else ", nor on a task of that family"
+        raise UsageError(f"no results on {names}{where}; `{run} --tasks {','.join(asked)}` makes them")
+    return f"{names} by {', '.join(there)}", there, [f"no results on {names}, only on others of its family"]
 
 
 def nearest(wanted: int | str, known: set[int | str]) -> int | str:

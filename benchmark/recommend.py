@@ -167,6 +167,7 @@ def doubts(found: Profile, seen: Evidence, usable: Sequence[Line], said: Mapping
            refused: Mapping[str, str]) -> Iterator[str]:  # fmt: skip
     """Why one should not trust it, and what would help."""
     thin, first, seeds = list(seen.lacks), usable[0], seen.table.profile.seeds
+    offered = {line.method for line in usable}
     if len(seeds) < 2:
         thin.append("one seed says nothing of another, so there are no ties and no expected loss")
     if len(usable) < 2:
@@ -184,7 +185,7 @@ def doubts(found: Profile, seen: Evidence, usable: Sequence[Line], said: Mapping
     for why, number in Counter(seen.kept.unusable.values()).items():
         yield f"{number} cells are in no difference: {why}."
     for why in dict.fromkeys(refused.values()):
-        if names := [name for name, reason in refused.items() if reason == why and name != first.method]:
+        if names := [name for name, reason in refused.items() if reason == why and name not in offered]:
             yield f"Not offered, {why}: {', '.join(names)}."
     if seen.left_out:
         names = list(seen.left_out)
@@ -192,7 +193,7 @@ def doubts(found: Profile, seen: Evidence, usable: Sequence[Line], said: Mapping
         yield (
             f"Left out: {', '.join(f'{name} ({why})' for name, why in seen.left_out.items())}"
             f"{ahead and f', ahead of {first.method} there: ' + ', '.join(ahead) or ''}. To compare them: python -m "
-            f"benchmark run --profile {found.name} --methods {','.join(names)} --tasks {','.join(seen.tasks)} "
+            f"benchmark run {found.flags} --methods {','.join(names)} --tasks {','.join(seen.tasks)} "
             f"--shots {seen.shots} --seeds {','.join(map(str, seeds))}"
         )
     if found.source == "sample":

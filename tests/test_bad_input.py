@@ -66,6 +66,10 @@ WORDS = [
     (["show", "../../x", *GRID], "cell ../../x is unknown"),
     (["report", *GRID], "no results in"),
     (["compare", "lora", "prompt", *GRID], "no results in"),
+    (["recommend", "--family", "inference", *GRID], "no results in"),
+    (["recommend", "--memory", "8 parsecs"], "write 800MB or 8GB"),
+    (["fetch", "--profile", "dmeo", "--dry-run"], "did you mean 'demo'"),
+    (["doctor", "--profile", "dmeo"], "did you mean 'demo'"),
 ]
 
 

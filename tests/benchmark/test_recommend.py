@@ -50,7 +50,8 @@ def said(found: Profile, *words: str) -> str:
     options = parser().parse_args(["recommend", *words])
     shots = tuple(FULL if k == FULL else int(k) for k in options.shots or ()) or found.shots
     seeds = tuple(map(int, options.seeds or ())) or found.seeds
-    found = replace(found, shots=shots, seeds=seeds, methods=tuple(options.methods or found.methods))
+    asked = {"methods": tuple(options.methods or found.methods), "tasks": tuple(options.tasks or found.tasks)}
+    found = replace(found, shots=shots, seeds=seeds, **asked)
     assert recommend(found, options, Console(file=out, width=120)) == 0
     return " ".join(out.getvalue().split())
 
@@ -112,7 +113,9 @@ def test_guessing_is_not_recommended(wide, answered):
     assert text.startswith("Try prompt first")
     assert "Not offered, within noise of majority: adapter, lora." in text
     fill(wide, answered, {"majority": 9, "lora": 9, "prompt": 9})
-    assert "itself is within noise of majority" in said(wide)
+    text = said(wide)
+    assert "itself is within noise of majority" in text
+    assert "Not offered" not in text  # better one that guesses than none
 
 
 # -------------------------------------------------------------------- thin evidence is said
@@ -161,6 +164,20 @@ def test_a_task_without_results_is_answered_by_its_family(wide, answered):
     assert "no results on ocnli, only on others of its family" in text
     with pytest.raises(UsageError, match="no results on bq, nor on a task of that family; `.* --tasks bq` makes them"):
         said(wide, "--tasks", "bq")
+
+
+def test_methods_on_different_tasks_cannot_be_compared(wide, answered):
+    pair = replace(wide, methods=("lora", "prompt"), tasks=("ocnli", "chnsent"))
+    fill(pair, answered, but=lambda cell: (cell.method == "lora") != (cell.task == "ocnli"))
+    with pytest.raises(UsageError, match="no method has all of chnsent, ocnli at 4 shots on any seed; `.*` makes them"):
+        said(pair)
+    assert "lora is compared with nothing" in said(pair, "--tasks", "ocnli")
+
+
+def test_a_family_within_tasks_of_another_suite_is_not_asked(wide, answered):
+    fill(replace(wide, tasks=("cmnli",)), answered)
+    with pytest.raises(UsageError, match="--tasks afqmc,bq,lcqmc` makes them"):
+        said(wide, "--family", "paraphrase")
 
 
 def test_one_method_is_compared_with_nothing(wide, answered):
