@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import datasets
@@ -235,6 +236,18 @@ def test_a_table_that_broke_off_once_goes_on_by_itself(hub):
     hub.trouble("large", cut=1000, times=1)
     assert len(rows(TABLES)) == 42
     assert len(hub.fetched("large")) == 4  # three splits
+
+
+def test_whole_tables_are_kept_when_the_next_one_breaks_off(hub):
+    its = tasks.load(TABLES).hub
+    last = hub.repositories["dataset", its.id, its.revision]["ocnli/test-00000-of-00001.parquet"]
+    hub.trouble(sha256(last).hexdigest(), cut=100)
+    with pytest.raises(UsageError, match="what has arrived is kept"):
+        rows(TABLES)
+    hub.heal()
+    before = len(hub.fetched("large"))
+    assert len(rows(TABLES)) == 42
+    assert len(hub.fetched("large")) == before + 1
 
 
 def test_no_token_goes_to_another_host(hub, monkeypatch):
