@@ -28,6 +28,7 @@ class Skeleton(Backbone):
         self.name, self.fingerprint = "skeleton", ""
         self.config, self.width, self.sigma = self.model.config, shape.hidden_size, SIGMA
         self.sites, self.autocast_dtype = SITES[self.config.model_type], None
+        self.sharded, self.layers = False, None
         self.lease, self._undo, self._kept, self.place = object(), [], {}, torch.device(device)
 
     @property

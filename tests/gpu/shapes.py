@@ -5,8 +5,8 @@ from transformers import AutoModelForCausalLM
 
 from benchmark.memory import QWEN, Shape
 from benchmark.skeleton import configuration
+from methods import backbone_folder
 from methods.backbone import Backbone, load_tokenizer
-from methods.files import TINY
 
 SHAPES = QWEN | {"tiny": Shape(64, 2, 4, 2, 96, 2070)}
 SEED = 20
@@ -23,4 +23,4 @@ def made(name: str, device: torch.device) -> Backbone:
     for key, parameter in model.named_parameters():
         if key.endswith("bias"):  # these begin as zeros, where a lost bias would pass
             torch.nn.init.normal_(parameter, std=model.config.initializer_range)
-    return Backbone(model, load_tokenizer(TINY, "tiny"), f"random {name}")
+    return Backbone(model, load_tokenizer(backbone_folder("tiny"), "tiny"), f"random {name}")
