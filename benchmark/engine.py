@@ -33,7 +33,7 @@ class Worker(NamedTuple):
 
 def workers(profile: Profile, cuda: bool, due: int) -> int:
     """How many processes: as asked, else one per core on a CPU and one on a GPU; never more than cells."""
-    asked = profile.workers if isinstance(profile.workers, int) else 1 if cuda else cores()
+    asked = profile.workers if isinstance(profile.workers, int) else 1 if cuda or profile.devices > 1 else cores()
     return max(1, min(asked, due))
 
 
@@ -51,7 +51,7 @@ def fill(
 ) -> Shop:
     """Run all that is due, as far as the limits allow. -> what became of it."""
     shop = Shop(due, profile, store, progress, limits)
-    if count == 1 and shop.limits.timeout is None:
+    if count == 1 and shop.limits.timeout is None and profile.devices == 1:
         alone(shop)
     else:  # what hangs can only be ended with its process
         together(shop, count)
@@ -183,10 +183,11 @@ def work(pipe: Connection, profile: Profile, tried: dict[str, str]) -> None:
     try:
         import torch
 
+        from benchmark.crew import Crew
         from benchmark.run import Bench
 
         torch.set_num_threads(1)
-        bench = Bench(profile, Store(profile.folder, tried))
+        bench = (Bench if profile.devices == 1 else Crew)(profile, Store(profile.folder, tried))
         pipe.send("ready")
         while True:
             pipe.send(attempt(bench, pipe.recv()))

@@ -16,6 +16,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from benchmark import ranks
 from benchmark.budget import Budget
 from benchmark.score import likelihoods, predict
 from methods.base import Method, Stage
@@ -73,7 +74,7 @@ def learn(
             histories = trained(method, group, stage, budget, seeds, callbacks)
             break
         except torch.OutOfMemoryError:
-            if method.parts >= rows:
+            if method.parts >= rows or ranks.count() > 1:  # others would not begin again
                 raise
         method.parts *= 2  # outside the handler, which would keep what the failed step had allocated
         if before is not None:
@@ -97,12 +98,11 @@ def trained(
     if not (method.owned() and share):
         return [History(0) for _ in group.members]
     group.asked, group.ended = planned(group, budget, share), set()
-    method.steps, device = list(group.steps), method.backbone.device
+    method.steps, method.ranks, device = list(group.steps), ranks.count(), method.backbone.device
     keeper = Keeper(group, budget, [History(steps) for steps in method.steps], together=group.batches != "packed")
     with quiet(), interruptible():
         trainer = L.Trainer(
-            accelerator=device.type,
-            devices=[device.index or 0] if device.type == "cuda" else 1,
+            **ranks.placed(method),
             max_steps=max(method.steps),
             callbacks=[keeper, *callbacks],
             logger=False,
@@ -211,6 +211,7 @@ class Keeper(L.Callback):
 
     def look(self) -> None:
         """Read the losses of the last steps into the curves."""
+        self.waiting = ranks.gathered(self.waiting)
         values = torch.cat([outputs["losses"] for _, outputs in self.waiting]).tolist() if self.waiting else []
         values = iter(values)
         for step, outputs in self.waiting:
@@ -227,7 +228,7 @@ class Keeper(L.Callback):
 
     def judge(self, method: Method, step: int, due: list[int]) -> None:
         """Score the slots that are due, and keep or stop."""
-        found = evaluate(method, [self.group.members[slot] for slot in due], due)
+        found = ranks.agreed(evaluate(method, [self.group.members[slot] for slot in due], due))
         for slot, (score, nll) in zip(due, found, strict=True):
             self.histories[slot].dev.append((step, score, nll))
         for place, slots in enumerate([due] if self.together else [[slot] for slot in range(len(self.histories))]):

@@ -62,6 +62,8 @@ class Profile:
     max_length: int = 512  # tokens of a prompt; longer texts are cut
     normalise: Literal["sum", "mean"] = "sum"  # of an answer's log-likelihood over its tokens
     keep_adapters: bool = False  # also of cells on which nothing rests
+    devices: int = 1  # that train each cell together, where one has no room for it: rows of a batch are shared out
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"  # how: the backbone whole on each device, or in shares
     workers: int | str = AUTO  # processes: one per core on a CPU, one per GPU
     pack: int | str = AUTO  # most cells of one method that train together: auto keeps the device busy, 1 is each alone
     results: str | None = None  # folder; default: results/<title>
@@ -160,7 +162,8 @@ def check(profile: Profile) -> Profile:
         raise UsageError("source local needs a folder of original files: --data-dir DIR")
     if profile.data_dir and not Path(profile.data_dir).is_dir():
         raise UsageError(f"data_dir {profile.data_dir}: no such folder; it holds one sub-folder per task")
-    return replace(profile, data_dir=profile.data_dir and str(Path(profile.data_dir).resolve()))
+    pack = profile.pack if profile.devices == 1 else 1  # a cell that needs several devices has no room for others
+    return replace(profile, data_dir=profile.data_dir and str(Path(profile.data_dir).resolve()), pack=pack)
 
 
 def check_suite(profile: Profile) -> None:
@@ -220,6 +223,12 @@ def check_numbers(profile: Profile) -> None:
         raise UsageError(f"max_length {profile.max_length}: give {SHORTEST} tokens or more")
     if profile.workers != AUTO and not (isinstance(profile.workers, int) and profile.workers > 0):
         raise UsageError(f"workers {profile.workers!r}: give a number from 1 up, or `auto`")
+    if profile.devices < 1 or (profile.devices > 1) != (profile.strategy != AUTO):
+        wanted = "set both or neither, as in --set devices=2 --set strategy=ddp"
+        raise UsageError(f"devices {profile.devices} with strategy {profile.strategy}: {wanted}")
+    if profile.devices > 1 and (profile.workers not in (AUTO, 1) or ":" in profile.backbone.device):
+        found = f"workers {profile.workers}, device {profile.backbone.device}"
+        raise UsageError(f"devices {profile.devices}: one group of processes takes the first devices, found {found}")
     if profile.pack != AUTO and not (isinstance(profile.pack, int) and profile.pack > 0):
         raise UsageError(f"pack {profile.pack!r}: give a number of cells from 1 up, or `auto`")
 

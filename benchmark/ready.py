@@ -16,6 +16,7 @@ from tasks.example import UsageError
 def check(profile: Profile, due: Sequence[Planned]) -> None:
     """Raise UsageError where these cells cannot be run as asked."""
     device(profile.backbone.device)
+    together(profile, due)
     name = profile.backbone.name
     folder = files.find(name, profile.backbone.revision)
     files.check(folder, name)
@@ -41,6 +42,19 @@ def device(name: str) -> None:
 
         if wanted >= torch.cuda.device_count():
             raise UsageError(f"no device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices here")
+
+
+def together(profile: Profile, due: Sequence[Planned]) -> None:
+    """Where several devices share a cell: they are there, and no pass draws noise, which would depend on who draws."""
+    if profile.devices == 1:
+        return
+    if hardware.cuda(profile.backbone.device) and (count := len(hardware.gpus())) < profile.devices:
+        raise UsageError(f"devices {profile.devices}: there are {count} here")
+    for planned in due:
+        for name, value in planned.options.items():
+            if "dropout" in name and value:
+                said = f"{planned.cell.method}.{name} {value}"
+                raise UsageError(f"{said} cannot be shared by {profile.devices} devices; set it to 0, or devices to 1")
 
 
 def encoder(folder: Path, name: str):  # -> a function text -> ids, or None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import methods
 import tasks
+from benchmark import ranks
 from benchmark.budget import Budget
 from benchmark.environment import Clock, environment, failure, forget_peak, now, peak
 from benchmark.grid import FULL, TARGET, Planned, sources_of
@@ -36,7 +37,12 @@ class Bench:
         device = ("cuda" if torch.cuda.is_available() else "cpu") if weights.device == "auto" else weights.device
         self.device = device
         self.backbone = Backbone.load(
-            weights.name, revision=weights.revision, dtype=weights.dtype, device=device, attention=weights.attention
+            weights.name,
+            revision=weights.revision,
+            dtype=weights.dtype,
+            device=device,
+            attention=weights.attention,
+            sharded=profile.strategy == "fsdp",
         )
         self.startup = self.clock.total
 
@@ -68,7 +74,8 @@ class Bench:
         return results
 
     def header(self, planned: Planned, started: str, seconds: float) -> dict[str, Any]:
-        return header(planned, self.profile, started, seconds) | {"environment": environment(self.device)}
+        shared = {name: getattr(self.profile, name) for name in ("devices", "strategy") if self.profile.devices > 1}
+        return header(planned, self.profile, started, seconds) | {"environment": environment(self.device) | shared}
 
     def results(self, pack: Sequence[Planned], clock: Clock) -> Iterator[dict[str, Any]]:
         forget_peak(self.device)
@@ -197,7 +204,7 @@ class Bench:
 
     def keep(self, planned: Planned, state: dict[str, Tensor]) -> dict[str, Any]:
         """Write what a cell learned. -> what its result says about the file."""
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+        tensors = {name: ranks.whole(tensor.detach()).cpu().contiguous().clone() for name, tensor in state.items()}
         return self.store.keep(self.store.artefact(planned.identity), save_tensors(tensors))
 
 

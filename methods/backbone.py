@@ -11,6 +11,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import get_world_size
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -36,6 +39,8 @@ TERMS: WeakKeyDictionary = WeakKeyDictionary()  # attention module -> what `atte
 
 class Backbone:
     """A frozen model and its tokenizer. `width` is d, `sigma` the standard deviation of the embedding's entries."""
+
+    sharded = False  # each of several processes holds a share of every layer (FSDP)
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class Backbone:
         dtype: str = "float32",
         device: str = "cpu",
         attention: str = "sdpa",
+        sharded: bool = False,
     ) -> "Backbone":
         """The embedded backbone (`tiny`), a local folder, or a hub id. Only safetensors, never code from the hub."""
         for value, known, what in ((dtype, DTYPES, "dtype"), (attention, ATTENTION, "attention")):
@@ -79,7 +85,23 @@ class Backbone:
             folder, dtype=DTYPES[dtype], attn_implementation=attention, use_safetensors=True, trust_remote_code=False
         )
         tokenizer = load_tokenizer(folder, name)
-        return cls(model.to(place), tokenizer, name, fingerprint=fingerprint(folder), mixed=dtype == "mixed")
+        mixed, mark = dtype == "mixed", fingerprint(folder)
+        if sharded:
+            return cls(model, tokenizer, name, fingerprint=mark, mixed=mixed).shard(place)
+        return cls(model.to(place), tokenizer, name, fingerprint=mark, mixed=mixed)
+
+    def shard(self, place: torch.device) -> "Backbone":
+        """Leave this process its share of every layer on its device (FSDP); a pass gathers a layer when it comes to it.
+
+        What methods put at a layer is theirs, and whole in each process; so are embeddings that are also the head.
+        """
+        mesh, model = init_device_mesh(place.type, (get_world_size(),)), self.model
+        ends = [model.get_input_embeddings(), model.lm_head]
+        tied = ends[0].weight is ends[1].weight
+        for part in (*model.model.layers, model.model.norm, *(() if tied else ends)):
+            fully_shard(part, mesh=mesh)
+        self.model, self.sharded = model.to(place), True
+        return self
 
     @property
     def device(self) -> torch.device:

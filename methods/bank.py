@@ -76,7 +76,10 @@ class Bank(nn.Module):
 
     def present(self) -> Tensor:
         """Of each slot present, once: [k, ...], or [1, ...] where there is one set for all."""
-        return torch.stack([self.sets[slot] for slot in (self.rows.present if len(self.sets) > 1 else (0,))])
+        slots = self.rows.present if len(self.sets) > 1 else (0,)
+        if len(slots) == 1:  # stacked, its gradient would share memory with that of another set which is added to it
+            return self.sets[slots[0]].expand(1, *self.sets[slots[0]].shape)
+        return torch.stack([self.sets[slot] for slot in slots])
 
     def forward(self) -> Tensor:
         if len(self.sets) == 1:

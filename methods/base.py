@@ -14,7 +14,7 @@ from methods.bank import Bank, Rows, stream
 from methods.config import Config as Options
 from methods.config import configure
 from methods.learned import Learned
-from methods.plan import Plan, parts, plan
+from methods.plan import Plan, divided, plan
 from methods.stage import SOURCE, TARGET, Parent, Rate, Stage
 from tasks.example import Batch, Encoded, UsageError
 
@@ -51,6 +51,8 @@ class Method(Learned):
         self.stage: Stage | None = None  # the one at hand; None before the first and after `load`
         self.steps: list[int] = []  # of each slot, set before a fit; its schedule runs on its own
         self.parts = 1  # passes of a training step: more where the device has no room for all rows at once
+        self.ranks = 1  # processes that take each step together, on the same batches: each its own rows of them
+        self.shares_lead &= not backbone.sharded  # by keys and values alone a gradient would find a layer in shares
         self.build()
 
     @classmethod
@@ -221,7 +223,7 @@ class Method(Learned):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if not isinstance(batch, Batch):
             return batch
-        return self.plan(batch) if self.parts == 1 else parts(batch, self.parts, self.plan)
+        return divided(batch, self.plan, self.parts, self.global_rank, self.ranks)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """The loss of a batch, its plan or its passes, and for the curve each present slot's own and its tokens.
@@ -240,7 +242,7 @@ class Method(Learned):
                 losses.sum().backward()
         each, tokens, padded = zip(*found.values(), strict=True)
         return {
-            "loss": losses.sum(),
+            "loss": losses.sum() * self.ranks,  # whose mean is taken of as many gradients
             "losses": torch.stack(each),
             "present": tuple(found),
             "tokens": tokens,

@@ -99,6 +99,20 @@ def parts(batch: Batch, count: int, plan: Callable[[Batch], Plan]) -> list[Plan]
     return found
 
 
+def divided(
+    batch: Batch, plan: Callable[[Batch], Plan], count: int = 1, rank: int = 0, ranks: int = 1
+) -> Plan | list[Plan]:
+    """A step in `count` passes, or, of one that several processes take together, this one's pass."""
+    if ranks == 1:
+        return plan(batch) if count == 1 else parts(batch, count, plan)
+    found = parts(batch, ranks, plan)
+    if rank < len(found):
+        return found[rank]
+    idle = found[0]  # fewer rows than processes: all take the step, and of this one nothing counts
+    none = (0,) * len(idle.present)
+    return idle._replace(part=torch.zeros_like(idle.part), tokens=none, padded=none)
+
+
 def _answers(batch: Batch) -> Counter[int]:
     """Answer tokens of each slot."""
     found: Counter[int] = Counter()

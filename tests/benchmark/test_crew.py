@@ -1,0 +1,150 @@
+"""Cells that several processes train together come out as those of one."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load as load_tensors
+from torch import distributed
+
+import tasks
+from benchmark import grid, profile, ready
+from benchmark.budget import Budget
+from benchmark.crew import Crew
+from benchmark.learn import learn
+from benchmark.profile import Profile
+from benchmark.proofs import models
+from benchmark.run import Bench
+from benchmark.store import Store
+from methods.backbone import Backbone
+from methods.base import TARGET
+from methods.full import Full
+from methods.lora import LoRA
+from methods.plan import divided
+from methods.ta_lora import TALoRA
+from tasks.encode import collate
+from tasks.example import UsageError
+from tasks.group import Group
+
+TWO = {"devices": 2, "strategy": "ddp"}
+
+
+@pytest.fixture
+def two_stages(tmp_path: Path, model_folders: dict[str, Path]) -> Profile:
+    """Few steps of LoRA and of both methods that learn from sources; gradients are clipped, batches do not halve."""
+    return profile.load("smoke", {
+        "methods": ["lora", "ta_lora", "meta_lora"], "tasks": ["chnsent"], "seeds": [0], "sources": ["afqmc", "bq"],
+        "backbone": {"name": str(model_folders["qwen3"]), "device": "cpu"}, "keep_adapters": True,
+        "budget": {"batch_size": 5, "max_steps": 2, "evaluations": 1}, "config": {"method": {"clip": 0.1}},
+        "source_budget": {"batch_size": 5, "max_steps": 8, "evaluations": 1}, "limit": {"test": 8, "dev": 4},
+        "results": str(tmp_path / "one"),
+    })  # fmt: skip
+
+
+def test_two_processes_give_the_cells_of_one(two_stages: Profile, tmp_path: Path):
+    """Sources in a mixture and in episodes, then targets: learned tensors, curves, tokens, scores."""
+    shared = profile.check(replace(two_stages, **TWO, results=str(tmp_path / "two")))
+    cells, alone = grid.plan(two_stages), Bench(two_stages, Store(two_stages.folder))
+    assert [cell.identity for cell in grid.plan(shared)] == [cell.identity for cell in cells]
+    expected = [alone.run([cell])[0] for cell in cells]
+    crew = Crew(shared, Store(shared.folder))
+    try:
+        for cell, one in zip(cells, expected, strict=True):
+            [two] = crew.run([cell])
+            assert one["error"] == two["error"] is None
+            assert two["environment"]["devices"] == 2
+            assert two["cost"]["tokens"] == one["cost"]["tokens"]
+            assert two["metrics"] == one["metrics"]
+            for (step, loss), (other, want) in zip(two["training"]["loss"], one["training"]["loss"], strict=True):
+                assert (step, loss) == (other, pytest.approx(want, rel=1e-4))
+            same(*(load_tensors(place.artefact(cell.identity).read_bytes()) for place in (alone.store, crew.store)))
+    finally:
+        crew.close()
+    assert len(list((shared.folder / "cells").iterdir())) == len(cells)
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    """Up to the order of sums, of which AdamW makes more where a gradient is near 0."""
+    for name, tensor in one.items():
+        assert (two[name] - tensor).norm() <= 2e-3 * tensor.norm() + 1e-6, name
+
+
+def forked(folder: Path, work: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """What `work` returns in the first of two processes that have met."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    other = os.fork()
+    rank = int(other == 0)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    try:
+        found = work()
+    finally:
+        if rank:
+            os._exit(0)
+        distributed.destroy_process_group()
+        os.waitpid(other, 0)
+    return found
+
+
+@pytest.mark.parametrize("method", [LoRA, Full])
+def test_a_backbone_in_shares_learns_what_a_whole_one_learns(method, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("ADAPTERBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(models.SHAPE, "tie_word_embeddings", False)
+    model = models.write_model(tmp_path / "model", "qwen2")
+
+    def trained(sharded: bool) -> dict[str, torch.Tensor]:
+        backbone = Backbone.load(str(model), sharded=sharded)
+        size = sum(getattr(p, "_local_tensor", p).numel() for p in backbone.model.parameters())
+        one = tasks.load("chnsent")(backbone.tokenizer, shots=2, batch_size=3, limit={"test": 8}, max_length=120)
+        made = method(backbone, {"lr": 1e-2, "clip": 0.1})
+        [history] = learn(made, Group([one]), TARGET, Budget(epochs=2, evaluations=1), seeds=[0])
+        learned = {name: getattr(t, "full_tensor", lambda t=t: t)().clone() for name, t in made.learned().items()}
+        return learned | {"size": torch.tensor(float(size)), "loss": torch.tensor([loss for _, loss in history.curve])}
+
+    whole, shares = trained(False), forked(tmp_path, lambda: trained(True))
+    assert shares.pop("size") == whole.pop("size") / 2
+    same(whole, shares)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_the_parts_of_a_step_add_up(qwen3: Backbone, rows: int):
+    """Pass by pass, each with one slot or two; also where there are fewer rows than processes."""
+    method = TALoRA(qwen3, {"gate": "none"})
+    for stage in TALoRA.stages[:2]:
+        method.enter(stage, [0, 1])
+    one = tasks.load("chnsent")(qwen3.tokenizer, shots=4, limit={"test": 8}, max_length=120)
+    one.setup()
+    batch = collate(one.encoded("train")[:rows], [int(row > 2) for row in range(rows)], 1)
+
+    def gradient(*plans) -> dict[str, torch.Tensor]:
+        method.zero_grad()
+        for plan in plans:
+            (method.losses(plan) * plan.part).sum().backward()
+        return {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
+
+    whole, each = method.plan(batch), [divided(batch, method.plan, rank=rank, ranks=3) for rank in range(3)]
+    assert sum(sum(plan.tokens) for plan in each) == sum(whole.tokens)
+    want, got = gradient(whole), gradient(*each)
+    for name, tensor in want.items():
+        torch.testing.assert_close(got[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"devices": 2}, "devices 2 with strategy auto: set both or neither"),
+        ({"strategy": "fsdp"}, "devices 1 with strategy fsdp: set both or neither"),
+        ({"devices": 0, "strategy": "ddp"}, "devices 0 with strategy ddp"),
+        (TWO | {"workers": 2}, "one group of processes takes the first devices"),
+        (TWO | {"config": {"lora": {"dropout": 0.1}}}, "lora.dropout 0.1 cannot be shared by 2 devices"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(two_stages: Profile, changes: dict, said: str):
+    def checked() -> None:
+        found = profile.check(replace(two_stages, **changes))
+        ready.check(found, grid.plan(found))
+
+    with pytest.raises(UsageError, match=said):
+        checked()
