@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from logging import CRITICAL
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -130,14 +131,10 @@ def reason(error: BaseException, host: str) -> tuple[str, bool]:
 
     while isinstance(error, FileNotFoundError) and error.__cause__:  # what it was before it became "not found"
         error = error.__cause__
-    known: tuple[tuple[type | tuple, str, bool], ...] = (
+    known: tuple[tuple[type, str, bool], ...] = (
         (errors.OfflineModeIsEnabled, "it was not fetched before, and HF_HUB_OFFLINE is set", False),
         (errors.RevisionNotFoundError, f"{host} has no such revision", False),
-        (
-            errors.GatedRepoError,
-            f"{host} gives it only to those who accepted its terms, with a token in HF_TOKEN",
-            False,
-        ),
+        (errors.GatedRepoError, f"{host} wants its terms accepted, and the token of who did in HF_TOKEN", False),
         (errors.RepositoryNotFoundError, f"{host} has no such repository, or it is private", False),
         (httpx.ProxyError, "the proxy does not let it through", False),
         (httpx.TimeoutException, f"{host} does not answer in time", True),
@@ -165,7 +162,7 @@ def quiet() -> Iterator[None]:
         if library in sys.modules:
             logging = sys.modules[library].logging
             loud.append((logging.set_verbosity, logging.get_verbosity()))
-            logging.set_verbosity_error()
+            logging.set_verbosity(CRITICAL)
     try:
         yield
     finally:

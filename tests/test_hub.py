@@ -120,6 +120,18 @@ print(tables["train"].num_rows, raw.stat().st_size > 0, find("someorg/tiny").is_
 """
 
 
+def test_a_hub_that_fails_in_the_middle_does_not_make_an_older_revision_be_read(hub, originals, monkeypatch):
+    task = tasks.load(TABLES)
+    rows(TABLES)
+    renumbered(hub)
+    monkeypatch.setattr(task, "hub", task.hub._replace(revision="e" * 40))
+    hub.trouble("resolve", status=500)
+    with pytest.raises(UsageError, match="the hub gave up, and its cache holds 28178267"):
+        rows(TABLES)
+    hub.heal()
+    assert len(rows(TABLES)) == len(hub_copies.records(TABLES, "train", originals))
+
+
 def test_another_process_finds_hub_and_code_host_by_its_environment(hub, tmp_path):
     hub.put("model", "someorg/tiny", model())
     hub.trouble("large", cut=1000, times=1)  # over which no library may lose a word
