@@ -114,6 +114,8 @@ def assign(values: dict[str, Any], setting: str) -> None:
     """Put `budget.epochs=3`, `lora.lr=0.01` or, for every method, `method.config.rank=4` into the fields."""
     path, equals, text = setting.partition("=")
     *outer, last = path.strip().split(".")
+    if ":" in path:  # of a method by import path, whose own dots part nothing
+        outer = [path.strip().rpartition(".")[0].removeprefix("config.")]
     if not equals or not last:
         raise UsageError(f"--set {setting!r}: write it as name.option=value, such as lora.lr=0.01 or budget.epochs=3")
     if outer and outer[0] not in Profile.__dataclass_fields__:

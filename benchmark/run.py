@@ -159,7 +159,7 @@ class Bench:
     def leaked(self, planned: Planned, task: Task) -> dict[str, int]:
         """Test examples whose text a source trains on too, by source, where the cell rests on sources."""
         found = {}
-        for name in sources_of(self.profile, task.name)[1] if planned.parents else ():
+        for name in sources_of(self.profile, planned.cell.task)[1] if planned.parents else ():
             if (name, task.name) not in self.shared:
                 source = tasks.load(name)(source=self.profile.source, data_dir=self.profile.data_dir)
                 source.prepare_data()
