@@ -211,7 +211,7 @@ def _fields(allowed: Budget) -> dict[str, int]:
 
 def _settings(profile: Profile) -> dict[str, Any]:
     names = ("limit", "max_length", "normalise")
-    weights = {name: getattr(profile.backbone, name) for name in ("dtype", "attention")}
+    weights = {name: getattr(profile.backbone, name) for name in ("dtype", "attention", "checkpointing")}
     return {name: getattr(profile, name) for name in names} | weights
 
 

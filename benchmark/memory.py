@@ -123,7 +123,8 @@ def of(profile: Profile, planned: Planned, cells: int = 1) -> Need | None:
     parts = 1
     while True:
         tokens = ceil(rows / parts) * (profile.max_length + found["virtual"])
-        need = Need(weights, learned, kept(shape, tokens, computed, bool(found["weights"])), parts)
+        held = kept_anew if profile.backbone.checkpointing else kept
+        need = Need(weights, learned, held(shape, tokens, computed, bool(found["weights"])), parts)
         need = need._replace(kept=need.kept + ceil(rows / parts) * ANSWER * shape.vocab_size * 16)
         if need.total <= limit() or parts >= rows:
             return need
@@ -137,6 +138,12 @@ def kept(shape: Shape, tokens: int, width: int, weights: bool) -> float:
     if weights:
         each += b * (8 * d + 2 * h + 2 * f)
     return tokens * (shape.num_hidden_layers * each + 8 * d)
+
+
+def kept_anew(shape: Shape, tokens: int, width: int, weights: bool) -> float:
+    """The same under activation checkpointing: every layer's input, and all of one layer at a time."""
+    alone = kept(shape._replace(num_hidden_layers=1), tokens, width, weights)
+    return alone + tokens * shape.num_hidden_layers * shape.hidden_size * width
 
 
 def limit() -> float:

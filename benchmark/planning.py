@@ -6,8 +6,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmark import hardware, memory
-from benchmark.grid import TARGET, Planned
+from benchmark import hardware, memory, past
+from benchmark.grid import TARGET, Cell, Planned
 from benchmark.packs import Pack
 from benchmark.price import LARGE, Prices, parameters, spoken
 from benchmark.profile import Profile
@@ -59,6 +59,8 @@ def draw(
     if due:
         processes = f"{count} processes" if count > 1 else "one process"
         say.print(f"{due} cells due, {len(cells) - due} cached; about {spoken(total / count)} in {processes} ({basis})")
+        if said := past.error(found.folder):
+            say.print(said)
         if prices.device == "cpu" and parameters(found.backbone.name) > LARGE:
             gpu = Prices(found, (), "cuda")
             waits = [gpu.rough(cell) for cell, (state, _) in zip(cells, states, strict=True) if state != "done"]
@@ -83,14 +85,17 @@ def row_of(planned: Planned) -> str:
     return cell.method if cell.stage == TARGET else f"{cell.method} ({cell.stage} stage)"
 
 
+def kind(cell: Cell) -> str:
+    return cell.method if cell.stage == TARGET else f"{cell.method}.{cell.stage}"
+
+
 def draw_parents(say: Console, cells: list[Planned]) -> None:
     """What rests on what, one line per kind."""
     by_identity = {cell.identity: cell.cell for cell in cells}
     edges: dict[tuple[str, str], tuple[set, set]] = defaultdict(lambda: (set(), set()))
     for cell in cells:
         for parent in cell.parents:
-            above = by_identity[parent]
-            kinds = tuple(c.method if c.stage == TARGET else f"{c.method}.{c.stage}" for c in (above, cell.cell))
+            kinds = kind(by_identity[parent]), kind(cell.cell)
             edges[kinds][0].add(parent)
             edges[kinds][1].add(cell.identity)
     if edges:

@@ -33,6 +33,7 @@ class Weights:
     dtype: Literal["float32", "bfloat16", "mixed"] = "float32"
     device: str = AUTO  # cuda where there is one, else cpu
     attention: Literal["sdpa", "eager"] = "sdpa"
+    checkpointing: bool = False  # of activations: memory for a second forward pass
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ class Bench:
             device=device,
             attention=weights.attention,
             sharded=profile.strategy == "fsdp",
+            checkpointing=weights.checkpointing,
         )
         self.startup = self.clock.total
 

@@ -2,10 +2,11 @@
 
 import argparse
 from collections.abc import Iterable, Sequence
+from time import monotonic
 
 from rich.console import Console
 
-from benchmark import calibration, cluster, engine, hardware, limits, planning, ray_engine, ready, report, verbs
+from benchmark import calibration, cluster, engine, hardware, limits, past, planning, ray_engine, ready, report, verbs
 from benchmark.grid import Planned
 from benchmark.price import Prices
 from benchmark.profile import AUTO, Profile
@@ -18,20 +19,14 @@ ENDED = 3  # exit code: nothing failed, and cells are left because the run's tim
 
 def run(options: argparse.Namespace) -> int:
     """Whatever is due, then the leaderboard."""
-    who(options)
+    if not options.dry:
+        who(options)
     say = verbs.console()
     found = verbs.profile_of(options, say)
     cells, place, states, prices = verbs.survey(found, thorough=True)
     if not options.dry:
         found = staffed(options, found, states, prices, say)
-    if (
-        prices.device == "cuda"
-        and found.pack == AUTO
-        and not options.dry
-        and any(state != "done" for state, _ in states)
-    ):
-        with say.status("measuring once how steps grow with the cells in them on this device"):
-            calibration.measured(found)
+        calibrate(found, states, prices, say)
     todo = verbs.packed(found, cells, states, prices)
     planning.draw(say, found, cells, states, prices, todo)
     return 0 if options.dry else go(options, found, place, todo, prices, len(cells), say)
@@ -76,6 +71,13 @@ def staffed(
     return found
 
 
+def calibrate(found: Profile, states: Iterable[tuple[str, str]], prices: Prices, say: Console) -> None:
+    """Before the first packs on a GPU: how many cells pay."""
+    if hardware.cuda(found.backbone.device) and found.pack == AUTO and any(state != "done" for state, _ in states):
+        with say.status("measuring once how steps grow with the cells in them on this device"):
+            calibration.measured(found)
+
+
 def with_parents(cells: Sequence[Planned], states: Iterable[tuple[str, str]], chosen: set[str]) -> set[str]:
     """These cells and all they rest on that is not done."""
     due = {cell.identity: cell for cell, (state, _) in zip(cells, states, strict=True) if state != "done"}
@@ -106,7 +108,10 @@ def go(
         count = hardware.workers(found, len(todo))
         with Progress(due, cells - len(due), price, count, say) as progress:
             fill = ray_engine.fill if options.engine == "ray" else engine.fill
+            begun = monotonic()
             shop = fill(found, todo, place, progress, count, limits.of(options))
+            if not shop.left:
+                past.note(found.folder, len(due), count, sum(price.values()) / count, monotonic() - begun)
         say.print(f"{progress.done} done, {progress.failed} failed, {progress.cached} cached", style="bold")
     if shop and shop.left:
         say.print(f"stopped: {shop.ended}; {shop.left} cells are left, run again to go on", style="yellow")

@@ -29,6 +29,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.logging import disable_progress_bar
 
 from methods.files import SITES, check, find, fingerprint
+from methods.recompute import Layers
 from tasks.example import UsageError
 
 # "mixed": fp32 weights, bf16 sums
@@ -59,6 +60,7 @@ class Backbone:
         table = model.get_input_embeddings().weight
         self.sigma = table[: len(tokenizer)].float().std().item()  # rows past the tokenizer were never trained
         self.autocast_dtype = torch.bfloat16 if mixed or table.dtype == torch.bfloat16 else None
+        self.layers: Layers | None = None  # under activation checkpointing
         self.lease = object()  # whose turn it is: a method that kept an older one has been closed
         self._undo: list[Callable[[], object]] = []
         self._kept: dict[str, Tensor] = {}
@@ -73,6 +75,7 @@ class Backbone:
         device: str = "cpu",
         attention: str = "sdpa",
         sharded: bool = False,
+        checkpointing: bool = False,
     ) -> "Backbone":
         """The embedded backbone (`tiny`), a local folder, or a hub id. Only safetensors, never code from the hub."""
         for value, known, what in ((dtype, DTYPES, "dtype"), (attention, ATTENTION, "attention")):
@@ -86,9 +89,10 @@ class Backbone:
         )
         tokenizer = load_tokenizer(folder, name)
         mixed, mark = dtype == "mixed", fingerprint(folder)
-        if sharded:
-            return cls(model, tokenizer, name, fingerprint=mark, mixed=mixed).shard(place)
-        return cls(model.to(place), tokenizer, name, fingerprint=mark, mixed=mixed)
+        found = cls(model if sharded else model.to(place), tokenizer, name, fingerprint=mark, mixed=mixed)
+        if checkpointing:
+            found.layers = Layers(model.model.layers)
+        return found.shard(place) if sharded else found
 
     def shard(self, place: torch.device) -> "Backbone":
         """Leave this process its share of every layer on its device (FSDP); a pass gathers a layer when it comes to it.

@@ -1,6 +1,7 @@
 """What every method is: learned tensors in banks, a last hidden state, and a loss per slot."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import ceil, cos, pi
 from typing import Any, TypeAlias
 
@@ -52,7 +53,11 @@ class Method(Learned):
         self.steps: list[int] = []  # of each slot, set before a fit; its schedule runs on its own
         self.parts = 1  # passes of a training step: more where the device has no room for all rows at once
         self.ranks = 1  # processes that take each step together, on the same batches: each its own rows of them
-        self.shares_lead &= not backbone.sharded  # by keys and values alone a gradient would find a layer in shares
+        self.shares_lead &= not (backbone.sharded or backbone.layers)  # else a gradient came by keys and values alone
+        if getattr(self.config, "dropout", 0) and backbone.layers:
+            raise UsageError(
+                f"method {self.name}: with checkpointing a second pass would draw other noise; set dropout 0"
+            )
         self.build()
 
     @classmethod
@@ -158,6 +163,8 @@ class Method(Learned):
         if self.backbone.lease is not self._lease:
             raise RuntimeError(f"method {self.name} was closed: its backbone was detached or given to another method")
         self.rows.see(slots, input_ids.device)
+        if self.backbone.layers:
+            self.backbone.layers.moment = partial(self.rows.see, slots, input_ids.device)
         fresh = cache is None or cache.get_seq_length() == 0
         front = None
         if self.virtual:
