@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from benchmark import catalogue, hardware
 from benchmark.price import TOKENS
-from benchmark.profile import Profile
+from benchmark.profile import AUTO, Profile
 
 if TYPE_CHECKING:
     from methods.backbone import Backbone
@@ -58,7 +58,7 @@ def measure(profile: Profile) -> dict[str, float]:
     from methods.backbone import Backbone
 
     weights = profile.backbone
-    device = "cuda" if hardware.cuda(weights.device) else "cpu"
+    device = weights.device if weights.device != AUTO else "cuda" if hardware.cuda(AUTO) else "cpu"
     backbone = Backbone.load(
         weights.name, revision=weights.revision, dtype=weights.dtype, device=device, attention=weights.attention
     )

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     cells, place, states, prices = verbs.survey(found, thorough=True)
     if not options.dry:
         found = staffed(options, found, states, prices, say)
-        calibrate(found, states, prices, say)
+        calibrate(found, [cell for cell, (state, _) in zip(cells, states, strict=True) if state != "done"], say)
     todo = verbs.packed(found, cells, states, prices)
     planning.draw(say, found, cells, states, prices, todo)
     return 0 if options.dry else go(options, found, place, todo, prices, len(cells), say)
@@ -71,9 +71,10 @@ def staffed(
     return found
 
 
-def calibrate(found: Profile, states: Iterable[tuple[str, str]], prices: Prices, say: Console) -> None:
+def calibrate(found: Profile, due: Sequence[Planned], say: Console) -> None:
     """Before the first packs on a GPU: how many cells pay."""
-    if hardware.cuda(found.backbone.device) and found.pack == AUTO and any(state != "done" for state, _ in states):
+    if due and hardware.cuda(found.backbone.device) and found.pack == AUTO:
+        ready.check(found, due)
         with say.status("measuring once how steps grow with the cells in them on this device"):
             calibration.measured(found)
 

@@ -388,6 +388,7 @@ class Shape(Backbone):
             self.model = AutoModelForCausalLM.from_config(config).requires_grad_(False)
         self.config, self.width, self.tokenizer, self.name = config, config.hidden_size, tokenizer, "shape"
         self.sigma, self.lease, self._undo, self._kept = 0.02, object(), [], {}
+        self.sharded, self.layers = False, None
 
     device = torch.device("cpu")
 
