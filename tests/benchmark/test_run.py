@@ -130,7 +130,9 @@ def test_a_cell_that_fails_is_recorded_and_the_grid_goes_on(small: Profile, word
 
 
 def test_a_grid_in_packs_gives_what_each_cell_gives_alone(small: Profile, words):
-    """Cells of unequal texts, label words and steps, which stop early: scores, curves and learned tensors."""
+    """Cells of unequal texts, label words and steps, which stop early: answers, scores, curves and learned tensors."""
+    import pyarrow.parquet
+
     more = ["--methods", "lora,prompt", "--tasks", "cote_bd,ocnli,chnsent", "--set", "keep_adapters=true",
             "--set", "lora.lr=0.01", "--set", "prompt.lr=0.5", "--set", "budget.epochs=5", "--set", "budget.max_steps=12",
             "--set", "budget.evaluations=6", "--set", "budget.patience=1"]  # fmt: skip
@@ -159,6 +161,10 @@ def test_a_grid_in_packs_gives_what_each_cell_gives_alone(small: Profile, words)
             assert (step, loss) == (other, pytest.approx(want, rel=1e-3))
         for name, tensor in states["1"][key].items():
             assert (states["3"][key][name] - tensor).norm() <= 1e-3 * tensor.norm() + 1e-6
+        answers = [
+            pyarrow.parquet.read_table(small.folder / pack / found[pack][key]["predictions"]["file"]) for pack in "13"
+        ]
+        assert answers[0]["predicted"] == answers[1]["predicted"]
 
 
 def test_only_the_guilty_cell_of_a_pack_fails(small: Profile, words, broken, capsys):
@@ -209,15 +215,6 @@ def test_missing_cells_are_all_that_a_second_run_does(small: Profile, words, cap
     assert "2 done, 0 failed, 2 cached" in capsys.readouterr().out
 
 
-def test_the_same_cell_twice_gives_the_same_predictions(small: Profile, words):
-    def once(folder: str) -> list[str]:
-        there = [str(small.folder / folder) if word == str(small.folder) else word for word in words]
-        assert entry(["run", *there, "--methods", "lora"]) == 0
-        return [result["predictions"]["sha256"] for _, result in sorted(results(small.folder / folder).items())]
-
-    assert once("a") == once("b")
-
-
 def test_stages_run_as_parents_whose_adapters_their_targets_load(heir: Profile):
     chosen = replace(heir, tasks=("ocnli",), seeds=(0,))
     cells = grid.plan(chosen)
@@ -259,6 +256,10 @@ def test_workers_share_a_grid_and_a_dead_one_costs_its_cell(small: Profile, word
     assert [found[f"{method}/cote_bd/4/0"]["cost"]["pack"] for method in ("broken:Dies", "lora")] == [1, 2]
     assert "SIGKILL" in found["broken:Dies/ocnli/4/0"]["error"]["reason"]
     assert not list((small.folder / "locks").iterdir())
+    here = [str(small.folder / "here") if word == str(small.folder) else word for word in words]
+    assert entry(["run", *here, "--pack", "2", "--methods", "lora"]) == 0
+    for key, result in results(small.folder / "here").items():  # one process or several: bit by bit the same
+        assert result["predictions"]["sha256"] == found[key]["predictions"]["sha256"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

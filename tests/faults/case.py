@@ -23,7 +23,12 @@ class Undisturbed(NamedTuple):
     tables: str
     cells: int
     seconds: float
+    idle: float  # seconds of a run that has nothing to do
     folder: Path
+
+    def left(self, folder: Path) -> float:
+        """About how long a run takes that resumes this folder."""
+        return self.idle + (self.seconds - self.idle) * (1 - len(done(folder)) / self.cells)
 
 
 def undisturbed(ground: Ground, **options: object) -> Undisturbed:
@@ -31,7 +36,9 @@ def undisturbed(ground: Ground, **options: object) -> Undisturbed:
     code = ground.run(folder, **options)
     if code:
         raise RuntimeError(f"the undisturbed grid ended with {code}:\n{ground.said()}")
-    return Undisturbed(tables(folder), len(done(folder)), time.monotonic() - begun, folder)
+    ended = time.monotonic()
+    ground.run(folder, **options)
+    return Undisturbed(tables(folder), len(done(folder)), ended - begun, time.monotonic() - ended, folder)
 
 
 class Case:

@@ -7,19 +7,21 @@ from contextlib import suppress
 from pathlib import Path
 from random import Random
 
+from benchmark.locks import alive
+from benchmark.store import Store
 from tests.faults.case import Case, Undisturbed, Verdict, joined
-from tests.faults.ground import Ground
+from tests.faults.ground import METHODS, PATIENCE, Ground
 
 
 def killed(ground: Ground, right: Undisturbed, draw: Random, times: int, number: int = signal.SIGKILL) -> Verdict:
-    """Stopped by a signal at random moments, again and again, until the grid is done; then the next grid."""
+    """Stopped by a signal at random moments, and again while it resumes, until the grid is done; then the next grid."""
     verdicts, codes = [], {signal.SIGKILL: {-9}, signal.SIGTERM: {143}, signal.SIGINT: {130}}[number]
     tried = 0
     while tried < times:
         case = Case(ground, right)
         while tried < times:
             process = ground.start(ground.words(case.folder))
-            time.sleep(draw.uniform(0, right.seconds))
+            time.sleep(draw.uniform(0, right.left(case.folder)))
             with suppress(ProcessLookupError):
                 os.kill(process, number)
             code = ground.wait(process)
@@ -71,7 +73,32 @@ def lost_worker(ground: Ground, right: Undisturbed, draw: Random, times: int) ->
     return case.resumed()
 
 
-def children(process: int) -> list[int]:
+def lost_rank(ground: Ground, right: Undisturbed, draw: Random, times: int) -> Verdict:
+    """One of two processes that share each cell is killed: the other ends too, and their cell has failed."""
+    case = Case(ground, right)
+    more = ("--set", "devices=2", "--set", "strategy=ddp")
+    process = ground.start(ground.words(case.folder, *more, methods=METHODS[:1]))
+    end = time.monotonic() + PATIENCE
+    while not (found := [one for worker in children(process) for one in children(worker, "crew")]):
+        time.sleep(0.02)
+        if time.monotonic() > end:
+            break
+    while not list((case.folder / "locks").glob("*.lock")) and time.monotonic() < end:
+        time.sleep(0.002)
+    workers = children(process)
+    for one in found:
+        os.kill(one, signal.SIGKILL)
+    case.tried, code = 1, ground.wait(process)
+    failed = [result["error"]["reason"] for result in Store(case.folder).results() if result["state"] == "failed"]
+    said = bool(failed) and all(reason.startswith("the worker left") for reason in failed)
+    case.expect(f"exit code {code}, failed: {failed}", code == 1 and said)
+    case.expect("a process is left", not any(map(alive, (*workers, *found))))
+    case.note()
+    return case.resumed()
+
+
+def children(process: int, word: str = "spawn_main") -> list[int]:
     """Of a process: its workers (not the one that tracks resources)."""
-    found = [int(one) for one in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    return [one for one in found if "spawn_main" in Path(f"/proc/{one}/cmdline").read_text()]
+    tasks = Path(f"/proc/{process}/task").glob("*/children")  # each thread has its own
+    found = [int(one) for path in tasks for one in path.read_text().split()]
+    return [one for one in found if word in Path(f"/proc/{one}/cmdline").read_text()]
