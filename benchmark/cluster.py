@@ -62,6 +62,7 @@ def join(profile: Profile, address: str | None) -> tuple[Profile, str]:
 def start(cpus: int) -> None:
     """Ray on this machine alone: nothing of it can be reached from another."""
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # its name apart: Ray then listens on the loopback only
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as any process of this machine; Ray would say 15
     ray = library()
     if not ray.is_initialized():
         ray.init("local", num_cpus=cpus, object_store_memory=STORE, include_dashboard=False, **QUIET)
@@ -72,8 +73,9 @@ def connect(address: str) -> None:
     try:
         library().init(address, ignore_reinit_error=True, **QUIET)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise UsageError(f"--address {address}: Ray cannot join it: {said[:300]}") from error
+        said = " ".join(str(error).split())[:200].rstrip(".")
+        hint = "one that asks for a token needs RAY_AUTH_MODE=token here too"
+        raise UsageError(f"--address {address}: Ray cannot join it: {said}; {hint}") from error
 
 
 def devices(profile: Profile) -> int:

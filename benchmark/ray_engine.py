@@ -40,7 +40,7 @@ def fill(
     probe = store.folder / "cells" / f".shared.{locks.machine()}.{os.getpid()}"  # swept like what is half written
     with writing(store.folder):
         probe.touch()
-    crew = Crew(shop, count, (profile, shop.store.tried, Place.here(probe)))
+    crew = Actors(shop, count, (profile, shop.store.tried, Place.here(probe)))
     try:
         while shop.left:
             crew.hand_out()
@@ -68,8 +68,8 @@ class Worker:
     home: tuple[str, int] | None = None  # its machine and process, once it has loaded
 
 
-class Crew:
-    """The actors, what each is at, and what becomes of one that dies."""
+class Actors:
+    """All of them: what each is at, and what becomes of one that dies."""
 
     def __init__(self, shop: Shop, count: int, given: tuple[Any, ...]) -> None:
         self.ray, self.shop, self.count, self.given = library(), shop, count, given
