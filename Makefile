@@ -9,7 +9,7 @@ DATA   ?= ../shared/data
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup benchmark smoke test test-real lint types docs bench gpu-check faults report backbone clean
+.PHONY: help setup benchmark smoke test test-real lint types docs audit bench gpu-check faults soak report backbone clean
 
 help: ## what one can do here
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,9 +34,9 @@ test: setup ## the test suite
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-real: setup ## every method on the original files below DATA, and what their README counts (ARGS='--tasks ocnli')
-	@if [ ! -d "$(DATA)" ]; then echo "skipped: no original files at $(DATA); DATA=<folder with one sub-folder per task>"; else \
-	  ADAPTERBENCH_DATA="$$(cd "$(DATA)" && pwd)" HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/tasks/test_real_files.py && \
-	  HF_HUB_OFFLINE=1 $(BIN)/python -m benchmark run --profile tests/real.yaml --data-dir "$(DATA)" $(ARGS); fi
+	$(if $(wildcard $(DATA)),,@echo "skipped: no original files at $(DATA); DATA=<folder with one sub-folder per task>")
+	$(if $(wildcard $(DATA)),ADAPTERBENCH_DATA=$(abspath $(DATA)) HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/tasks/test_real_files.py)
+	$(if $(wildcard $(DATA)),HF_HUB_OFFLINE=1 $(BIN)/python -m benchmark run --profile tests/real.yaml --data-dir $(DATA) $(ARGS))
 
 lint: setup types ## style, imports and types; changes nothing
 	$(BIN)/ruff check .
@@ -44,6 +44,9 @@ lint: setup types ## style, imports and types; changes nothing
 
 types: setup ## type hints, strictly where people build on them
 	$(BIN)/mypy
+
+audit: setup ## the pinned packages against the list of known vulnerabilities; says so where that cannot be asked
+	$(BIN)/python -m tests.audit
 
 docs: $(VENV)/ready-docs ## the documentation as pages that need no network, into site/
 	HF_HUB_OFFLINE=1 $(BIN)/python docs/make.py
@@ -63,6 +66,9 @@ gpu-check: $(if $(filter file,$(origin BIN)),setup) ## what only a GPU can show:
 
 faults: setup ## disturb a small grid in every way, resume it, compare (under 10 minutes; ARGS=--short)
 	$(BIN)/python -m tests.faults $(ARGS)
+
+soak: setup ## 1,000 small cells in one process: no growth of memory, open files or threads (ARGS='--cells 200')
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 report: setup ## the page, tables and picture of the last results, from their files; opens the page
 	$(BIN)/python -m benchmark report --profile $(PROFILE) --open $(ARGS)

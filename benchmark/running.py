@@ -65,6 +65,8 @@ def staffed(
     """The profile with as many workers as its engine has places for, where anything is due."""
     if options.engine != "ray" or all(state == "done" for state, _ in states):
         return found
+    if found.devices > 1:
+        raise UsageError(f"devices {found.devices}: an actor of Ray has one; set devices to 1, or leave --engine out")
     where = f"joining {options.address}" if options.address else "starting on this machine"
     say.print(f"Ray: {where}", style="dim")
     found, prices.device = cluster.join(found, options.address)

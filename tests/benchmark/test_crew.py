@@ -1,6 +1,7 @@
 """Cells that several processes train together come out as those of one."""
 
 import os
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from safetensors.torch import load as load_tensors
 from torch import distributed
 
 import tasks
-from benchmark import grid, profile, ready
+from benchmark import grid, profile, ready, running
 from benchmark.budget import Budget
 from benchmark.crew import Crew
 from benchmark.learn import learn
@@ -148,3 +149,9 @@ def test_what_cannot_be_shared_is_refused(two_stages: Profile, changes: dict, sa
 
     with pytest.raises(UsageError, match=said):
         checked()
+
+
+def test_an_actor_of_ray_has_one_device(two_stages: Profile):
+    asked = Namespace(engine="ray", address=None)
+    with pytest.raises(UsageError, match="devices 2: an actor of Ray has one"):
+        running.staffed(asked, replace(two_stages, **TWO), [("planned", "")], None, None)

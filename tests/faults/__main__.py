@@ -34,6 +34,7 @@ FAULTS = {
     "two runs at once, one killed": (processes.two_at_once, 4, 0),
     "a worker, then its parent killed": (processes.lost_worker, 1, 0),
     "one of two that share a cell killed": (processes.lost_rank, 1, 0),
+    "an actor of Ray vanishes": (processes.lost_actor, 1, 0),
     "disk full, by injection": (files.full_by_injection, 6, 1),
     "disk full, a small tmpfs": (files.full_disk, 3, 0),
     "folder read-only": (files.read_only, 1, 0),

@@ -4,10 +4,11 @@ import os
 import signal
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
-from benchmark.locks import alive
+from benchmark import locks
 from benchmark.store import Store
 from tests.faults.case import Case, Undisturbed, Verdict, joined
 from tests.faults.ground import METHODS, PATIENCE, Ground
@@ -92,8 +93,29 @@ def lost_rank(ground: Ground, right: Undisturbed, draw: Random, times: int) -> V
     failed = [result["error"]["reason"] for result in Store(case.folder).results() if result["state"] == "failed"]
     said = bool(failed) and all(reason.startswith("the worker left") for reason in failed)
     case.expect(f"exit code {code}, failed: {failed}", code == 1 and said)
-    case.expect("a process is left", not any(map(alive, (*workers, *found))))
+    case.expect("a process is left", not any(map(locks.alive, (*workers, *found))))
     case.note()
+    return case.resumed()
+
+
+def lost_actor(ground: Ground, right: Undisturbed, draw: Random, times: int) -> Verdict:
+    """One of two actors of Ray vanishes in the middle of a cell, which comes up again in another."""
+    if find_spec("ray") is None:
+        return Verdict(0, 0, 0, skipped="Ray is not installed")
+    case = Case(ground, right)
+    process = ground.start(ground.words(case.folder, "--engine", "ray", "--workers", "2", "--pack", "1"))
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if owners := [said for path in (case.folder / "locks").glob("*.lock") if (said := locks.owner_of(path))]:
+            os.kill(owners[0]["process"], signal.SIGKILL)
+            case.tried = 1
+            break
+        time.sleep(0.02)
+    code = ground.wait(process, 2 * PATIENCE)
+    case.expect("no cell was at work", case.tried == 1)
+    case.expect(f"exit code {code}", code == 0)
+    case.note()
+    case.expect("not all was done", len(case.kept) == right.cells)
     return case.resumed()
 
 
