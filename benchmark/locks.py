@@ -44,25 +44,35 @@ def take(path: Path, token: str = "") -> bool:
     """Create the lock file; take over one that nobody holds any more."""
     path.parent.mkdir(parents=True, exist_ok=True)
     said = {"process": os.getpid(), "born": born(os.getpid()), "machine": machine(), "token": token, "since": time()}
-    for _ in range(2):
-        try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
+    if create(path, said):
+        return True
+    if held(path):
+        return False
+    from filelock import FileLock, Timeout  # late: a tenth of a second, for what seldom happens
+
+    try:  # several may see at once that it is dead: the second would remove the lock of the first
+        with FileLock(path.with_name(".takeover"), timeout=BEAT):
             if held(path):
                 return False
-            grave = path.with_name(f"{path.name}.{uuid4().hex}")
-            with suppress(FileNotFoundError):  # one of several takers gets it
-                path.rename(grave)
-                grave.unlink(missing_ok=True)
-            continue
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                json.dump(said, file)
-        except OSError:  # a full disk: an empty lock would keep others out
             path.unlink(missing_ok=True)
-            raise
-        return True
-    return False
+            return create(path, said)
+    except Timeout:
+        return False
+
+
+def create(path: Path, said: dict[str, Any]) -> bool:
+    """Write a lock that is not there; of several processes one can."""
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+    except FileExistsError:
+        return False
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(said, file)
+    except OSError:  # a full disk: an empty lock would keep others out
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def release(path: Path, **owner: Any) -> None:

@@ -45,6 +45,22 @@ def test_of_many_takers_one_gets_the_lock_of_a_dead_one(tmp_path: Path):
     assert sum(got) == 1
 
 
+def test_one_who_saw_a_dead_lock_long_ago_leaves_that_of_whoever_took_it_over(tmp_path: Path, monkeypatch):
+    path = written(tmp_path / "cell.lock", {"process": 2**22 + 1, "machine": locks.machine()}, 0)
+    judge, judged = locks.held, []
+
+    def slow(path: Path) -> bool:
+        dead = not judge(path)
+        if dead and not judged:
+            judged.append(path)
+            assert locks.take(path, "faster")
+        return not dead
+
+    monkeypatch.setattr(locks, "held", slow)
+    assert not locks.take(path, "slower")
+    assert locks.owner_of(path)["token"] == "faster"
+
+
 def test_a_lock_is_gone_after_its_cell(small, place):
     planned = grid.plan(small)[0]
     with place.lock([planned]) as mine:
