@@ -54,13 +54,13 @@ def few_shot(options: Options, backbone: str) -> Steps:
     many = work(seeds=2 if options.quick else options.seeds)
     once = work(seeds=options.naive_seeds)
     one = once if options.long else replace(once, methods=once.methods[:1])
-    few = replace(one, seeds=tuple(range(2)))
+    alone = replace(one, seeds=many.seeds)
     sides = {
         ("naive", most): lambda: peer(once, where, most),
         ("packed", most): lambda: suite(many, where, workers=most),
     }
     if backbone == TARGET or options.long:
-        sides |= {("naive", 1): lambda: peer(one, where), ("solo", 1): lambda: suite(few, where, pack=1, workers=1)}
+        sides |= {("naive", 1): lambda: peer(one, where), ("solo", 1): lambda: suite(alone, where, pack=1, workers=1)}
     else:  # the peer alone on one core would cost the most, and the targets do not ask for it here
         sides |= {("solo", 1): lambda: suite(once, where, pack=1, workers=1)}
     if options.long:
