@@ -52,6 +52,7 @@ class Planned:
     identity: str
     parents: tuple[str, ...] = ()  # identities: the stage before, or the parent method on each source
     needed: bool = False  # what it learned is kept: others rest on it, or the profile asks for it
+    tabled: bool = True  # it is a cell of the table, and not only what others rest on
 
     @property
     def most(self) -> int | None:
@@ -68,11 +69,11 @@ def plan(profile: Profile) -> list[Planned]:
     """Every cell of the profile, parents before children, all methods for one (task, shots, seed) before the next."""
     found: dict[str, Planned] = {}
     chains: dict[tuple, list[Planned]] = {}
-    for cell in cells(profile):
-        _add(profile, cell, found, chains)
+    tabled = {_add(profile, cell, found, chains).identity for cell in cells(profile)}
     needed = {parent for planned in found.values() for parent in planned.parents}
     keep = profile.keep_adapters
-    return [Planned(**{**vars(one), "needed": keep or one.identity in needed}) for one in found.values()]
+    facts = {name: {"needed": keep or name in needed, "tabled": name in tabled} for name in found}
+    return [Planned(**{**vars(one), **facts[one.identity]}) for one in found.values()]
 
 
 def cells(profile: Profile) -> Iterator[Cell]:

@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmark.grid import Planned, plan
+from benchmark.grid import TARGET, Planned, plan
 from benchmark.profile import Profile
 from benchmark.result import backbone_title
 from benchmark.store import Result, Store, write
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from benchmark.standing import Standings
 
 MARK = "†"
+PARENT = "parent"  # stage of a cell that is like one of the table, and that others alone rest on
 SPREAD = re.compile(r" ±[\d.]+")
 Rows = list[list[str]]
 COSTS = ("0 steps", "trained", "s/cell", "with sources", "memory", "cells")
@@ -31,7 +32,8 @@ NARROW = ("memory", "cells", "with sources", "s/cell")  # what a narrow terminal
 def collect(profile: Profile, store: Store, *, stale: bool = False) -> tuple[list[Planned], list[Result], int]:
     """The plan, its results, and how many results of the folder are of other code, options or data.
 
-    `stale` takes those too where nothing newer is there: for reading an old folder, with its age said.
+    `stale` takes those too where nothing newer is there: for reading an old folder, with its age said. What others
+    rest on may have the name of a cell of the table, with other options and another budget: it gets a stage of its own.
     """
     cells = plan(profile)
     every = store.results()
@@ -39,7 +41,33 @@ def collect(profile: Profile, store: Store, *, stale: bool = False) -> tuple[lis
     own = [result for result in every if result["identity"] in place]
     own.sort(key=lambda result: place[result["identity"]])  # a table does not tell in which order its cells ended
     old = [result for result in every if result["key"] in keys and result["identity"] not in place]
-    return cells, (old + own if stale else own), len({result["key"] for result in old} - {r["key"] for r in own})
+    missing = {result["key"] for result in old} - {result["key"] for result in own}
+    tabled = {cell.identity for cell in cells if cell.tabled}
+    if stale:
+        old, newest = aged(old, missing, backbone_title(profile.backbone.name))
+        tabled |= {newest[cell.cell.key] for cell in cells if cell.tabled and cell.cell.key in newest}
+        own, missing = old + own, newest.keys()
+    for result in own:
+        if result["cell"]["stage"] == TARGET and result["identity"] not in tabled:
+            result["cell"] = result["cell"] | {"stage": PARENT}
+    return cells, own, len(missing)
+
+
+def aged(old: Sequence[Result], missing: set[str], backbone: str) -> tuple[list[Result], dict[str, str]]:
+    """Of results oldest first, one for each missing cell, with all that it rests on. -> (they, cell -> identity).
+
+    The newest on this backbone; rather one that is done, and one on which no other rests.
+    """
+    of_backbone = {result["identity"]: result for result in old if result["backbone"]["name"] == backbone}
+    parents = {parent for result in of_backbone.values() for parent in result["parents"]}
+    better = sorted(of_backbone.values(), key=lambda one: (one["state"] == "done", one["identity"] not in parents))
+    newest = {result["key"]: result["identity"] for result in better if result["key"] in missing}
+    kept, waiting = set(), list(newest.values())
+    while waiting:
+        if (identity := waiting.pop()) in of_backbone and identity not in kept:
+            kept.add(identity)
+            waiting += of_backbone[identity]["parents"]
+    return [result for identity, result in of_backbone.items() if identity in kept], newest
 
 
 def make(profile: Profile, console: Console, *, stale: bool = False) -> Path:
@@ -137,9 +165,7 @@ def resting(line: Line) -> str:
 
 def ranked(lines: Sequence[Line]) -> list[Line]:
     """Controls, then by the first average, those without one last. For reading: the intervals say what it is worth."""
-    return sorted(
-        lines, key=lambda line: (not line.control, -next((f.mean for f in line.averages.values() if f), -1.0))
-    )
+    return sorted(lines, key=lambda line: (not line.control, -(line.first.mean if line.first else -1.0)))
 
 
 def tables(table: Board, worth: "Standings", shots: int | str) -> Iterator[tuple[str, list[str], Rows]]:

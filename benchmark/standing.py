@@ -60,15 +60,18 @@ def standings(table: Board, results: Sequence[Mapping[str, Any]], reference: str
 
 
 def base_line(lines: Sequence[Line], wanted: str) -> str:
-    """The method that the others are compared with: the wanted one; where it was not run the method whose variants
-    the rows are (`method:name`), else the best."""
-    first = {line.method: next((f.mean for f in line.averages.values() if f), -1.0) for line in lines}
-    trained = [line.method for line in lines if not line.control] or list(first)
-    whole = {name.partition(":")[0] for name in trained if ":" in name}
+    """The method that the others are compared with: the wanted one; where it has no first average the method whose
+    variants the rows are (`method:name`), else the best. (While nobody has one: of those with any number.)"""
+    trained = [line for line in lines if not line.control] or list(lines)
+    known = (
+        [line for line in trained if line.first] or [line for line in trained if any(line.tasks.values())] or trained
+    )
+    names = [line.method for line in known]
+    whole = {name.partition(":")[0] for name in names if ":" in name}
     for name in (wanted, *(whole if len(whole) == 1 else ())):
-        if first.get(name, -1.0) >= 0:
+        if name in names:
             return name
-    return max(trained, key=first.get)
+    return max(known, key=lambda line: line.first.mean if line.first else -1.0).method
 
 
 def flag(kept: Kept, methods: Sequence[str], line: Line, tasks: Sequence[str] | str) -> str:
@@ -87,18 +90,23 @@ def flag(kept: Kept, methods: Sequence[str], line: Line, tasks: Sequence[str] | 
 
 
 def tied(kept: Kept, lines: Sequence[Line], name: str, tasks: Sequence[str] | str) -> dict[str, str]:
-    """Letters of the trained methods that have this number, best first."""
+    """Letters of the trained methods that have this number, best first; none for one that cannot be compared."""
     figures = {line.method: line.averages.get(name) or line.tasks.get(name) for line in lines if not line.control}
     names = sorted((method for method, figure in figures.items() if figure), key=lambda m: -figures[m].mean)
     shots = tuple({line.shots for line in lines})
     differences = {(a, b): kept.difference((a, shots), (b, shots), tasks) for a, b in combinations(names, 2)}
-    return {} if None in differences.values() else tie_groups(names, differences)
+    unknown = [pair for pair, gap in differences.items() if not gap or not gap.spreads]
+    while unknown:  # one seed of a method, or its lost predictions, take no letter from the others
+        ((lost, _),) = Counter(name for pair in unknown for name in pair).most_common(1)
+        names.remove(lost)
+        unknown = [pair for pair in unknown if lost not in pair]
+    return tie_groups(names, differences)
 
 
 def ranking(table: Board, lines: Sequence[Line]) -> tuple[list[str], Ranks] | None:
     """Average ranks over the tasks of the first average, of the trained methods that have all of them."""
     tasks = next(iter(table.groups.values()))
-    complete = [line for line in lines if not line.control and next(iter(line.averages.values()))]
+    complete = [line for line in lines if not line.control and line.first]
     if len(complete) < 2 or len(tasks) < 2:
         return None
     found = ranks(np.array([[line.tasks[task].mean for line in complete] for task in tasks]))

@@ -42,6 +42,11 @@ class Line(NamedTuple):
     done: int
     due: int
 
+    @property
+    def first(self) -> Figure | None:
+        """The average that decides the order."""
+        return next(iter(self.averages.values()))
+
 
 class Board(NamedTuple):
     """All lines of a grid."""

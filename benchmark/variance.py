@@ -80,7 +80,7 @@ def runs(
         rest = {key: value for key, value in parts.items() if key not in ("seeds", "settings", "parents")}
         return digest([rest, settings, [alike(parent) for parent in parts["parents"]]])
 
-    wanted = {alike(one.identity) for one in cells if one.cell.stage == TARGET and one.identity in done}
+    wanted = {alike(one.identity) for one in cells if one.tabled and one.identity in done}
     by_kind: dict[str, dict[Seeds, float]] = defaultdict(dict)
     where: dict[str, tuple[str, int | str]] = {}
     for identity, result in done.items():

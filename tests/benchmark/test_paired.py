@@ -147,6 +147,19 @@ def test_ties_flags_and_ranks_of_a_leaderboard(clear):
     assert (ranks.mean[2], ranks.tasks) == (3.0, 4)
 
 
+def test_a_method_that_cannot_be_compared_takes_no_letter_from_the_others(clear):
+    cells = {cell.cell.key: cell for cell in grid.plan(clear)}
+    for seed in (1, 2):  # one seed of one method
+        Store(clear.folder).path(cells[f"prefix/chnsent/4/{seed}"]).unlink()
+    Store(clear.folder).predictions(cells["bitfit/bq/4/0"]).write_bytes(b"other")  # predictions that are not its own
+    _, worth = worth_of(clear)
+    letters = {name: worth.rows[name, 4, "chnsent"].letters for name in clear.methods}
+    assert letters["lora"] == letters["prompt"] == "a"
+    assert letters["prefix"] == ""
+    average = {name: worth.rows[name, 4, "choice tasks"].letters for name in clear.methods}
+    assert average["lora"] == average["prompt"] == "a"
+
+
 def test_below_a_classifier_on_frozen_states_there_is_no_rank(clear):
     found = replace(clear, methods=("head_only", "prefix", "bitfit"))
     _, worth = worth_of(found)

@@ -7,7 +7,7 @@ from math import isclose, sqrt
 import pytest
 from rich.console import Console
 
-from benchmark import grid, report
+from benchmark import grid, report, standing
 from benchmark.profile import Profile
 from benchmark.store import Store
 from benchmark.table import board, figure
@@ -164,3 +164,48 @@ def test_a_narrow_terminal_goes_without_costs_before_it_goes_without_intervals()
     assert said[62][0] == [name for name in header if name != "memory"]
     assert said[36] == (["method", "choice (12)", "trained"], [rows[0][:3]], True)
     assert said[28] == (header, rows, False)
+
+
+def test_a_cell_that_others_alone_rest_on_is_no_cell_of_the_table(heir, fake):
+    """The heir's parents are prompts of sources at full data, with options of the heir's: not the table's own prompts."""
+    found = replace(heir, methods=("prompt", "heirs:Heir"), shots=("full",), tasks=("afqmc", "chnsent"), seeds=(0,))
+    for planned in grid.plan(found):
+        fake(found, planned, 0.75 if planned.cell.method == "prompt" and planned.tabled else 0.25)
+    keys = [planned.cell.key for planned in grid.plan(found)]
+    assert keys.count("prompt/afqmc/full/0") == 2
+    assert lines(found)["prompt", "full"].tasks["afqmc"].mean == 0.75
+    for stale in (False, True):  # and where the table's own is not there, nothing stands in for it
+        for planned in grid.plan(found):
+            if planned.cell.method == "prompt" and planned.tabled:
+                Store(found.folder).path(planned).unlink(missing_ok=True)
+        _, results, _ = report.collect(found, Store(found.folder), stale=stale)
+        line = next(line for line in board(found, results).lines if line.method == "prompt")
+        assert line.tasks["afqmc"] is None
+        assert [r["cell"]["stage"] for r in results if r["key"].startswith("prompt/")] == [report.PARENT] * 2
+        assert next(line for line in board(found, results).lines if line.method == "heirs:Heir").whole == 7.0
+
+
+def test_an_older_result_counts_once_on_the_same_backbone_alone(small, fake, tmp_path):
+    first, second = (replace(small, config={"lora": {"rank": rank}}) for rank in (3, 5))
+    for found, score in ((first, 0.25), (second, 0.75)):
+        for planned in grid.plan(found):
+            fake(found, planned, score)
+    results = report.collect(small, Store(small.folder), stale=True)[1]
+    lora = [result for result in results if result["cell"]["method"] == "lora"]
+    assert len(lora) == len({result["key"] for result in lora}) == 18
+    assert {result["metrics"]["test"].get("accuracy", 0.75) for result in lora} == {0.75}
+    other = replace(small, backbone=replace(small.backbone, name="else/where"))
+    for planned in grid.plan(other):
+        fake(other, planned, 0.5)
+    assert len(report.collect(small, Store(small.folder), stale=True)[1]) == len(results)
+    again = report.collect(other, Store(small.folder), stale=True)[1]
+    assert {result["backbone"]["name"] for result in again} == {"else/where"}
+
+
+def test_a_method_without_the_first_average_is_not_ranked_by_another(small, fake):
+    fill(small, fake, {("lora", "afqmc", seed): 0.9 for seed in (0, 1, 2)}, but=("lora/chnsent/4/1",))
+    _, results, _ = report.collect(small, Store(small.folder))
+    own = board(small, results).at(4)
+    assert next(line for line in own if line.method == "lora").averages["source tasks"].mean > 0.8
+    assert [line.method for line in report.ranked(own)] == ["zero_shot", "prompt", "lora"]
+    assert standing.base_line(own, "lora") == "prompt"  # a difference to lora would be empty
