@@ -70,8 +70,8 @@ def aged(old: Sequence[Result], missing: set[str], backbone: str) -> tuple[list[
     return [result for identity, result in of_backbone.items() if identity in kept], newest
 
 
-def make(profile: Profile, console: Console, *, stale: bool = False) -> Path:
-    """Write the report's files and print the leaderboard. -> the folder."""
+def make(profile: Profile, console: Console, *, stale: bool = False, texts: bool = False) -> Path:
+    """Write the report's files and print the leaderboard; `texts` of test examples go into the page. -> the folder."""
     from benchmark import inside, page, standing  # numpy and scipy: not for `--help`
     from benchmark.page.selection import averages
 
@@ -91,7 +91,7 @@ def make(profile: Profile, console: Console, *, stale: bool = False) -> Path:
         draw(table, folder)
     for path in inside.pictures(results, folder):
         console.print(f"what {path.stem.removeprefix('inside-')} learned from its sources: {path}", style="dim")
-    path = page.write(wide, worth, cells, results, store.results(), notes, folder)
+    path = page.write(wide, worth, cells, results, store.results(), notes, folder, texts)
     console.print(f"page: {path}", soft_wrap=True)
     return folder
 

@@ -80,8 +80,9 @@ def hashed(*texts: str) -> str:
 
 
 def data(task: "Task") -> dict[str, Any]:
-    """Exactly which examples a cell saw."""
+    """Exactly which examples a cell saw; `origin`: sample, local, hub or own files."""
     report = {key: task.report[key] for key in ("splits", "offered", "cut", "short")}
+    report["origin"] = task.report["source"].partition(":")[0]  # where a folder lies is nobody's business
     return report | {"digest": {split: task.digest(split) for split in task.examples}}
 
 

@@ -146,7 +146,7 @@ def report(options: argparse.Namespace) -> int:
 
     say = console()
     found = with_results(options)
-    folder = module.make(found, say, stale=options.stale)
+    folder = module.make(found, say, stale=options.stale, texts=options.texts)
     say.print(f"tables and picture: {folder}")
     if options.open:
         browse(folder / "index.html")

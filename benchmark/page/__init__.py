@@ -29,12 +29,16 @@ def write(
     every: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
     folder: Path,
+    texts: bool = False,
 ) -> Path:
-    """The page of a board over `selection.averages`. `every`: all results of the folder, other seeds' streams too."""
+    """The page of a board over `selection.averages`. `every`: all results of the folder, other seeds' streams too.
+
+    `texts`: with those of test examples, whatever the records are.
+    """
     from benchmark.page import view
 
     path = folder / "index.html"
-    put(path, render(view.view(wide, worth, cells, results, every, notes, folder)).encode())
+    put(path, render(view.view(wide, worth, cells, results, every, notes, folder, texts)).encode())
     return path
 
 

@@ -1,7 +1,8 @@
 """Test examples on which methods differ, with what each answered, and for each pair how often it was right or wrong.
 
 Read from the kept predictions of the first seed. Prompts are not in them: they are read from the task's own records
-once, and only shown where they have the hash that was asked.
+once, and only shown where they have the hash that was asked. A page is made to be handed on, and few data sets may be:
+texts are in it where they are the generated samples, or where they were asked for; else there are ids, and who was right.
 """
 
 import io
@@ -22,6 +23,10 @@ TWICE = 2  # examples on which a pair differs that are wanted, each way
 POOL = 500  # of the test set's first: prompts of the whole of a large one are not kept
 HEAD, TAIL = 420, 260  # characters of a long prompt: it ends in the question
 COLUMNS = ["uid", "asked", "target", "predicted", "correct"]
+SAMPLE = "sample"
+WITHHELD = (
+    "texts are not in this page, because not all data sets may be handed on; `benchmark report --texts` adds them"
+)
 
 
 class Answers(NamedTuple):
@@ -34,17 +39,44 @@ class Answers(NamedTuple):
     right: np.ndarray  # [n] bool
 
 
-def collected(profile: Profile, table: Board, done: Mapping[tuple, Mapping[str, Any]]) -> dict[str, dict]:
-    """task -> what its section shows, where there are predictions. `done`: (method, task, shots, seed) -> result."""
+def collected(
+    profile: Profile, table: Board, done: Mapping[tuple, Mapping[str, Any]], texts: bool = False
+) -> dict[str, dict]:
+    """task -> what its section shows, where there are predictions. `done`: (method, task, shots, seed) -> result.
+
+    `texts`: with what was asked and answered, whatever the records are.
+    """
     found = {}
     for task in table.metrics:
-        cells = {}
+        cells, open_ = {}, True
         for line in table.lines:
             key = (line.method, task, 0, 0) if line.fixed else (line.method, task, line.shots, profile.seeds[0])
             if (result := done.get(key)) and (answers := read(profile, result)):
                 cells[line.method, line.shots] = answers
+                open_ = open_ and (texts or generated(result))
         if cells:
-            found[task] = section(profile, task, cells)
+            found[task] = (
+                section(profile, task, cells) if open_ else withheld(section(profile, task, cells, prompts=False), task)
+            )
+    return found
+
+
+def generated(result: Mapping[str, Any]) -> bool:
+    """Whether a cell's records are the generated samples: it says so, or is of old and has their hash."""
+    if origin := result["data"].get("origin"):
+        return origin == SAMPLE
+    own = catalogue.digest([catalogue.digest([SAMPLE, catalogue.samples()])])
+    return result["parts"]["records"] == own
+
+
+def withheld(found: dict, task: str) -> dict:
+    """A section without the answers too, but for words that are the task's own."""
+    words = set(catalogue.task(task)["words"].values())
+    for shown in found["examples"]:
+        shown["target"] = shown["target"] if shown["target"] in words else None
+    for own in found["shots"].values():
+        said = own["said"].items()
+        own["said"] = {name: [[text if text in words else None, ok] for text, ok in each] for name, each in said}
     return found
 
 
@@ -67,14 +99,14 @@ def read(profile: Profile, result: Mapping[str, Any]) -> Answers | None:
     return Answers(uids, asked, targets, said, columns["correct"].to_numpy())
 
 
-def section(profile: Profile, task: str, cells: Mapping[tuple[str, int | str], Answers]) -> dict:
+def section(profile: Profile, task: str, cells: Mapping[tuple[str, int | str], Answers], prompts: bool = True) -> dict:
     """The examples, what was answered to them, and by shots how often two methods were both right."""
     first = next(iter(cells.values()))
     same = {key: answers for key, answers in cells.items() if answers.asked == first.asked}  # the others: another split
     right = np.stack([answers.right for answers in same.values()])
     places = telling(right[:, :POOL], SHOWN)
-    prompts, why = texts(profile, task, first, places)
-    shown = [{"uid": first.uids[i], "target": first.targets[i], "prompt": prompts.get(first.uids[i])} for i in places]
+    asked, why = texts(profile, task, first, places) if prompts else ({}, WITHHELD)
+    shown = [{"uid": first.uids[i], "target": first.targets[i], "prompt": asked.get(first.uids[i])} for i in places]
     said = {key: [[answers.said[i], bool(answers.right[i])] for i in places] for key, answers in same.items()}
     pairs: dict = {}
     for shots in dict.fromkeys(shots for _, shots in same):

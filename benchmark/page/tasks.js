@@ -17,7 +17,7 @@ function errors(task) {
   const shown = found.examples.map((_, i) => i).filter((i) => rank(i) < 2).sort((i, j) => rank(i) - rank(j));
   const why = found.why ? [element("p", { class: "soft" }, found.why)] : [];
   const none = shown.length ? [] : [element("p", { class: "soft" }, "Both are right on all examples kept here.")];
-  const seed = element("p", { class: "soft" }, `Seed ${found.seed}; of the examples on which methods differ most, those that one of the two got wrong.`);
+  const seed = element("p", { class: "soft" }, `Seed ${found.seed}; of the examples on which methods differ most, those that at least one of these two got wrong.`);
   return [list, seed, ...why, ...none, ...shown.map((i) => example(found.examples[i], at.said, i))];
 }
 
@@ -25,9 +25,10 @@ function example(shown, said, place) {
   const answer = (method, letter) => {
     const [text, right] = said[method][place];
     return element("div", { class: `answer ${letter} ${right ? "right" : "wrong"}` }, element("dt", {}, method),
-      element("dd", {}, element("span", speak(text), text || "(nothing)"), ` ${right ? "✓ right" : "✗ wrong"}`));
+      element("dd", {}, ...(text === null ? [] : [element("span", speak(text), text || "(nothing)"), " "]), right ? "✓ right" : "✗ wrong"));
   };
-  const target = element("div", { class: "answer" }, element("dt", {}, "expected"), element("dd", {}, element("span", speak(shown.target), shown.target)));
+  const target = shown.target === null ? null : element("div", { class: "answer" }, element("dt", {}, "expected"),
+    element("dd", {}, element("span", speak(shown.target), shown.target)));
   return element("article", { class: "example" },
     shown.prompt ? element("pre", { ...speak(shown.prompt), tabindex: "0" }, shown.prompt) : element("p", { class: "soft" }, shown.uid),
     element("dl", {}, target, answer(state.a, "a"), answer(state.b, "b")));

@@ -23,7 +23,7 @@ COST_TITLES = {"trained": "trained parameters", "amortised": "seconds per cell, 
 
 
 def view(wide: Board, worth: Standings, cells: Sequence["Planned"], results: Sequence["Result"],
-         every: Sequence[Mapping[str, Any]], notes: Sequence[str], folder: Path) -> dict[str, Any]:  # fmt: skip
+         every: Sequence[Mapping[str, Any]], notes: Sequence[str], folder: Path, texts: bool) -> dict[str, Any]:  # fmt: skip
     """Everything the template asks for."""
     profile, done = wide.profile, gather.newest(results)
     facts, scores = gather.facts(results), gather.scores(wide, worth)
@@ -45,7 +45,7 @@ def view(wide: Board, worth: Standings, cells: Sequence["Planned"], results: Seq
         "scores": scores, "costs": cost, "cautions": cautious, "reference": reference, "asked": asked, "groups": groups,
         "methods": methods, "tasks": gather.tasks(profile, wide), "ranks": gather.ranking(worth),
         "crossings": gather.crossing(wide, results), "curves": facts.curves, "cells": facts.cells,
-        "examples": examples.collected(profile, wide, done), "command": again.command(profile),
+        "examples": examples.collected(profile, wide, done, texts), "command": again.command(profile),
         "headlines": {str(k): headline(report.ranked(wide.at(k)), worth, k, name, wide) for k in options(wide)},
         "costTitles": COST_TITLES, "seeds": len(profile.seeds), "titles": {str(k): at_shots(k) for k in options(wide)},
         "default": {"shots": str(shots), "role": role_of(name), "family": selection.ANY, "a": a, "b": b,

@@ -3,16 +3,18 @@
 import io
 import json
 import shlex
+import shutil
 from dataclasses import replace
 
 import numpy as np
 from pages import TRAP, Reader, data_of
 from rich.console import Console
 
+import tasks
 from benchmark import grid, profile, report, table, verbs
 from benchmark.__main__ import parser
 from benchmark.page import again, embedded, examples, selection
-from benchmark.result import hashed
+from benchmark.result import data, hashed
 from benchmark.store import Store
 
 
@@ -130,6 +132,55 @@ def test_a_prompt_is_the_one_that_was_asked_or_none(shown, monkeypatch):
     found, why = examples.texts(small, "afqmc", answers, [0, 1])
     assert found == {"a:1": "one"}
     assert "not shown" in why
+
+
+def test_texts_of_other_data_sets_are_left_out_unless_they_are_asked_for(small, answered, monkeypatch):
+    found = replace(small, tasks=("chnsent", "cote_bd"), shots=(4,), seeds=(0,), methods=("lora",))
+    answers = ["正面", "它的名字"]
+    columns = {"target": answers * 4, "predicted": answers * 4, "correct": [True, False] * 4}
+    kept = [answered(found, planned, [1.0, 0.0] * 4, **columns) for planned in grid.plan(found)]
+    done = {tuple(result["cell"][name] for name in ("method", "task", "shots", "seed")): result for result in kept}
+    wide, asked = table.board(found, kept), []
+    monkeypatch.setattr(examples, "texts", lambda *of: asked.append(of) or ({}, ""))
+
+    def texts(**more: bool) -> dict:
+        return examples.collected(found, wide, done, **more)
+
+    assert {one["target"] for one in texts()["cote_bd"]["examples"]} == set(answers)  # generated, by their hash
+    assert asked
+    for origin in ("hub", "local", "own files"):
+        for result in kept:
+            result["data"] = {"origin": origin}
+        asked.clear()
+        left, own = texts()["cote_bd"], texts()["chnsent"]
+        assert asked == []
+        assert "--texts" in left["why"]
+        assert {one["target"] for one in left["examples"]} == {one["prompt"] for one in left["examples"]} == {None}
+        assert sorted(left["shots"]["4"]["said"]["lora"]) == [[None, False]] * 4 + [[None, True]] * 4
+        assert {one["target"] for one in own["examples"]} == {
+            "正面",
+            None,
+        }  # the task's own word is no text of a data set
+        assert all(one["uid"] for one in left["examples"])
+        assert {one["target"] for one in texts(texts=True)["cote_bd"]["examples"]} == set(answers)
+    for result in kept:
+        result["data"] = {"origin": "sample"}
+    assert {one["target"] for one in texts()["cote_bd"]["examples"]} == set(answers)
+    for result in kept:  # of old, on other records
+        result["data"], result["parts"] = {}, result["parts"] | {"records": "else"}
+    assert texts()["cote_bd"]["why"] == examples.WITHHELD
+
+
+def test_a_result_says_where_its_records_are_from(tmp_path):
+    def origin(**options) -> str:
+        task = tasks.load("chnsent")(shots=2, **options)
+        task.setup()
+        return data(task)["origin"]
+
+    assert origin(source="sample") == examples.SAMPLE
+    local = tasks.load("chnsent")(source="sample").origin.folder
+    shutil.copytree(local, tmp_path / local.name)
+    assert origin(source="local", data_dir=tmp_path) == "local"
 
 
 def test_the_command_of_a_cell_plans_that_very_cell(tmp_path, monkeypatch):
