@@ -7,7 +7,7 @@ and kept in the cache folder under the hash of its code, so an edit asks again a
 import ast
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import file_digest, sha256
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ import tasks
 from tasks import fields
 from tasks.example import UsageError
 from tasks.own import Own, at_home
-from tasks.source import File, Local, cache_folder
+from tasks.source import File, Local, cache_folder, unread
 from tasks.typed import near
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def task(name: str) -> dict[str, Any]:
 def records(name: str, source: str, data_dir: str | None) -> str:
     """Hash of the raw records a task would read; says at once when there are none."""
     facts = task(name)
-    files = tuple(File(part, tuple(paths), _unread, names) for part, paths, names in facts["files"])
+    files = tuple(File(part, tuple(paths), unread, names) for part, paths, names in facts["files"])
     home = at_home(facts["home"], facts["hub"], source)
     if source == "hub" and not home:
         return digest([source, facts["hub"]])
@@ -222,10 +222,6 @@ def records(name: str, source: str, data_dir: str | None) -> str:
     local.parts()  # raises when nothing is there
     wanted = sorted({path for file in files for path in (*file.paths, file.names) if path})
     return digest([[path, content(local.folder / path)] for path in wanted if (local.folder / path).is_file()])
-
-
-def _unread(text: str, where: str) -> Iterator[dict]:
-    return iter(())
 
 
 @cache

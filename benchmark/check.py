@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import methods
 from benchmark import catalogue, grid
@@ -108,7 +109,8 @@ def check(name: str, say: Console) -> int:
     kind = methods.load(name)
     with TemporaryDirectory() as folder, Console(stderr=True).status(f"proving {name}"):
         found = list(prove(kind, Path(folder)))
-    table = Table(title=f"{name}: {kind.what}", title_justify="left", title_style="bold")
+    # a Text, because rich makes a picture of the ":A:" in "mine:A: a scale"
+    table = Table(title=Text(f"{name}: {kind.what}"), title_justify="left", title_style="bold")
     for column in ("proof", "verdict", "why"):
         table.add_column(column, no_wrap=column != "why", overflow="fold")
     for verdict in found:

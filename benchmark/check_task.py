@@ -60,6 +60,7 @@ def check(found: Profile, name: str, say: Console) -> int:
         say.print(f"[{COLOURS[finding.state]}]{finding.state:<8}", end="")
         say.print(f"{finding.check:<22}{finding.said}", markup=False, soft_wrap=True)
     said = f"{counts['passed']} passed, {counts['warning']} warnings, {counts['failed']} failed"
-    say.print(f"{name} on {found.backbone.name}, records {found.source}: {said}", markup=False, soft_wrap=True)
+    source = task.report.get("source", found.source)
+    say.print(f"{name} on {found.backbone.name}, records {source}: {said}", markup=False, soft_wrap=True)
     say.print("`describe`, with the same words after it, shows lengths, labels and prompts")
     return 1 if counts["failed"] else 0

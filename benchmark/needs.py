@@ -15,7 +15,7 @@ from benchmark.profile import Profile
 from methods import files
 from tasks import network
 from tasks.example import UsageError
-from tasks.source import RAW, File, GitHub, Hub, Local, Parquet, Raw, open_source
+from tasks.source import RAW, File, GitHub, Hub, Local, Parquet, Raw, open_source, unread
 
 BACKBONE = "backbone"
 SECONDS = 3.0  # for a host to answer
@@ -122,7 +122,7 @@ def opened(profile: Profile, task: str) -> Local | Parquet:
 
     made = catalogue.remembered(["hub", task, facts["code"]], ask)
     hub = made and {"Hub": Hub, "GitHub": GitHub}[made[0]](*made[1])
-    read = tuple(File(part, tuple(paths), lambda text, where: iter(()), names) for part, paths, names in facts["files"])
+    read = tuple(File(part, tuple(paths), unread, names) for part, paths, names in facts["files"])
     return open_source(task, read, hub, profile.source, profile.data_dir)
 
 

@@ -66,6 +66,7 @@ def imported(name: str) -> "type[Task]":
     """The class that `package.module:Class` names."""
     from tasks.base import Task
     from tasks.example import UsageError
+    from tasks.faults import of_class
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -73,6 +74,6 @@ def imported(name: str) -> "type[Task]":
         raise UsageError(f"task {name!r} cannot be imported: {error}; write it as package.module:Class") from error
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise UsageError(f"task {name!r} is no subclass of tasks.base.Task")
-    if missing := [field for field in ("name", "template") if not isinstance(getattr(found, field, None), str)]:
-        raise UsageError(f"task {name!r} has no {' and no '.join(missing)}; write it as a class attribute, a text")
+    if wrong := next(of_class(found), None):
+        raise UsageError(f"task {name!r} {wrong}")
     return found

@@ -15,6 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler
 from tasks import split as splits
 from tasks.encode import cached_encodings, collate, pad_token
 from tasks.example import Batch, Encoded, Example, UsageError
+from tasks.faults import check_example, no_examples
 from tasks.own import open_task
 from tasks.source import File, GitHub, Hub, Local, Parquet
 
@@ -148,10 +149,9 @@ class Task(LightningDataModule):
         group: str = "",
     ) -> Example:
         """Fill the template. `values[field]` may be cut when too long; `key` (default: values) is the identity."""
+        check_example(self, values, answers)
         values, answers = [clean(value) for value in values], tuple(dict.fromkeys(clean(text) for text in answers))
         fixed = self.template.split("{}")
-        if len(fixed) != len(values) + 1:
-            raise UsageError(f"{self.name}: the template has {len(fixed) - 1} places {{}}, not {len(values)}")
         start = sum(map(len, fixed[: field + 1])) + sum(map(len, values[:field]))
         prompt = fixed[0] + "".join(value + text for value, text in zip(values, fixed[1:], strict=True))
         content = "\x1f".join(values if key is None else map(clean, key))
@@ -190,8 +190,8 @@ class Task(LightningDataModule):
             if self.most is not None and name != "test":
                 chosen = splits.ordered(chosen, f"most:{self.seed}")[: self.most]  # 16 are among the 50 of one seed
             self.examples[name] = chosen
-        if not self.examples["train"] or not self.examples["test"]:
-            raise UsageError(f"{self.name}: no examples left in train or test of {self.origin.title}: {self.report}")
+        if empty := [name for name in ("train", "test") if not self.examples[name]]:
+            raise no_examples(self, empty[0])
         self.report["splits"] = {name: len(examples) for name, examples in self.examples.items()}
         self.report["labels"] = {name: self.label_counts(examples) for name, examples in self.examples.items()}
 

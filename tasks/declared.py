@@ -15,13 +15,13 @@ from typing import Any, Literal
 from tasks import fields
 from tasks.base import Example, Task, clean
 from tasks.example import UsageError
+from tasks.faults import METRICS, PARTS, of_words
 from tasks.formats import headed, json_lines, json_list, quoted
 from tasks.source import File, Hub
 from tasks.typed import near, typed
 
 ENDINGS = {".jsonl": json_lines, ".json": json_list, ".csv": quoted, ".tsv": headed}
-METRICS = {"choice": ("accuracy", "macro_f1", "micro_f1"), "options": ("accuracy",), "span": ("f1", "exact_match")}
-PARTS = ("train", "dev", "test")
+MEASURES = METRICS | {"options": ("accuracy",)}
 PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -46,7 +46,7 @@ class Declaration:
     columns: dict[str, str | tuple[str, ...]] = field(default_factory=dict)  # name used here -> column of the records
     words: dict[str, str] = field(default_factory=dict)  # raw answer -> label word; of options: -> letter
     metric: str | None = None
-    cut: str | None = None  # which value loses its end where a prompt is too long; default: the first
+    cut: str | None = None  # which value loses its end where a prompt is too long; default: the first, not the options
     group: str | None = None  # records with the same value stay in one split
     name: str | None = None  # default: that of the file
     role: Literal["source", "target"] = "target"
@@ -76,7 +76,7 @@ def _load(path: str, place: Path, *_: int) -> type[Task]:
     if missing := [f"files.{part}: no file {name}" for part, name in said.files.items()
                    if not (place.parent / name).is_file()]:  # fmt: skip
         raise UsageError(f"{where}: {'; '.join(missing)}; paths start at the folder of {place.name}")
-    metrics = METRICS[said.form]
+    metrics = MEASURES[said.form]
     first = said.metric or metrics[0]
     return type(place.stem, (FORMS[said.form],), {
         "__doc__": said.about, "said": said, "places": places, "template": PLACE.sub("{}", said.template),
@@ -113,7 +113,7 @@ def template_problems(said: Declaration) -> Iterator[str]:
     places = PLACE.findall(said.template)
     if odd := re.search(r"\{[^{}]*\}?|\}", PLACE.sub("", said.template)):
         yield f"template: {odd[0]!r} is no plain name of a column in braces, such as {{text}}"
-    if not places:
+    if not set(places) - {"options"}:
         yield "template: no place for a value; write the name of a column in braces, such as {text}"
     if "answer" in places:
         yield "template: {answer} would show the answer; end with the cue, such as 答： or Answer:"
@@ -122,6 +122,8 @@ def template_problems(said: Declaration) -> Iterator[str]:
     for name in (said.cut, said.group):
         if name is not None and name not in places:
             yield f"cut and group take a name of the template, found {name!r}; {near(name, places)}"
+    if said.cut == "options":
+        yield "cut: options have to be whole; take another name of the template, the text"
     for name in said.columns:
         if name not in (*places, "answer"):
             yield f"columns.{name}: the template has no {{{name}}}; {near(name, [*places, 'answer'])}"
@@ -134,12 +136,12 @@ def answer_problems(said: Declaration) -> Iterator[str]:
         yield "words: form choice needs two or more, each raw label with its word, such as {0: bad, 1: good}"
     if said.form == "span" and said.words:
         yield "words: form span has none; its answers are parts of the text"
-    if said.form == "choice" and len(set(said.words.values())) < len(said.words):
-        yield f"words: two labels have the same word among {', '.join(said.words.values())}"
-    if said.form == "options" and (odd := [word for word in said.words.values() if word not in ascii_uppercase]):
+    if said.form == "choice":
+        yield from of_words(said.words)
+    if said.form == "options" and (odd := [word for word in said.words.values() if word not in [*ascii_uppercase]]):
         yield f"words: of form options they are letters (A is the first option), found {odd[0]!r}"
-    if said.metric not in (None, *METRICS[said.form]):
-        yield f"metric: form {said.form} has {', '.join(METRICS[said.form])}, found {said.metric!r}"
+    if said.metric not in (None, *MEASURES[said.form]):
+        yield f"metric: form {said.form} has {', '.join(MEASURES[said.form])}, found {said.metric!r}"
     if said.answer_tokens < 1:
         yield f"answer_tokens takes 1 or more, found {said.answer_tokens}"
 
@@ -150,6 +152,8 @@ def source_problems(said: Declaration) -> Iterator[str]:
     for part, name in said.files.items():
         if Path(name).suffix not in ENDINGS:
             yield f"files.{part}: {name} ends in none of {', '.join(ENDINGS)}, which say how a file is read"
+    if said.hub and not said.hub.splits:
+        yield "hub.splits is empty; write which split serves as which part, such as {train: train, test: validation}"
     if said.hub and (odd := [part for part in said.hub.splits if part not in PARTS]):
         yield f"hub.splits: no part {odd[0]!r}; {near(odd[0], PARTS)}"
     if said.name is not None and not re.fullmatch(r"\w[\w.+-]*", said.name):
@@ -175,7 +179,7 @@ class Declared(Task):
     places: tuple[str, ...]
 
     def read(self, split: str) -> Iterator[Example]:
-        at = self.places.index(self.said.cut or self.places[0])
+        at = self.places.index(self.said.cut or next(name for name in self.places if name != "options"))
         for row in self.records(split):
             values = [self.shown(row, name) for name in self.places]
             if not clean(values[at]):

@@ -40,6 +40,8 @@ def answer_ids(
     task: "Task", tokenizer: "PreTrainedTokenizerBase", choices: Sequence[str]
 ) -> dict[str, tuple[int, ...]]:
     """Label word -> its tokens. Two words with the same tokens could not be told apart, so they are refused."""
+    if len(set(choices)) < len(choices):
+        raise UsageError(f"{task.name}: a label word twice among {', '.join(choices)}; choose another word")
     found = dict(zip(choices, map(tuple, tokens(tokenizer, choices)), strict=True))
     owner: dict[tuple[int, ...], str] = {}
     for word, ids in found.items():

@@ -11,15 +11,13 @@ Original files: each split of the hub's copy by `to_json`, as `xnli_de/train.jso
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tasks.base import clean
+from tasks.base import Task, clean
 from tasks.formats import json_lines
 from tasks.inference import Inference
 from tasks.paraphrase import Paraphrase
 from tasks.source import File, Hub
 
 SPLITS = {"train": "train", "dev": "validation", "test": "test"}
-XNLI_REVISION = "b8dd5d7af51114dbda02c0e3f6133f332186418e"
-PAWS_REVISION = "4cd8187c404bda33cb1f62b49b001115862acf37"
 FILES = tuple(File(part, (f"{split}.jsonl",), json_lines) for part, split in SPLITS.items())
 
 
@@ -67,39 +65,43 @@ FRENCH = Language(
 )  # fmt: skip
 
 
-class XNLI(Inference):
+class Translated(Task):
+    """A data set in several languages, of which a subclass with `language=` is one."""
+
+    files = FILES
+    corpus: str  # in the names of its tasks
+    asks: str  # which question of a language
+    says: dict[str, str]  # raw label -> which answer of a language
+    hub: Hub  # its config is the language
+
+    def __init_subclass__(cls, language: Language | None = None) -> None:
+        if language is None:  # a data set, or a variant of one of the tasks below
+            return
+        cls.name, cls.role, cls.__doc__ = f"{cls.corpus}_{language.code}", language.role, cls.__base__.__doc__
+        cls.words = {label: getattr(language, word) for label, word in cls.says.items()}
+        cls.template = getattr(language, cls.asks) + language.rest
+        cls.hub = cls.hub._replace(config=language.code)
+
+
+class XNLI(Translated, Inference):
     """XNLI (Conneau et al. 2018): MNLI's training pairs, translated by machine, and 5,010 test pairs, by people."""
 
+    corpus, asks, says = "xnli", "follows", {"contradiction": "no", "neutral": "maybe", "entailment": "yes"}
     columns = ("premise", "hypothesis")
     aliases = {"0": "entailment", "1": "neutral", "2": "contradiction"}  # `to_json` writes ids
     licence = "CC BY-NC 4.0"
-    files = FILES
-
-    def __init_subclass__(cls, language: Language | None = None) -> None:
-        if language is None:  # a variant of one of the tasks below
-            return
-        cls.name, cls.role, cls.__doc__ = f"xnli_{language.code}", language.role, XNLI.__doc__
-        cls.words = {"contradiction": language.no, "neutral": language.maybe, "entailment": language.yes}
-        cls.template = language.follows + language.rest
-        cls.hub = Hub("facebook/xnli", language.code, XNLI_REVISION, SPLITS)
+    hub = Hub("facebook/xnli", None, "b8dd5d7af51114dbda02c0e3f6133f332186418e", SPLITS)
 
 
-class PAWSX(Paraphrase):
+class PAWSX(Translated, Paraphrase):
     """PAWS-X (Yang et al. 2019): 49,401 training pairs, translated by machine, and 2,000 test pairs, by people.
 
     Some pairs were never translated and have an empty sentence; those are left out.
     """
 
+    corpus, asks, says = "paws", "same", {"0": "no", "1": "yes"}
     licence = "free use for any purpose; Google asks to be named as the source"
-    files = FILES
-
-    def __init_subclass__(cls, language: Language | None = None) -> None:
-        if language is None:  # a variant of one of the tasks below
-            return
-        cls.name, cls.role, cls.__doc__ = f"paws_{language.code}", language.role, PAWSX.__doc__
-        cls.words = {"0": language.no, "1": language.yes}
-        cls.template = language.same + language.rest
-        cls.hub = Hub("google-research-datasets/paws-x", language.code, PAWS_REVISION, SPLITS)
+    hub = Hub("google-research-datasets/paws-x", None, "4cd8187c404bda33cb1f62b49b001115862acf37", SPLITS)
 
     def records(self, part: str) -> Iterator[dict]:
         for row in super().records(part):

@@ -39,7 +39,8 @@ def typed(kind: type[Kind], values: Any, where: str, path: str = "") -> Kind:
 
 def as_kind(kind: Any, value: Any, where: str, path: str) -> Any:
     """One value as its annotation has it; a number may come as text, as from a command line."""
-    wrong = UsageError(f"{where}: {path} takes {spoken(kind)}, found {_short(value)}")
+    quotes = "; put it in quotes" if kind is str and isinstance(value, int | float) else ""  # what YAML made of it
+    wrong = UsageError(f"{where}: {path} takes {spoken(kind)}, found {_short(value)}{quotes}")
     origin, inner = get_origin(kind), get_args(kind)
     if isinstance(kind, type) and is_dataclass(kind):
         return value if isinstance(value, kind) else typed(kind, value, where, path)

@@ -15,7 +15,7 @@ MINE = """
 from methods.lora import LoRA
 from methods.controls import ZeroShot
 
-class Right(ZeroShot):
+class A(ZeroShot):
     name = "right"
 
 class Wrong(ZeroShot):
@@ -34,8 +34,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_class_of_ones_own_is_checked(mine: str, capsys):
-    assert entry(["check", f"{mine}:Right"]) == 0
+    assert entry(["check", f"{mine}:A"]) == 0
     out = capsys.readouterr().out
+    assert out.startswith(f"{mine}:A: ")
     assert all(name in out for name in kit.PROOFS)
     assert "0 fail" in out
 

@@ -93,6 +93,15 @@ def test_options_may_be_a_list_and_an_answer_none_of_them(declared):
     assert task.report["dropped"]["train"] == {"answer is none of the options": 1}
 
 
+def test_options_are_never_what_is_cut(declared):
+    row = {"text": "谁", "a": "甲", "b": "乙", "c": "丙", "right": "乙"}
+    example, _ = first(declared(OPTIONS.replace("{text}\\n{options}", "{options}\\n{text}"), [row]))
+    assert example.prompt[slice(*example.field)] == "谁"
+    for more, said in (("cut: options", "cut: options have to be whole"), ("words: {1: AB}", "found 'AB'")):
+        with pytest.raises(UsageError, match=said):
+            load(declared(OPTIONS + more, [row]))
+
+
 SPAN = """
 form: span
 files: {train: rows.jsonl}
@@ -178,7 +187,8 @@ BAD = [
     ),
     (("{answer: label}", "{answer: label, text: [a, b]}"), "columns.text takes one column"),
     (("words: {0: 坏, 1: 好}", ""), "words: form choice needs two or more"),
-    (("1: 好", "1: 坏"), "words: two labels have the same word"),
+    (("1: 好", "1: 坏"), "words with '坏' twice; two labels that are answered alike"),
+    (("0: 坏", "0: ' 坏'"), "words with '0': ' 坏'; a word has no space at its ends"),
     (("0: 坏", "no: 坏"), "words: False is no text to YAML; put yes, no"),
     (("0: 坏", "0: 坏, 0: 差"), "'0' comes twice"),
     (("words:", "form: span\nwords:"), "words: form span has none"),
@@ -197,7 +207,9 @@ BAD = [
     (("{train: rows.jsonl}", "{tset: rows.jsonl}"), "one of train, dev, test"),
     (("rows.jsonl", "rows.parquet"), "files.train: rows.parquet ends in none of .jsonl, .json, .csv, .tsv"),
     (("files: {train: rows.jsonl}", "hub: {id: a/b}"), "hub.revision is missing; it takes a text"),
+    (("files: {train: rows.jsonl}", "hub: {id: a/b, revision: 12}"), "hub.revision takes a text, found 12; put it in"),
     (("files: {train: rows.jsonl}", "hub: {id: a/b, revision: c, splits: {tst: x}}"), "hub.splits: no part 'tst'"),
+    (("files: {train: rows.jsonl}", "hub: {id: a/b, revision: c, splits: {}}"), "hub.splits is empty"),
 ]
 
 

@@ -66,6 +66,11 @@ def test_two_label_words_with_the_same_tokens_are_refused(choice, tokenizer):
         answer_ids(choice, Blind(), ("负面", "正面"))
 
 
+def test_a_label_word_twice_is_refused_and_not_one_choice(choice, tokenizer):
+    with pytest.raises(UsageError, match="a label word twice among 正面, 正面"):
+        encode(choice, tokenizer, 512, [example("很好", choices=("正面", "正面"))])
+
+
 def span(place, length=900):
     text = "".join(chr(ord("a") + i % 20) for i in range(length))
     text = text[:place] + "XYZ" + text[place:]

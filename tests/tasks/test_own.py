@@ -1,9 +1,11 @@
-"""Where a task of one's own has its records."""
+"""Where a task of one's own has its records, and what its class may have wrong."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+import tasks
 from tasks.base import Task, UsageError
 from tasks.formats import json_lines
 from tasks.source import File, Hub
@@ -54,10 +56,49 @@ def test_without_records_it_says_what_to_do(source, said):
         Mine(source=source).setup()
 
 
-def test_a_class_without_name_or_template_is_one_line(tmp_path, monkeypatch):
-    (tmp_path / "bare_task.py").write_text("from tasks.base import Task\n\nclass Bare(Task):\n    pass\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    import tasks
+def hubbed(source: str) -> Task:
+    return type("Mine", (Mine,), {"hub": Hub("a/b", None, "12ab", {"train": "train"})})(source=source)
 
-    with pytest.raises(UsageError, match="'bare_task:Bare' has no name and no template"):
-        tasks.load("bare_task:Bare")
+
+def test_a_task_with_a_hub_alone_is_sent_there():
+    with pytest.raises(UsageError, match="no sample records are generated for it; use --source hub"):
+        hubbed("sample").setup()
+
+
+WRONG = [  # an attribute, and what is said of it
+    ({"name": None}, "has no name; write it as a class attribute"),
+    ({"template": ["{}"]}, "has no template"),
+    ({"template": "{text}"}, "has a template without a place for a value"),
+    ({"form": "spans"}, "has form 'spans'; there are: choice, span"),
+    ({"metric": "f1"}, "has metric 'f1'; form choice has accuracy, macro_f1, micro_f1"),
+    ({"metrics": ("accuracy", "bleu")}, "has metric 'bleu'"),
+    ({"metrics": ("macro_f1",)}, "has metric 'accuracy', which is none of its metrics macro_f1"),
+    ({"form": "span", "metric": "f1", "metrics": ("f1",)}, "has words; a span has none"),
+    ({"words": ["坏", "好"]}, "write a word for each raw label"),
+    ({"words": {0: "坏", 1: "好"}}, "has words with 0: '坏'; both are texts"),
+    ({"words": {"0": "好", "1": "好"}}, "has words with '好' twice"),
+    ({"words": {"0": " no", "1": " yes"}}, "a word has no space at its ends"),
+    ({"files": ()}, "has neither files nor a hub"),
+    ({"files": Mine.files[0]}, "has files that are no tuple of File"),
+    ({"files": (File("train", "rows.jsonl", json_lines),)}, "with paths 'rows.jsonl'; write a tuple"),
+    ({"files": (File("trian", ("rows.jsonl",), json_lines),)}, "has File('trian'); the parts are train, dev, test"),
+]
+
+
+@pytest.mark.parametrize(("fault", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_a_wrong_class_is_one_line_before_anything_is_read(monkeypatch, fault, said):
+    monkeypatch.setattr(sys.modules[__name__], "Faulty", type("Faulty", (Mine,), fault), raising=False)
+    with pytest.raises(UsageError) as caught:
+        tasks.load(f"{__name__}:Faulty")
+    assert str(caught.value).startswith(f"task '{__name__}:Faulty' has ")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "answers"), [("第一条", ["坏"]), (["第一条"], "坏"), (["第一条"], [])], ids=["values", "answers", "none"]
+)
+def test_an_example_of_a_text_that_is_no_list_says_where(values, answers):
+    task = Mine()
+    task.at = "mine/rows.jsonl:7"
+    with pytest.raises(UsageError, match="mine/rows.jsonl:7: values and answers of an example are lists of texts"):
+        task.example(values, answers, ["坏", "好"])

@@ -72,7 +72,7 @@ TEXTS = [  # the fault in the files, the check that sees it, its state, what it 
     ({"train": table(30, extra="长" * 200 + "\t1\n")}, "length", WARNING, "1 of 41 examples are cut to 200 tokens; the longest has 6"),
     ({"train": table(30, extra="没有标签\n")}, "records", FAILED, "rated/train.tsv:32: 1 columns between tabs"),
     ({"train": table(30, extra="别的标签\t2\n")}, "records", FAILED, "rated/train.tsv:32: label '2' is unknown"),
-    ({"test": "text\tlabel\n"}, "records", FAILED, "no examples left"),
+    ({"test": "text\tlabel\n"}, "records", FAILED, "no test examples left of 30 train and 0 test records"),
     ({"train": table(30, extra="不是") + "\udcff"}, "records", FAILED, "rated/train.tsv:32: not UTF-8"),
 ]  # fmt: skip
 
