@@ -85,8 +85,13 @@ def together(shop: Shop, count: int) -> None:
                 if pack is None:
                     break
                 idle.remove(pipe)
-                busy[pipe], since[pipe] = pack, monotonic()
-                pipe.send(pack)
+                if handed(shop, crew[pipe], pack):
+                    busy[pipe], since[pipe] = pack, monotonic()
+                else:
+                    crew.pop(pipe)
+            while shop.queue.waiting and not shop.ended and len(crew) < count:
+                worker = hire(shop)
+                crew[worker.pipe], busy[worker.pipe] = worker, None
             if not busy and shop.ended:
                 return
             if not busy:
@@ -103,14 +108,23 @@ def together(shop: Shop, count: int) -> None:
                 if late(shop, crew[pipe], pack, since.get(pipe)):
                     busy.pop(pipe)
                     crew.pop(pipe)
-            while shop.queue.waiting and not shop.ended and len(crew) < count:
-                worker = hire(shop)
-                crew[worker.pipe], busy[worker.pipe] = worker, None
     finally:
         dismiss(list(crew.values()))
         for pipe, pack in busy.items():
             if pipe in crew:
                 shop.store.unlock(pack or (), crew[pipe].process.pid)
+
+
+def handed(shop: Shop, worker: Worker, pack: Pack) -> bool:
+    """Whether a worker took a pack: one that was killed while it had none did not, and another takes its place."""
+    try:
+        worker.pipe.send(pack)
+    except (BrokenPipeError, ConnectionResetError):
+        worker.process.join()
+        worker.pipe.close()
+        shop.again(pack, "the worker that should have it is gone", [pack])
+        return False
+    return True
 
 
 def heard(shop: Shop, worker: Worker, pack: Pack | None) -> bool:

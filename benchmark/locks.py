@@ -3,6 +3,9 @@
 On one machine a process is known by its id and the moment it started, so no clock decides and a stopped process keeps
 its cells. Of another machine on a shared folder only the heartbeat is seen: the time of the file, by the clock of the
 file system; where that clock was set back, how long the time has stood still while we looked.
+
+All that is asked of a file system is that of several processes that create a file one succeeds. It needs no `flock`,
+which many shared ones do not have, or only among the processes of one machine.
 """
 
 import json
@@ -46,18 +49,28 @@ def take(path: Path, token: str = "") -> bool:
     said = {"process": os.getpid(), "born": born(os.getpid()), "machine": machine(), "token": token, "since": time()}
     if create(path, said):
         return True
-    if held(path):
+    old = content(path)
+    if old is None or held(path):
         return False
-    from filelock import FileLock, Timeout  # late: a tenth of a second, for what seldom happens
+    with alone(path, old) as mine:
+        if not mine or held(path):  # empty ones are alike, and this one may be new
+            return False
+        path.unlink(missing_ok=True)
+    return create(path, said)
 
-    try:  # several may see at once that it is dead: the second would remove the lock of the first
-        with FileLock(path.with_name(".takeover"), timeout=BEAT):
-            if held(path):
-                return False
-            path.unlink(missing_ok=True)
-            return create(path, said)
-    except Timeout:
-        return False
+
+@contextmanager
+def alone(path: Path, said: bytes) -> Iterator[bool]:
+    """Whether the lock says this, and this process alone may remove it: it has the lock of what is said there.
+
+    No two locks say the same, so whoever saw a lock long ago cannot remove that of whoever came after it.
+    """
+    permit, token = path.with_name(f"{path.name}.{sha1(said).hexdigest()[:16]}"), uuid4().hex
+    try:
+        yield take(permit, token) and content(path) == said
+    finally:
+        if (owner_of(permit) or {}).get("token") == token:
+            permit.unlink(missing_ok=True)
 
 
 def create(path: Path, said: dict[str, Any]) -> bool:
@@ -77,18 +90,32 @@ def create(path: Path, said: dict[str, Any]) -> bool:
 
 def release(path: Path, **owner: Any) -> None:
     """Remove a lock, if it is this owner's (by token, or by process on this machine)."""
-    said = owner_of(path)
-    if said and said.get("machine") == machine() and all(said.get(key) == value for key, value in owner.items()):
-        path.unlink(missing_ok=True)
+    said = content(path)
+    found = parsed(said) or {}
+    if found.get("machine") == machine() and all(found.get(key) == value for key, value in owner.items()):
+        with alone(path, said or b"") as mine:
+            if mine:
+                path.unlink(missing_ok=True)
 
 
 def owner_of(path: Path) -> dict[str, Any] | None:
     """What a lock says; nothing where there is none, or where it is just being written."""
+    return parsed(content(path))
+
+
+def content(path: Path) -> bytes | None:
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return said if isinstance(said, dict) else None
+
+
+def parsed(said: bytes | None) -> dict[str, Any] | None:
+    try:
+        found = json.loads(said or b"")
+    except ValueError:  # not JSON, or not UTF-8
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def held(path: Path) -> bool:
@@ -155,9 +182,24 @@ def machine() -> str:
     return sha1("/".join(facts).encode()).hexdigest()[:10]
 
 
+def own(path: Path) -> Path:
+    """A file for this process alone, beside the one that it is for."""
+    return path.with_name(f".{path.name}.{machine()}.{os.getpid()}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes left behind when they died: half-written files of this machine, half-done take-overs."""
+    for path in (*folder.glob(f".*.{machine()}.*"), *folder.glob(f"*/.*.{machine()}.*")):
+        process = path.name.rpartition(".")[2]
+        if process.isdigit() and not alive(int(process)):
+            path.unlink(missing_ok=True)
+    with hold(list(folder.glob("locks/*.lock.*"))):
+        pass
+
+
 def _beat(paths: Sequence[Path], token: str, over: threading.Event) -> None:
     while not over.wait(BEAT):
         for path in list(paths):
-            if (owner_of(path) or {}).get("token") == token:  # not that of whoever took it over
-                with suppress(OSError):
+            with suppress(OSError):  # a folder that is out of reach for a moment must not end the heartbeat
+                if (owner_of(path) or {}).get("token") == token:  # not that of whoever took it over
                     os.utime(path)

@@ -72,6 +72,13 @@ class Progress:
     def put_back(self, planned: Planned) -> None:
         self.running.pop(planned.identity, None)
 
+    def again(self, pack: Sequence[Planned], reason: str) -> None:
+        """A pack lost its process, and comes up again."""
+        for planned in pack:
+            self.put_back(planned)
+        more = f" and {len(pack) - 1} more" if len(pack) > 1 else ""
+        self.line(f"again  {pack[0].cell.key}{more}: {reason}", "yellow")
+
     def line(self, text: str, style: str) -> None:
         self.console.print(Text(text, style=style), soft_wrap=True, highlight=False)
 

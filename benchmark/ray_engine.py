@@ -7,13 +7,14 @@ This module imports no torch, and Ray only when it is asked for; an actor import
 """
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmark import locks
 from benchmark.cluster import Place, devices, library
@@ -30,6 +31,8 @@ from tasks.example import UsageError
 
 TRIES = 3  # actors that may die with a cell, or one after the other while they load
 GONE = 5.0  # seconds for a killed process to be gone
+QUIET = 60.0  # seconds without anybody at work after which that is said
+LOW = 10  # steps of priority below this process that are said
 
 
 def fill(
@@ -37,7 +40,7 @@ def fill(
 ) -> Shop:
     """Run all that is due, as far as the limits allow. -> what became of it."""
     shop = Shop(due, profile, store, progress, limits)
-    probe = store.folder / "cells" / f".shared.{locks.machine()}.{os.getpid()}"  # swept like what is half written
+    probe = locks.own(store.folder / "cells" / "shared")
     with writing(store.folder):
         probe.touch()
     crew = Actors(shop, count, (profile, shop.store.tried, Place.here(probe)))
@@ -58,14 +61,28 @@ def fill(
 # -------------------------------------------------------------- on this side
 
 
+class Home(NamedTuple):
+    """The process of an actor."""
+
+    machine: str
+    process: int
+    born: str | None
+    niceness: int
+
+    @classmethod
+    def here(cls) -> "Home":
+        process = os.getpid()
+        return cls(locks.machine(), process, locks.born(process), os.getpriority(os.PRIO_PROCESS, 0))
+
+
 @dataclass(eq=False)
 class Worker:
     """An actor, as this process knows it."""
 
     actor: Any
-    pack: Pack | None = None  # what it is at
-    since: float = 0.0
-    home: tuple[str, int] | None = None  # its machine and process, once it has loaded
+    since: float  # when it was given what it is at
+    pack: Pack | None = None  # None: it loads
+    home: Home | None = None  # once it has loaded
 
 
 class Actors:
@@ -79,6 +96,7 @@ class Actors:
         self.idle: list[Worker] = []
         self.busy: dict[Any, Worker] = {}  # by what Ray will answer
         self.died: Counter[str] = Counter()  # with a cell; "" while they loaded
+        self.told, self.warned = monotonic(), False
 
     def hand_out(self) -> None:
         """A pack to each that has none, and a new actor for each that is missing."""
@@ -88,7 +106,7 @@ class Actors:
             self.busy[worker.actor.run.remote(pack)] = worker
         waiting = self.shop.queue.waiting and not self.shop.ended
         while waiting and len(self.idle) + len(self.busy) < self.count:
-            worker = Worker(self.hand.remote(*self.given))
+            worker = Worker(self.hand.remote(*self.given), monotonic())
             self.busy[worker.actor.load.remote()] = worker
 
     def listen(self) -> None:
@@ -103,6 +121,23 @@ class Actors:
             if allowed is not None and monotonic() - worker.since >= allowed:
                 reason = f"took longer than its {spoken(self.shop.limits.timeout)} (--timeout)"
                 self.bury(self.busy.pop(answer), reason)
+        self.tell()
+
+    def tell(self) -> None:
+        """Say that nobody works, where that is so for long: their machines were lost, or others have the places."""
+        if self.idle or any(worker.pack for worker in self.busy.values()):
+            self.told = monotonic()
+        elif self.busy and monotonic() - self.told >= QUIET:
+            self.told, has = monotonic(), self.ray.cluster_resources()
+            places = f"Ray has {has.get('CPU', 0):.0f} CPUs and {has.get('GPU', 0):.0f} GPUs, and others may use them"
+            self.shop.progress.line(f"no actor has loaded for {spoken(QUIET)}: {places}", "yellow")
+
+    def warn(self, home: Home) -> None:
+        """Say that actors have a low priority, which is Ray's own choice: beside other work they hardly go on."""
+        if not self.warned and home.niceness >= os.getpriority(os.PRIO_PROCESS, 0) + LOW:
+            self.warned = True
+            todo = "where machines have other work too, start Ray with RAY_worker_niceness=0"
+            self.shop.progress.line(f"actors run at priority {home.niceness} (19 is the lowest); {todo}", "yellow")
 
     def heard(self, answer: Any, worker: Worker) -> None:
         """A worker has loaded, or says what became of its pack, or is no more."""
@@ -119,6 +154,7 @@ class Actors:
             raise said
         if worker.pack is None:
             worker.home = said
+            self.warn(said)
             self.died[""] = 0
         else:
             self.shop.settle(worker.pack, said)
@@ -136,25 +172,30 @@ class Actors:
         self.died[name] += 1
         again = again and self.died[name] < TRIES
         if pack and again:
-            self.shop.progress.put_back(pack[0])
-            self.shop.queue.first([pack])
+            self.shop.again(pack, reason, [pack])
         elif pack:
             self.shop.broken(pack, reason + (f", {TRIES} times" if self.died[name] >= TRIES else ""))
         elif not again:
             raise UsageError(f"{reason} while it loaded the backbone; a run without --engine shows why")
 
     def end(self, workers: Sequence[Worker]) -> None:
-        """Kill actors, and take away what those of this machine left locked; elsewhere the heartbeat tells."""
+        """Kill actors, and take away what those of this machine left locked; elsewhere the heartbeat tells.
+
+        Where the node of an actor is gone, Ray cannot kill it any more: it would go on with a pack that another has.
+        """
         for worker in workers:
             self.ray.kill(worker.actor)
-        here, until = locks.machine(), monotonic() + GONE
+        until = monotonic() + GONE
         for worker in workers:
-            machine, process = worker.home or ("", 0)
-            if machine != here:
+            home = worker.home
+            if home is None or home.machine != locks.machine():
                 continue
-            while locks.alive(process) and monotonic() < until:
+            while locks.alive(home.process, home.born) and monotonic() < until:
                 sleep(0.01)
-            self.shop.store.unlock(worker.pack or (), process)
+            if locks.alive(home.process, home.born):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(home.process, signal.SIGKILL)
+            self.shop.store.unlock(worker.pack or (), home.process)
 
     def dismiss(self) -> None:
         self.end([*self.idle, *self.busy.values()])
@@ -169,8 +210,8 @@ class Hand:
     def __init__(self, profile: Profile, tried: dict[str, str], place: Place) -> None:
         self.profile, self.tried, self.place = profile, tried, place
 
-    def load(self) -> tuple[str, int] | UsageError:
-        """-> machine and process; bad input is an answer too, so that it comes back in one line."""
+    def load(self) -> Home | UsageError:
+        """-> where it is; bad input is an answer too, so that it comes back in one line."""
         os.environ.update(dict.fromkeys(THREADS, "1"))  # before torch is imported
         try:
             self.place.enter()
@@ -182,7 +223,7 @@ class Hand:
             self.bench = Bench(self.profile, Store(self.profile.folder, self.tried))
         except UsageError as error:
             return error
-        return locks.machine(), os.getpid()
+        return Home.here()
 
     def run(self, pack: Pack) -> list[Any] | UsageError:
         try:

@@ -8,10 +8,11 @@ from rich.console import Console
 
 from benchmark import calibration, cluster, engine, hardware, limits, past, planning, ray_engine, ready, report, verbs
 from benchmark.grid import Planned
+from benchmark.locks import own, sweep
 from benchmark.price import Prices
 from benchmark.profile import AUTO, Profile
 from benchmark.progress import Progress
-from benchmark.store import Store, sweep
+from benchmark.store import Store, writing
 from tasks.example import UsageError
 
 ENDED = 3  # exit code: nothing failed, and cells are left because the run's time was over
@@ -129,10 +130,10 @@ def prepare(found: Profile) -> None:
     """Find out about a folder that cannot be written before hours of work."""
     try:
         (found.folder / "cells").mkdir(parents=True, exist_ok=True)
-        probe = found.folder / ".probe"
+        probe = own(found.folder / "probe")  # others may begin at this moment
         probe.write_bytes(b"0")
         probe.unlink()
     except OSError as error:
         raise UsageError(f"results folder {found.folder}: {error.strerror}; name another with --results DIR") from error
-    for name in ("cells", "predictions", "adapters"):
-        sweep(found.folder / name)
+    with writing(found.folder):
+        sweep(found.folder)

@@ -124,7 +124,10 @@ class Shop:
         """A pack took its process down: a lone cell failed by it, those of a pack are tried alone."""
         if len(pack) == 1:
             self.lost(pack[0], reason)
-            return
-        for planned in pack:
-            self.progress.put_back(planned)
-        self.queue.first([(planned,) for planned in pack])
+        else:
+            self.again(pack, reason, [(planned,) for planned in pack])
+
+    def again(self, pack: Pack, reason: str, packs: Sequence[Pack]) -> None:
+        """A pack lost its process, and comes up in these."""
+        self.progress.again(pack, reason)
+        self.queue.first(packs)

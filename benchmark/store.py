@@ -114,7 +114,11 @@ class Store:
             return []
         known, found = remembered(index), {}
         with os.scandir(folder) as entries:
-            for name, fact in ((entry.name, entry.stat()) for entry in entries if entry.name.endswith(".json")):
+            for entry in (entry for entry in entries if entry.name.endswith(".json")):
+                try:
+                    fact, name = entry.stat(), entry.name
+                except FileNotFoundError:  # somebody removed it meanwhile
+                    continue
                 stamp = [fact.st_mtime_ns, fact.st_size]
                 if name in known and known[name][0] == stamp:
                     found[name] = known[name]
@@ -217,7 +221,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 def write(path: Path, data: bytes) -> None:
     """The whole file or nothing: a temporary name, synced, renamed."""
-    scratch = path.with_name(f".{path.name}.{locks.machine()}.{os.getpid()}")
+    scratch = locks.own(path)
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -235,14 +239,6 @@ def since(lock: Path) -> str:
     """How long ago a lock was taken."""
     owner = locks.owner_of(lock)
     return f"for {max(0, time() - owner['since']):.0f} s" if owner and "since" in owner else ""
-
-
-def sweep(folder: Path) -> None:
-    """Remove what processes of this machine left half-written when they died."""
-    for path in folder.glob(f".*.{locks.machine()}.*"):
-        process = path.name.rpartition(".")[2]
-        if process.isdigit() and not locks.alive(int(process)):
-            path.unlink(missing_ok=True)
 
 
 def seal(result: Mapping[str, Any]) -> str:

@@ -1,11 +1,16 @@
 """How a run ends before all is done, and how it goes on."""
 
 import argparse
+from contextlib import suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
+from unittest.mock import Mock
 
 import pytest
 
-from benchmark import dashboards, grid, limits, shop
+from benchmark import dashboards, engine, grid, limits, shop
 from benchmark.__main__ import entry
 from benchmark.limits import Limits
 from benchmark.profile import Profile
@@ -50,6 +55,12 @@ class Counts:
     def put_back(self, planned) -> None:
         self.seen.append("put back")
 
+    def again(self, pack, reason) -> None:
+        self.seen.append(reason)
+
+    def finish(self, planned, result) -> None:
+        self.seen.append(result["state"])
+
 
 def opened(small: Profile, **given: object) -> shop.Shop:
     cells = [cell for cell in grid.plan(small) if cell.cell.method == "lora"][:3]
@@ -88,6 +99,31 @@ def test_a_cell_that_another_process_has_comes_up_again(small: Profile):
     place.settle(pack, [shop.ELSEWHERE])
     assert place.left == 3
     assert place.queue.waiting[-1] == pack
+
+
+def test_a_worker_that_was_killed_while_it_had_no_pack_costs_nothing(small: Profile, fake, monkeypatch):
+    """The first is gone when it should have the first pack; its place is taken."""
+    place, hired = opened(small), []
+
+    def serve(pipe: Connection) -> None:
+        with suppress(EOFError):
+            while True:
+                pipe.send([fake(small, planned, 0.5) for planned in pipe.recv()])
+
+    def hire(_: shop.Shop) -> engine.Worker:
+        here, there = Pipe()
+        there.send("ready")
+        if hired:
+            Thread(target=serve, args=(there,), daemon=True).start()
+        else:
+            there.close()
+        hired.append(here)
+        return engine.Worker(Mock(**{"is_alive.return_value": False}), here)
+
+    monkeypatch.setattr(engine, "hire", hire)
+    engine.together(place, 1)
+    assert place.progress.seen == ["the worker that should have it is gone", "done", "done", "done"]
+    assert (len(hired), place.left) == (2, 0)
 
 
 @pytest.fixture

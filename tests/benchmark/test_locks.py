@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,20 +46,61 @@ def test_of_many_takers_one_gets_the_lock_of_a_dead_one(tmp_path: Path):
     assert sum(got) == 1
 
 
+DEAD = {"process": 2**22 + 1, "machine": locks.machine()}
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, name: str, what: Callable[[], object]) -> None:
+    """The first time that a function of `locks` has answered, something else happens before its caller goes on."""
+    real, once = getattr(locks, name), [what]
+
+    def slow(*given):
+        found = real(*given)
+        if once:
+            once.pop()()
+        return found
+
+    monkeypatch.setattr(locks, name, slow)
+
+
 def test_one_who_saw_a_dead_lock_long_ago_leaves_that_of_whoever_took_it_over(tmp_path: Path, monkeypatch):
-    path = written(tmp_path / "cell.lock", {"process": 2**22 + 1, "machine": locks.machine()}, 0)
-    judge, judged = locks.held, []
-
-    def slow(path: Path) -> bool:
-        dead = not judge(path)
-        if dead and not judged:
-            judged.append(path)
-            assert locks.take(path, "faster")
-        return not dead
-
-    monkeypatch.setattr(locks, "held", slow)
+    path = written(tmp_path / "cell.lock", DEAD, 0)
+    meanwhile(monkeypatch, "held", lambda: locks.take(path, "faster"))
     assert not locks.take(path, "slower")
     assert locks.owner_of(path)["token"] == "faster"
+
+
+def test_one_who_saw_a_dead_lock_leaves_that_of_whoever_came_after_it_was_given_back(tmp_path: Path, monkeypatch):
+    path = written(tmp_path / "cell.lock", DEAD, 0)
+    meanwhile(monkeypatch, "held", lambda: path.unlink() or locks.take(path, "next"))
+    assert not locks.take(path, "slower")
+    assert locks.owner_of(path)["token"] == "next"
+
+
+def test_an_empty_lock_of_long_ago_is_not_taken_for_one_that_is_just_being_written(tmp_path: Path, monkeypatch):
+    path = tmp_path / "cell.lock"
+    path.touch()
+    os.utime(path, (0, 0))
+    meanwhile(monkeypatch, "held", lambda: path.unlink() or path.touch())
+    assert not locks.take(path, "slower")
+    assert path.exists()
+
+
+def test_giving_back_for_the_dead_leaves_the_lock_of_whoever_took_it_over(tmp_path: Path, monkeypatch):
+    path = written(tmp_path / "cell.lock", DEAD, 0)
+    meanwhile(monkeypatch, "content", lambda: locks.take(path, "another"))
+    locks.release(path, process=DEAD["process"])
+    assert locks.owner_of(path)["token"] == "another"
+
+
+@pytest.mark.parametrize(("owner", "free"), [(DEAD, True), (SELF, False)])
+def test_one_who_died_while_taking_over_is_followed(owner: dict, free: bool, tmp_path: Path):
+    path = written(tmp_path / "cell.lock", DEAD, 0)
+    with locks.alone(path, path.read_bytes()) as mine:
+        (permit,) = tmp_path.glob("cell.lock.*")
+        assert mine
+    written(permit, owner, 0)
+    assert locks.take(path) is free
+    assert permit.exists() is not free
 
 
 def test_a_lock_is_gone_after_its_cell(small, place):
@@ -120,26 +162,53 @@ def test_a_process_that_was_killed_and_not_asked_after_is_dead():
     assert not locks.alive(process.pid)
 
 
+class Beats:
+    """Says for so many beats that it is not over."""
+
+    def __init__(self, beats: int) -> None:
+        self.left = beats
+
+    def wait(self, seconds: float) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
 def test_the_locks_of_a_pack_are_kept_alive_and_given_back(small, place, monkeypatch):
-    monkeypatch.setattr(locks, "BEAT", 0.02)
+    monkeypatch.setattr(locks, "BEAT", 0.001)
     cells = grid.plan(small)[:2]
     with place.lock(cells):
         for planned in cells:
             os.utime(place.lock_path(planned), (0, 0))
-        time.sleep(0.3)
-        assert all(place.lock_path(planned).stat().st_mtime > 0 for planned in cells)
+        while any(place.lock_path(planned).stat().st_mtime == 0 for planned in cells):
+            time.sleep(0.001)
     assert not list((small.folder / "locks").iterdir())
 
 
-def test_a_lock_that_another_took_over_is_theirs(small, place, monkeypatch):
-    monkeypatch.setattr(locks, "BEAT", 0.02)
+def test_a_lock_that_another_took_over_is_theirs(small, place):
     planned = grid.plan(small)[0]
     path = place.lock_path(planned)
     with place.lock([planned]):
+        token = locks.owner_of(path)["token"]
         written(path, {"process": 1, "machine": "another", "token": "theirs"}, 1000)
-        time.sleep(0.1)
-        assert time.time() - path.stat().st_mtime > 900
+        before = path.stat().st_mtime
+        locks._beat([path], token, Beats(2))
+        assert path.stat().st_mtime == before
     assert path.exists()
+
+
+def test_a_heart_beats_on_where_the_folder_was_out_of_reach_for_a_moment(tmp_path: Path, monkeypatch):
+    path = written(tmp_path / "cell.lock", SELF | {"token": "mine"}, 1000)
+    real, refused = locks.content, [OSError(116, "Stale file handle")]
+
+    def content(path: Path) -> bytes | None:
+        if refused:
+            raise refused.pop()
+        return real(path)
+
+    monkeypatch.setattr(locks, "content", content)
+    before = path.stat().st_mtime
+    locks._beat([path], "mine", Beats(2))
+    assert path.stat().st_mtime > before + 900
 
 
 def test_a_folder_that_takes_no_lock_is_no_fault_of_a_cell(small, place):

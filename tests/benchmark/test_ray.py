@@ -2,15 +2,17 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from benchmark import cluster, grid, ray_engine, report, running
+from benchmark import cluster, grid, locks, ray_engine, report, running
 from benchmark.__main__ import entry
 from benchmark.environment import now
 from benchmark.limits import Limits
@@ -25,11 +27,11 @@ from tests.faults.ground import numbers, tables
 class Light(ray_engine.Hand):
     """Writes results without computing them; what the file of a cell says in the folder `faults`, it does first."""
 
-    def load(self) -> tuple[str, int] | UsageError:
+    def load(self) -> ray_engine.Home | UsageError:
         if (self.profile.folder / "faults" / "load").exists():
             return UsageError("no such backbone")
         self.bench = Bench(self.profile, Store(self.profile.folder, self.tried))
-        return ray_engine.locks.machine(), os.getpid()
+        return ray_engine.Home.here()
 
 
 class Bench:
@@ -60,11 +62,16 @@ class Seen:
     """A progress that remembers."""
 
     def __init__(self, then: Callable[[], None] = lambda: None) -> None:
-        self.failed, self.then = 0, then
+        self.failed, self.then, self.lines = 0, then, []
 
     def start(self, pack) -> None: ...
 
     def put_back(self, planned) -> None: ...
+
+    def again(self, pack, reason) -> None: ...
+
+    def line(self, text, style) -> None:
+        self.lines.append(text)
 
     def finish(self, planned, result) -> None:
         self.failed += result["state"] == "failed"
@@ -145,6 +152,40 @@ def test_an_interruption_keeps_what_is_done_and_leaves_no_lock(small: Profile, f
     assert clean(small)
     assert filled(3).left == 0
     assert len(done(small)) == len(set(done(small))) == 3
+
+
+@pytest.fixture
+def actors(small: Profile, monkeypatch: pytest.MonkeyPatch) -> ray_engine.Actors:
+    """Of a Ray that only says yes."""
+    monkeypatch.setattr(ray_engine, "library", Mock)
+    monkeypatch.setattr(ray_engine, "devices", lambda profile: 0)
+    crew = ray_engine.Actors(Shop([], small, Store(small.folder), Seen()), 1, ())
+    crew.ray.cluster_resources.return_value = {"CPU": 2.0}
+    return crew
+
+
+def test_an_actor_whose_node_is_gone_is_killed_before_another_has_its_pack(actors: ray_engine.Actors, monkeypatch):
+    monkeypatch.setattr(ray_engine, "GONE", 0.0)
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    home = ray_engine.Home.here()._replace(process=process.pid, born=locks.born(process.pid))
+    actors.end([ray_engine.Worker(None, 0.0, home=home._replace(born="1"))])
+    assert process.poll() is None  # another process with the number of one that is gone
+    actors.end([ray_engine.Worker(None, 0.0, home=home)])
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_that_nobody_works_is_said_and_that_actors_have_a_low_priority(actors: ray_engine.Actors, monkeypatch):
+    lines, begun = actors.shop.progress.lines, actors.told
+    actors.busy[0] = ray_engine.Worker(None, begun)
+    for after, pack in ((59, None), (60, None), (61, None), (119, (1,)), (130, None)):
+        monkeypatch.setattr(ray_engine, "monotonic", lambda after=after: begun + after)
+        actors.busy[0].pack = pack
+        actors.tell()
+    assert lines == ["no actor has loaded for 60 s: Ray has 2 CPUs and 0 GPUs, and others may use them"]
+    for niceness in (0, 15, 15):
+        actors.warn(ray_engine.Home.here()._replace(niceness=os.getpriority(os.PRIO_PROCESS, 0) + niceness))
+    assert len(lines) == 2
+    assert "RAY_worker_niceness=0" in lines[1]
 
 
 def test_what_an_actor_cannot_load_is_said_once(small: Profile, filled):

@@ -1,12 +1,14 @@
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmark import grid, locks, store
+from benchmark import grid, locks, running, store
 from benchmark.profile import Profile
 from benchmark.store import Store
 from tasks.example import UsageError
@@ -180,13 +182,58 @@ def test_a_full_disk_keeps_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest
     assert not list(tmp_path.iterdir())
 
 
-def test_what_the_dead_left_half_written_is_swept_away(tmp_path: Path):
-    mine, dead = (tmp_path / f".x.json.{locks.machine()}.{process}" for process in (os.getpid(), 2**22 + 1))
-    other = tmp_path / ".x.json.another.1"
-    for path in (mine, dead, other):
+def test_what_the_dead_left_half_done_is_swept_away(tmp_path: Path):
+    """Files of a folder and of those in it; a take-over whose process is gone, and not one that goes on."""
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "locks").mkdir()
+    mine, dead = (f".x.json.{locks.machine()}.{process}" for process in (os.getpid(), 2**22 + 1))
+    kept = [tmp_path / "cells" / mine, tmp_path / ".x.json.another.1", tmp_path / "locks" / "x.lock.1"]
+    gone = [tmp_path / "cells" / dead, tmp_path / dead, tmp_path / "locks" / "x.lock.2"]
+    for path in (*kept, *gone):
         path.touch()
-    store.sweep(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([mine, other])
+    assert locks.take(tmp_path / "locks" / "x.lock.3")
+    gone[-1].write_text(json.dumps({"process": 2**22 + 1, "machine": locks.machine()}))
+    locks.sweep(tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {*kept, tmp_path / "locks" / "x.lock.3"}
+
+
+def test_two_runs_may_begin_at_the_same_moment(small, monkeypatch):
+    """What looks whether the folder can be written is not in the way of another that looks."""
+    real = Path.unlink
+
+    def slow(path: Path, **given: bool) -> None:
+        if "probe" in path.name and os.getpid() == first:
+            monkeypatch.setattr(os, "getpid", lambda: first + 1)
+            running.prepare(small)
+            monkeypatch.setattr(os, "getpid", lambda: first)
+        real(path, **given)
+
+    first = os.getpid()
+    monkeypatch.setattr(Path, "unlink", slow)
+    running.prepare(small)
+    assert not list(small.folder.glob(".*"))
+
+
+def test_a_result_that_somebody_removes_meanwhile_is_not_there(small, place, fake, monkeypatch):
+    cells = grid.plan(small)[:2]
+    for planned in cells:
+        fake(small, planned, 0.5)
+
+    class Entry:
+        def __init__(self, entry: os.DirEntry) -> None:
+            self.name, self.stat = entry.name, entry.stat
+            if self.name == f"{cells[0].name}.json":
+                os.unlink(entry.path)
+
+    real = os.scandir
+
+    @contextmanager
+    def scandir(folder: Path) -> Iterator[list[Entry]]:
+        with real(folder) as entries:
+            yield [Entry(entry) for entry in entries]
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert [result["identity"] for result in place.results()] == [cells[1].identity]
 
 
 def test_a_result_with_what_is_no_number_is_refused(small, fake):
