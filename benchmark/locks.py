@@ -93,9 +93,12 @@ def release(path: Path, **owner: Any) -> None:
     said = content(path)
     found = parsed(said) or {}
     if found.get("machine") == machine() and all(found.get(key) == value for key, value in owner.items()):
-        with alone(path, said or b"") as mine:
-            if mine:
-                path.unlink(missing_ok=True)
+        try:
+            with alone(path, said or b"") as mine:
+                if mine:
+                    path.unlink(missing_ok=True)
+        except OSError:  # a full disk, on which nobody can take it over either
+            path.unlink(missing_ok=True)
 
 
 def owner_of(path: Path) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Examples as token ids: what is cut when too long, the check of the label words, and padded batches."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import sha1
 from typing import TYPE_CHECKING
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
     from tasks.base import Task
 
-CACHE: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> {(limits, example): Encoded}
-CACHE_MOST = 500_000  # examples per tokenizer
+CACHE: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> {(limits, examples): (their tokens, Encoded of each)}
+SETS, TOKENS = 128, 2**25  # most that are kept for a tokenizer; a token takes 20 to 40 bytes
 
 
 def tokens(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], offsets: bool = False) -> list:
@@ -55,16 +56,17 @@ def answer_ids(
 
 
 def cached_encodings(task: "Task", examples: Sequence[Example], training: bool) -> list[Encoded]:
-    """`encode`, remembered by content: a grid asks for the same test set once per cell."""
-    known = CACHE.setdefault(task.tokenizer, {})
-    limits = (task.max_length, task.answer_tokens, training and task.form == "span")
-    missing = [example for example in examples if (limits, example) not in known]
-    if len(known) + len(missing) > CACHE_MOST:
-        known.clear()
-        missing = list(examples)
-    for item in encode(task, task.tokenizer, task.max_length, missing, training):
-        known[limits, item.example] = item
-    return [known[limits, example] for example in examples]
+    """`encode`, remembered by content: a grid asks for the same test set once per cell. What was asked for longest ago
+    goes first, so that the draws of many seeds take no more room than those of a few."""
+    known: OrderedDict[tuple, tuple[int, list[Encoded]]] = CACHE.setdefault(task.tokenizer, OrderedDict())
+    key = (task.max_length, task.answer_tokens, training and task.form == "span", tuple(examples))
+    if key not in known:
+        items = encode(task, task.tokenizer, task.max_length, examples, training)
+        known[key] = sum(len(item.prompt) + len(item.answer) for item in items), items
+        while len(known) > SETS or (len(known) > 1 and sum(size for size, _ in known.values()) > TOKENS):
+            known.popitem(last=False)
+    known.move_to_end(key)
+    return list(known[key][1])
 
 
 def encode(
@@ -146,6 +148,13 @@ def question_window(example: Example, text: str, places: Sequence[tuple[int, int
     last = len(places) - space
     starts = [*range(0, last, max(1, space // 2)), last]
     return max(starts, key=lambda i: len(question & pairs(text[places[i][0] : places[i + space - 1][1]])))
+
+
+def lost(tokenizer: "PreTrainedTokenizerBase", items: Sequence[Encoded]) -> list[Encoded]:
+    """Spans of which no accepted answer is in what was kept of the prompt: none can be answered right."""
+    cut = [item for item in items if item.cut and not item.example.choices]
+    kept = ((item, tokenizer.decode(item.prompt[item.prefix :])) for item in cut)
+    return [item for item, text in kept if not any(answer in text for answer in item.example.answers)]
 
 
 def pairs(text: str) -> set[str]:

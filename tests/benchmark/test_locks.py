@@ -92,6 +92,18 @@ def test_giving_back_for_the_dead_leaves_the_lock_of_whoever_took_it_over(tmp_pa
     assert locks.owner_of(path)["token"] == "another"
 
 
+def test_a_lock_is_given_back_on_a_full_disk(tmp_path: Path, monkeypatch):
+    path = tmp_path / "cell.lock"
+    assert locks.take(path, "mine")
+
+    def full(*_: object) -> bool:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(locks, "create", full)
+    locks.release(path, token="mine")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("owner", "free"), [(DEAD, True), (SELF, False)])
 def test_one_who_died_while_taking_over_is_followed(owner: dict, free: bool, tmp_path: Path):
     path = written(tmp_path / "cell.lock", DEAD, 0)

@@ -1,0 +1,54 @@
+"""Token ids are made once for the cells that share examples, and the draws of many seeds take no more room."""
+
+import pytest
+
+import tasks
+from tasks import encode
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many examples were tokenised, each time."""
+    real, found = encode.encode, []
+
+    def count(task, tokenizer, max_length, examples, training=False):
+        found.append(len(examples))
+        return real(task, tokenizer, max_length, examples, training)
+
+    monkeypatch.setattr(encode, "encode", count)
+    monkeypatch.setattr(encode, "CACHE", type(encode.CACHE)())
+    return found
+
+
+def cell(tokenizer, seed: int) -> list:
+    """What a few-shot cell asks for."""
+    task = tasks.load("chnsent")(tokenizer, shots=4, seed=seed, limit={"test": 20})
+    return [item for split in ("train", "dev", "test") for item in task.encoded(split)]
+
+
+def test_cells_of_one_draw_share_their_tokens_and_all_cells_the_test_set(tokenizer, asked):
+    assert cell(tokenizer, 0) == cell(tokenizer, 0)
+    assert asked == [8, 8, 20]
+    cell(tokenizer, 1)
+    assert asked == [8, 8, 20, 8, 8]
+
+
+def test_draws_of_many_seeds_leave_nothing_behind_and_the_test_set_stays(tokenizer, asked, monkeypatch):
+    monkeypatch.setattr(encode, "SETS", 5)
+    for seed in range(12):
+        cell(tokenizer, seed)
+        assert len(encode.CACHE[tokenizer]) <= 5
+    assert asked.count(20) == 1
+
+
+def test_there_is_room_for_so_many_tokens(tokenizer, asked, monkeypatch):
+    cell(tokenizer, 0)
+    known = encode.CACHE[tokenizer]
+    sizes = [size for size, _ in known.values()]
+    assert sizes == [sum(len(item.prompt) + len(item.answer) for item in items) for _, items in known.values()]
+    monkeypatch.setattr(encode, "TOKENS", sum(sizes))
+    cell(tokenizer, 1)
+    assert sum(size for size, _ in known.values()) <= sum(sizes)
+    monkeypatch.setattr(encode, "TOKENS", 1)
+    assert cell(tokenizer, 2) == cell(tokenizer, 2)
+    assert len(known) == 1  # what is larger than all the room is kept while it is asked for
