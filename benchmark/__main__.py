@@ -96,7 +96,7 @@ def parser() -> Parser:
         made[name].add_argument("--wandb", choices=("off", "offline", "online"), nargs="?", const="offline",
                                 help="view the results in Weights & Biases; online uploads them")  # fmt: skip
     made["report"].add_argument("--open", action="store_true", help="show the page, where there is a display")
-    made["report"].add_argument("--stale", action="store_true", help="also results of other code, options or data, on this backbone")
+    made["report"].add_argument("--stale", action="store_true", help="also results of other code, options or data")
     made["report"].add_argument("--texts", action="store_true",
                                 help="test examples in the page too where they are not generated samples")  # fmt: skip
     made["status"].add_argument("--watch", action="store_true", help="again every two seconds, until nothing is due")

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 import methods
-from benchmark import grid, report
+from benchmark import grid, reading, report
 from benchmark.compare import points
 from benchmark.paired import Kept
 from benchmark.profile import FULL, Profile
@@ -123,7 +123,7 @@ class Finding(NamedTuple):
 def judge(found: Profile, claims: Sequence[Claim] = CLAIMS) -> tuple[list[Finding], dict[str, str]]:
     """Every claim on the grid of a profile, and which cells could not be used."""
     names, wide = widened(found, claims)
-    _, results, _ = report.collect(wide, Store(wide.folder))
+    _, results, _ = reading.collect(wide, Store(wide.folder))
     kept = Kept(wide, results)
     lines = {(line.method, line.shots): line for line in board(wide, results).lines}
     findings = [finding(wide, claim, kept, lines, names, few(found)) for claim in claims]

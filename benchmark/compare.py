@@ -8,12 +8,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmark import profile, report
+from benchmark import profile, reading, report
 from benchmark.paired import Kept
 from benchmark.profile import Profile
 from benchmark.stats import Difference, holm
 from benchmark.store import Store
-from benchmark.table import LEVEL, Board, Line, at_shots, board
+from benchmark.table import LEVEL, Board, Line, at_shots, board, hundred
 from tasks.example import UsageError
 
 TIED, ALONE, MISSING = "tied", "one seed", "not run"
@@ -26,7 +26,7 @@ def compare(found: Profile, a: str, b: str, say: Console) -> int:
     if a == b:
         raise UsageError(f"compare {a} {b}: name two different methods")
     pair = profile.check(replace(found, methods=(a, b)))
-    _, results, old = report.collect(pair, Store(pair.folder))
+    _, results, old = reading.collect(pair, Store(pair.folder))
     if not results:
         run = f"python -m benchmark run {found.flags} --methods {a},{b}"
         stale = f" ({old} cells are of other code, options or data)" if old else ""
@@ -64,9 +64,8 @@ def screen(table: Board, kept: Kept, shots: int | str, say: Console) -> None:
     if means[ALL] and means[ALL].spreads:
         low, high = kept.bootstrap(*rows, every)
         say.print(
-            f"± is half of the 95 % interval over {means[ALL].seeds} seeds and the test examples; tasks are corrected "
-            f"for their number (Holm). Bootstrap over both, which is too narrow with few seeds: "
-            f"{100 * low:+.1f} to {100 * high:+.1f}.",
+            f"± is half of the 95 % interval over {over(means[ALL])}; tasks are corrected for their number (Holm). "
+            f"Bootstrap over both, which is too narrow with few seeds: {100 * low:+.1f} to {100 * high:+.1f}.",
             style="dim",
         )
 
@@ -76,7 +75,12 @@ def points(gap: Difference | None) -> str:
     if gap is None:
         return ""
     half = gap.half()
-    return f"{100 * gap.mean:+.1f}" + ("" if half is None else f" ±{100 * half:.1f}")
+    return f"{hundred(gap.mean):+.1f}" + ("" if half is None else f" ±{hundred(half):.1f}")
+
+
+def over(gap: Difference) -> str:
+    """What an interval is over."""
+    return f"{gap.seeds} seeds and the test examples" if gap.seeds > 1 else "the test examples; no seed changes either"
 
 
 def verdicts(gaps: dict[str, Difference | None], a: str, b: str) -> dict[str, str]:

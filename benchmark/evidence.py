@@ -11,7 +11,7 @@ from dataclasses import replace
 from math import log
 from typing import Any, NamedTuple
 
-from benchmark import catalogue, report
+from benchmark import catalogue, reading
 from benchmark.grid import TARGET, Cell, order
 from benchmark.paired import Kept
 from benchmark.profile import FULL, METHODS, Profile, near
@@ -47,7 +47,7 @@ def gathered(found: Profile, options: argparse.Namespace) -> Evidence:
     """The results of a profile's folder that belong to its code, options and data, as far as they can be compared."""
     place = Store(found.folder)
     wide = widened(found, cells(place.results()), options)
-    _, results, old = report.collect(wide, place) if wide.methods and wide.shots else ((), [], 0)
+    _, results, old = reading.collect(wide, place) if wide.methods and wide.shots else ((), [], 0)
     trained = [row for row in wide.methods if catalogue.method(row)["trains"]]
     has: dict[tuple, set[int]] = defaultdict(set)
     for cell in cells(results):

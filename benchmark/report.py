@@ -12,75 +12,30 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmark.grid import TARGET, Planned, plan
 from benchmark.profile import Profile
+from benchmark.reading import Read, read
 from benchmark.result import backbone_title
-from benchmark.store import Result, Store, write
-from benchmark.table import Board, Figure, Line, at_shots, board
+from benchmark.store import write
+from benchmark.table import Board, Figure, Line, at_shots, hundred
 
 if TYPE_CHECKING:
     from benchmark.standing import Standings
 
 MARK = "†"
-PARENT = "parent"  # stage of a cell that is like one of the table, and that others alone rest on
 SPREAD = re.compile(r" ±[\d.]+")
 Rows = list[list[str]]
 COSTS = ("0 steps", "trained", "s/cell", "with sources", "memory", "cells")
 NARROW = ("memory", "cells", "with sources", "s/cell")  # what a narrow terminal goes without, in this order
 
 
-def collect(profile: Profile, store: Store, *, stale: bool = False) -> tuple[list[Planned], list[Result], int]:
-    """The plan, its results, and how many results of the folder are of other code, options or data.
-
-    `stale` takes those too where nothing newer is there: for reading an old folder, with its age said. What others
-    rest on may have the name of a cell of the table, with other options and another budget: it gets a stage of its own.
-    """
-    cells = plan(profile)
-    every = store.results()
-    place, keys = {cell.identity: index for index, cell in enumerate(cells)}, {cell.cell.key for cell in cells}
-    own = [result for result in every if result["identity"] in place]
-    own.sort(key=lambda result: place[result["identity"]])  # a table does not tell in which order its cells ended
-    old = [result for result in every if result["key"] in keys and result["identity"] not in place]
-    missing = {result["key"] for result in old} - {result["key"] for result in own}
-    tabled = {cell.identity for cell in cells if cell.tabled}
-    if stale:
-        old, newest = aged(old, missing, backbone_title(profile.backbone.name))
-        tabled |= {newest[cell.cell.key] for cell in cells if cell.tabled and cell.cell.key in newest}
-        own, missing = old + own, newest.keys()
-    for result in own:
-        if result["cell"]["stage"] == TARGET and result["identity"] not in tabled:
-            result["cell"] = result["cell"] | {"stage": PARENT}
-    return cells, own, len(missing)
-
-
-def aged(old: Sequence[Result], missing: set[str], backbone: str) -> tuple[list[Result], dict[str, str]]:
-    """Of results oldest first, one for each missing cell, with all that it rests on. -> (they, cell -> identity).
-
-    The newest on this backbone; rather one that is done, and one on which no other rests.
-    """
-    of_backbone = {result["identity"]: result for result in old if result["backbone"]["name"] == backbone}
-    parents = {parent for result in of_backbone.values() for parent in result["parents"]}
-    better = sorted(of_backbone.values(), key=lambda one: (one["state"] == "done", one["identity"] not in parents))
-    newest = {result["key"]: result["identity"] for result in better if result["key"] in missing}
-    kept, waiting = set(), list(newest.values())
-    while waiting:
-        if (identity := waiting.pop()) in of_backbone and identity not in kept:
-            kept.add(identity)
-            waiting += of_backbone[identity]["parents"]
-    return [result for identity, result in of_backbone.items() if identity in kept], newest
-
-
-def make(profile: Profile, console: Console, *, stale: bool = False, texts: bool = False) -> Path:
-    """Write the report's files and print the leaderboard; `texts` of test examples go into the page. -> the folder."""
+def make(profile: Profile, console: Console, seen: Read | None = None, *, texts: bool = False) -> Path:
+    """Write the report's files and print the leaderboard. `texts` of test examples go into the page. -> the folder."""
     from benchmark import inside, page, standing  # numpy and scipy: not for `--help`
-    from benchmark.page.selection import averages
 
-    store = Store(profile.folder)
-    cells, results, old = collect(profile, store, stale=stale)
-    table, wide = board(profile, results), board(profile, results, averages(profile))
-    worth = standing.standings(wide, results)
-    folder = store.folder / "report"
-    notes = [*remarks(table, results, old, stale), *standing.notes(table, worth)]
+    seen = seen or read(profile)
+    table, worth, results = seen.table, seen.worth, seen.results
+    folder = profile.folder / "report"
+    notes = [*remarks(table, results, seen.old, seen.stale), *standing.notes(table, worth)]
     write(folder / "leaderboard.md", markdown(table, worth, notes).encode())
     write(folder / "leaderboard.csv", figures_csv(table, worth).encode())
     write(folder / "cells.csv", cells_csv(results).encode())
@@ -91,7 +46,7 @@ def make(profile: Profile, console: Console, *, stale: bool = False, texts: bool
         draw(table, folder)
     for path in inside.pictures(results, folder):
         console.print(f"what {path.stem.removeprefix('inside-')} learned from its sources: {path}", style="dim")
-    path = page.write(wide, worth, cells, results, store.results(), notes, folder, texts)
+    path = page.write(seen, notes, folder, texts)
     console.print(f"page: {path}", soft_wrap=True)
     return folder
 
@@ -137,9 +92,9 @@ def points(figure: Figure | None, due: int | None = None) -> str:
     """71.5 ±2.3, with (2/3) while seeds are missing."""
     if figure is None:
         return ""
-    spread = "" if figure.half is None else f" ±{100 * figure.half:.1f}"
+    spread = "" if figure.half is None else f" ±{hundred(figure.half):.1f}"
     short = f" ({figure.seeds}/{due})" if due and figure.seeds < due else ""
-    return f"{100 * figure.mean:.1f}{spread}{short}"
+    return f"{hundred(figure.mean):.1f}{spread}{short}"
 
 
 def count(number: float | None) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmark.paired import Kept
 from benchmark.stats import Difference, Ranks, holm, ranks, tie_groups
-from benchmark.table import Board, Line, at_shots
+from benchmark.table import Board, Line, at_shots, hundred
 
 REFERENCE = "lora"
 AT_MAJORITY, BELOW_HEAD = "within noise of majority", "below head_only"
@@ -31,14 +31,19 @@ class Standings(NamedTuple):
 
     reference: dict[int | str, str]  # shots -> method
     rows: dict[tuple[str, int | str, str], Standing]  # (method, shots, task or average)
-    ranks: dict[int | str, tuple[list[str], Ranks]]  # shots -> methods in order, over the tasks of the first average
-    unusable: dict[str, str]
+    ranks: dict[tuple[int | str, str], tuple[list[str], Ranks]]  # (shots, average) -> methods in order, over its tasks
+    kept: Kept
+
+    @property
+    def unusable(self) -> dict[str, str]:
+        """Cell -> why it cannot be compared."""
+        return self.kept.unusable
 
 
 def standings(table: Board, results: Sequence[Mapping[str, Any]], reference: str = REFERENCE) -> Standings:
     """Differences, flags, ties and ranks at every number of shots."""
     kept = Kept(table.profile, results)
-    found = Standings({}, {}, {}, kept.unusable)
+    found = Standings({}, {}, {}, kept)
     for shots in dict.fromkeys(line.shots for line in table.lines):
         lines = table.at(shots)
         against = found.reference[shots] = base_line(lines, reference)
@@ -53,9 +58,10 @@ def standings(table: Board, results: Sequence[Mapping[str, Any]], reference: str
                 found.rows[method, shots, name] = Standing(
                     gaps.get(method), corrected.get(method), letters.get(method, ""), flags[method]
                 )
-        first = next(iter(table.groups))
-        if order := ranking(table, [line for line in lines if not found.rows[line.method, shots, first].flag]):
-            found.ranks[shots] = order
+        for name, tasks in table.groups.items():
+            ranked = [line for line in lines if not found.rows[line.method, shots, name].flag]
+            if order := ranking(ranked, name, tasks):
+                found.ranks[shots, name] = order
     return found
 
 
@@ -103,10 +109,9 @@ def tied(kept: Kept, lines: Sequence[Line], name: str, tasks: Sequence[str] | st
     return tie_groups(names, differences)
 
 
-def ranking(table: Board, lines: Sequence[Line]) -> tuple[list[str], Ranks] | None:
-    """Average ranks over the tasks of the first average, of the trained methods that have all of them."""
-    tasks = next(iter(table.groups.values()))
-    complete = [line for line in lines if not line.control and line.first]
+def ranking(lines: Sequence[Line], name: str, tasks: Sequence[str]) -> tuple[list[str], Ranks] | None:
+    """Average ranks over the tasks of an average, of the trained methods that have all of them."""
+    complete = [line for line in lines if not line.control and line.averages[name]]
     if len(complete) < 2 or len(tasks) < 2:
         return None
     found = ranks(np.array([[line.tasks[task].mean for line in complete] for task in tasks]))
@@ -134,11 +139,11 @@ def notes(table: Board, worth: Standings) -> Iterator[str]:
         if sizes:
             span = " to ".join(f"{size:.1f}" for size in sorted({min(sizes), max(sizes)}))
             yield (
-                f"{at_shots(shots)}: a true difference to {reference} in {group} would be found with 80 % probability "
-                f"from {span} points on."
+                f"{at_shots(shots)}: a true difference to {reference} in {group}, asked about alone, would be found "
+                f"with 80 % probability from {span} points on."
             )
-        if shots in worth.ranks:
-            names, ranks = worth.ranks[shots]
+        if (shots, group) in worth.ranks:
+            names, ranks = worth.ranks[shots, group]
             each = ", ".join(f"{name} {rank:.1f}" for name, rank in zip(names, ranks.mean, strict=True))
             test = "" if ranks.p is None else f"Friedman p = {ranks.p:.2g}, "
             yield (
@@ -154,7 +159,7 @@ def apart(standing: Standing) -> str:
     gap, text = standing.difference, ""
     if gap:
         half = gap.half()
-        text = f"{100 * gap.mean:+.1f}" + (" (1 seed)" if half is None else f" ±{100 * half:.1f}")
+        text = f"{hundred(gap.mean):+.1f}" + (" (1 seed)" if half is None else f" ±{hundred(half):.1f}")
     return f"{text} {FLAG if standing.flag else standing.letters}".strip()
 
 

@@ -66,6 +66,11 @@ def at_shots(shots: int | str) -> str:
     return "full data" if shots == "full" else f"{shots} shots"
 
 
+def hundred(value: float) -> float:
+    """x 100, rounded to what a view keeps: all start from the same digits, so that none shows another last one."""
+    return round(100 * value, 4)
+
+
 def figure(values: Sequence[float]) -> Figure:
     """Mean and t interval over seeds: half = t(n - 1, 0.975) s / sqrt(n)."""
     if len(values) < 2:

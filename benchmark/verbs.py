@@ -8,6 +8,7 @@ import webbrowser
 from collections import Counter
 from pathlib import Path
 from time import sleep
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -21,6 +22,9 @@ from benchmark.price import Prices
 from benchmark.profile import Profile
 from tasks.example import UsageError
 from tasks.suites import CHINESE
+
+if TYPE_CHECKING:
+    from benchmark.reading import Read
 
 WIDE = 120  # columns where the output is no terminal
 WATCH = 2.0  # seconds between looks
@@ -117,12 +121,12 @@ def retry(options: argparse.Namespace) -> int:
     return running.retry(options)
 
 
-def wandb(found: Profile, say: Console) -> bool:
-    """Show the results in W&B. -> whether it took them; they are in the files all the same."""
+def wandb(found: Profile, say: Console, seen: "Read | None" = None) -> bool:
+    """Show the results in W&B, `seen` by the report already. -> whether it took them; the files have them anyway."""
     from benchmark import dashboards
 
     try:
-        count, left, folder, views = dashboards.write(found, found.wandb)
+        count, left, folder, views = dashboards.write(found, found.wandb, seen)
     except dashboards.Lost as error:
         again = f"python -m benchmark report {found.flags} --wandb {found.wandb}"
         say.print(f"W&B: {error}; the results are whole, `{again}` tries again", style="red", soft_wrap=True)
@@ -142,15 +146,17 @@ def wandb(found: Profile, say: Console) -> bool:
 
 
 def report(options: argparse.Namespace) -> int:
+    from benchmark import reading
     from benchmark import report as module
 
     say = console()
     found = with_results(options)
-    folder = module.make(found, say, stale=options.stale, texts=options.texts)
+    seen = reading.read(found, stale=options.stale)
+    folder = module.make(found, say, seen, texts=options.texts)
     say.print(f"tables and picture: {folder}")
     if options.open:
         browse(folder / "index.html")
-    viewed = options.wandb in (None, "off") or wandb(found, say)
+    viewed = options.wandb in (None, "off") or wandb(found, say, seen)
     return 0 if viewed else 1
 
 

@@ -20,10 +20,9 @@ from benchmark.catalogue import digest
 from benchmark.dashboards import views
 from benchmark.dashboards.tables import every, numbers, points
 from benchmark.profile import Profile
-from benchmark.report import collect
+from benchmark.reading import Read, read
 from benchmark.result import backbone_title
 from benchmark.store import Store
-from benchmark.table import Board, board
 from tasks.example import UsageError
 
 PROJECT = "adapterbench"
@@ -43,19 +42,22 @@ class Written(NamedTuple):
     views: list[str]  # addresses of the workspace and the report, or the file that has both; none without the library
 
 
-def write(profile: Profile, mode: str) -> Written:
-    """The runs that are not there yet, the summary, the panels. `online` uploads, `offline` only writes."""
+def write(profile: Profile, mode: str, seen: Read | None = None) -> Written:
+    """The runs that are not there yet, the summary, the panels. `online` uploads, `offline` only writes.
+
+    `seen`: what a report has read already. Results of other code, options or data have no run.
+    """
     store = Store(profile.folder)
     place = store.folder.resolve() / "wandb"
     if mode == "online" and not key():
         raise UsageError("--wandb online needs an account: `wandb login` or WANDB_API_KEY; offline writes files only")
     place.mkdir(parents=True, exist_ok=True)
-    _, results, _ = collect(profile, store)
-    done = [result for result in results if result["state"] == "done"]
+    seen = read(profile) if seen is None or seen.stale else seen
+    done = [result for result in seen.results if result["state"] == "done"]
     with losses():
         if len(done) <= RUNS:
             cells(profile, due(done, place, mode), mode, store.folder)
-        found = summary(board(profile, done), done, mode, store.folder)
+        found = summary(seen, done, mode, store.folder)
     left = 0 if len(done) <= RUNS else len(done)
     return Written(len(done) - left, left, profile.folder / "wandb", found)
 
@@ -184,13 +186,12 @@ def cell(profile: Profile, result: Mapping[str, Any], mode: str, folder: Path) -
     run.finish()
 
 
-def summary(table: Board, done: Sequence[Mapping[str, Any]], mode: str, folder: Path) -> list[str]:
+def summary(seen: Read, done: Sequence[Mapping[str, Any]], mode: str, folder: Path) -> list[str]:
     """The grid's run, always anew under the same id, and the panels over it. -> where those are."""
     import wandb
 
-    from benchmark.standing import standings
-
-    profile, title = table.profile, backbone_title(table.profile.backbone.name)
+    table, profile = seen.table, seen.table.profile
+    title = backbone_title(profile.backbone.name)
     run = digest(["summary", profile.title, title, profile.source])[:16]
     for each in ("offline", "online"):
         for old in runs(folder.resolve() / "wandb", each).get(run, ()):
@@ -198,7 +199,7 @@ def summary(table: Board, done: Sequence[Mapping[str, Any]], mode: str, folder: 
     config = {"backbone": title, "suite": profile.suite.name, "source": profile.source, "seeds": list(profile.seeds)}
     named = {"id": run, "name": f"summary of {profile.title}", "group": profile.title, "job_type": "summary"}
     opened = start(folder, mode, **named, tags=["summary"], config=config)
-    tables = every(table, standings(table, done), done)
+    tables = every(table, seen.worth, done)
     opened.log({name: wandb.Table(columns=columns, data=rows) for name, (columns, rows) in tables.items()})
     pictures = {path.stem.replace("-", "/", 1): path for path in sorted((folder / "report").glob("inside-*.png"))}
     if (overview := folder / "report" / "leaderboard.png").exists():

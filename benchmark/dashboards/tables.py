@@ -27,8 +27,13 @@ Rowed = tuple[list[str], Rows]  # columns, rows
 
 def every(table: Board, worth: "Standings", done: Sequence[Mapping[str, Any]]) -> dict[str, Rowed]:
     """All tables of a grid by name; one that is too long for W&B goes on under name/2, name/3."""
-    tables = {"cells": cells(done), "cost": costs(table), "differences": differences(worth), "ties": ties(table, worth),
-              "shots": by_shots(table, done)}  # fmt: skip
+    tables = {
+        "cells": cells(done),
+        "cost": costs(table),
+        "differences": differences(table, worth),
+        "ties": ties(table, worth),
+        "shots": by_shots(table, done),
+    }
     for shots in dict.fromkeys(line.shots for line in table.lines):
         tables[f"leaderboard/{shots}"] = leaderboard(table, worth, shots)
         tables[f"matrix/{shots}"] = matrix(table, shots)
@@ -161,13 +166,13 @@ def _at(own: Iterable[Sequence[Sequence[float]]], step: int) -> float | None:
     return round(fmean(values), 5) if values else None
 
 
-def differences(worth: "Standings") -> Rowed:
+def differences(table: Board, worth: "Standings") -> Rowed:
     """A row per method, shots and task or average: the paired difference to the reference x 100, with its interval."""
     from benchmark.standing import GAP, gap
 
-    rows = []
+    rows, shown = [], {*table.groups, *table.metrics}
     for (method, shots, name), standing in worth.rows.items():
-        if standing.difference:
+        if standing.difference and name in shown:
             mean, low, high, p, seeds, size = gap(standing)
             spread = [None if value is None else round(100 * value, 4) for value in (mean, low, high)]
             size = None if size is None else round(100 * size, 4)
@@ -176,16 +181,15 @@ def differences(worth: "Standings") -> Rowed:
 
 
 def ties(table: Board, worth: "Standings") -> Rowed:
-    """A row per method, shots and average: its tie groups, or why it has none; its average rank on the first."""
-    rows, first = [], next(iter(table.groups))
+    """A row per method, shots and average: its tie groups, or why it has none; its average rank."""
+    rows = []
     for line in table.lines:
-        names, ranks = worth.ranks.get(line.shots, ((), None))
-        rank = dict(zip(names, ranks.mean, strict=True)).get(line.method) if ranks else None
         for name in table.groups:
             standing = worth.rows[line.method, line.shots, name]
-            gap_ = ranks.gap if rank is not None and name == first else None
+            names, ranks = worth.ranks.get((line.shots, name), ((), None))
+            rank = (ranks.mean[names.index(line.method)], ranks.gap) if line.method in names else (None, None)
             rows.append([line.method, str(line.shots), name, _mean(line.averages[name]), standing.letters,
-                         standing.flag, rank if name == first else None, gap_])  # fmt: skip
+                         standing.flag, *rank])  # fmt: skip
     return ["method", "shots", "name", "mean", "ties", "flag", "average_rank", "critical_difference"], rows
 
 

@@ -12,33 +12,18 @@ from typing import TYPE_CHECKING, Any
 from benchmark.store import write as put
 
 if TYPE_CHECKING:
-    from benchmark.grid import Planned
-    from benchmark.standing import Standings
-    from benchmark.store import Result
-    from benchmark.table import Board
+    from benchmark.reading import Read
 
 HERE = Path(__file__).parent
 SCRIPTS = ("state.js", "tables.js", "charts.js", "tasks.js", "page.js")
 
 
-def write(
-    wide: "Board",
-    worth: "Standings",
-    cells: Sequence["Planned"],
-    results: Sequence["Result"],
-    every: Sequence[Mapping[str, Any]],
-    notes: Sequence[str],
-    folder: Path,
-    texts: bool = False,
-) -> Path:
-    """The page of a board over `selection.averages`. `every`: all results of the folder, other seeds' streams too.
-
-    `texts`: with those of test examples, whatever the records are.
-    """
+def write(seen: "Read", notes: Sequence[str], folder: Path, texts: bool = False) -> Path:
+    """`texts`: with those of test examples, whatever the records are."""
     from benchmark.page import view
 
     path = folder / "index.html"
-    put(path, render(view.view(wide, worth, cells, results, every, notes, folder, texts)).encode())
+    put(path, render(view.view(seen, notes, folder, texts)).encode())
     return path
 
 

@@ -39,7 +39,7 @@ const rowsFor = {
     return rows;
   },
   ranks() {
-    const found = data.ranks[state.shots];
+    const found = ranksOf();
     if (!found) return [];
     return found.methods.map((method, i) => ({ method, rank: found.mean[i], low: found.mean[i] - found.gap / 2,
       high: found.mean[i] + found.gap / 2, who: who(method), tip: `${method}: average rank ${found.mean[i].toFixed(2)}` }));

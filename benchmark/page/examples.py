@@ -2,7 +2,7 @@
 
 Read from the kept predictions of the first seed. Prompts are not in them: they are read from the task's own records
 once, and only shown where they have the hash that was asked. A page is made to be handed on, and few data sets may be:
-texts are in it where they are the generated samples, or where they were asked for; else there are ids, and who was right.
+texts are in it where they are the generated samples, or where they were asked for; else ids, and who was right.
 """
 
 import io
@@ -24,9 +24,7 @@ POOL = 500  # of the test set's first: prompts of the whole of a large one are n
 HEAD, TAIL = 420, 260  # characters of a long prompt: it ends in the question
 COLUMNS = ["uid", "asked", "target", "predicted", "correct"]
 SAMPLE = "sample"
-WITHHELD = (
-    "texts are not in this page, because not all data sets may be handed on; `benchmark report --texts` adds them"
-)
+WITHHELD = "texts are not in this page: not all data sets may be handed on. `benchmark report --texts` adds them."
 
 
 class Answers(NamedTuple):
@@ -55,9 +53,8 @@ def collected(
                 cells[line.method, line.shots] = answers
                 open_ = open_ and (texts or generated(result))
         if cells:
-            found[task] = (
-                section(profile, task, cells) if open_ else withheld(section(profile, task, cells, prompts=False), task)
-            )
+            own = section(profile, task, cells, open_)
+            found[task] = own if open_ else withheld(own, task)
     return found
 
 

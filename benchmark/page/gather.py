@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 from benchmark import catalogue, variance
 from benchmark.grid import TARGET, role
-from benchmark.paired import Kept
 from benchmark.profile import Profile
-from benchmark.shots import crossings
+from benchmark.shots import crossings as crossed
 from benchmark.standing import Standings
 from benchmark.stats import cliques
 from benchmark.store import Result, load
-from benchmark.table import Board, Line
+from benchmark.table import Board, Figure, Line, hundred
 
 POINTS = 60  # of a learning curve
 CURVES = 1200  # cells whose learning curves the page carries: the first seeds'
@@ -45,18 +44,18 @@ def rounded(value: float | None, digits: int = 2) -> float | None:
 
 def score(line: Line, name: str, worth: Standings) -> list[Any] | None:
     """[mean, half, seeds, difference, its half, p, letters, flag], x 100; nothing where there is no number."""
-    figure = line.averages.get(name) or line.tasks.get(name)
+    figure = at(line, name)
     if figure is None:
         return None
     standing = worth.rows[line.method, line.shots, name]
     gap = standing.difference
     half = gap.half() if gap else None
     return [
-        rounded(100 * figure.mean),
-        rounded(None if figure.half is None else 100 * figure.half),
+        hundred(figure.mean),
+        None if figure.half is None else hundred(figure.half),
         figure.seeds,
-        rounded(100 * gap.mean) if gap else None,
-        rounded(None if half is None else 100 * half),
+        hundred(gap.mean) if gap else None,
+        None if half is None else hundred(half),
         rounded(standing.p, 5),
         standing.letters,
         standing.flag,
@@ -125,10 +124,11 @@ def phases(done: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int | str], dic
     return {key: {phase: fmean(values) for phase, values in own.items()} for key, own in found.items()}
 
 
-def ranking(worth: Standings) -> dict[str, dict[str, Any]]:
-    """shots -> the critical-difference diagram: methods in order, and the bars that join those not told apart."""
-    return {
-        str(shots): {
+def ranking(worth: Standings) -> dict[str, dict[str, dict[str, Any]]]:
+    """shots -> selection -> its critical-difference diagram: methods in order, and bars over those not told apart."""
+    found: dict = {}
+    for (shots, name), (names, ranks) in worth.ranks.items():
+        found.setdefault(str(shots), {})[name] = {
             "methods": names,
             "mean": [round(rank, 3) for rank in ranks.mean],
             "gap": round(ranks.gap, 3),
@@ -136,22 +136,31 @@ def ranking(worth: Standings) -> dict[str, dict[str, Any]]:
             "tasks": ranks.tasks,
             "bars": cliques(ranks),
         }
-        for shots, (names, ranks) in worth.ranks.items()
-    }
-
-
-def crossing(wide: Board, results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Where curves of two trained methods cross, over the first average."""
-    profile, tasks = wide.profile, next(iter(wide.groups.values()))
-    shots = list(dict.fromkeys(line.shots for line in wide.lines))
-    if len(shots) < 2:
-        return []
-    kept, found = Kept(profile, results), []
-    names = [name for name in profile.methods if catalogue.method(name)["trains"]]
-    for a, b in combinations(names, 2):
-        gaps = {k: kept.difference((a, (k,)), (b, (k,)), tasks) for k in shots}
-        found += [{"a": a, "b": b, **one._asdict()} for one in crossings(gaps)]
     return found
+
+
+def crossings(wide: Board, worth: Standings) -> dict[str, list[list[Any]]]:
+    """Selection or task -> [method, method, *shots.Crossing] where the curves of two trained methods cross."""
+    lines = {(line.method, line.shots): line for line in wide.lines if not line.control}
+    shots, found = list(dict.fromkeys(line.shots for line in wide.lines)), {}
+    for name in dict.fromkeys((*wide.groups, *wide.metrics)):
+        tasks = wide.groups.get(name, name)
+        for a, b in combinations(dict.fromkeys(method for method, _ in lines), 2):
+            if turns([(at(lines[a, k], name), at(lines[b, k], name)) for k in shots]):
+                gaps = {k: worth.kept.difference((a, (k,)), (b, (k,)), tasks) for k in shots}
+                found.setdefault(name, []).extend([a, b, *one] for one in crossed(gaps))
+    return found
+
+
+def at(line: Line, name: str) -> Figure | None:
+    return line.averages.get(name) or line.tasks.get(name)
+
+
+def turns(pairs: Iterable[tuple[Figure | None, Figure | None]]) -> bool:
+    """Whether two curves may cross: a look at their means, where both have the same seeds, spares most comparisons."""
+    known = [(a, b) for a, b in pairs if a and b]
+    signs = {a.mean > b.mean for a, b in known if a.mean != b.mean}
+    return len(signs) > 1 or any(a.seeds != b.seeds for a, b in known)
 
 
 def parts(cells: Iterable[Any], results: Iterable[Mapping[str, Any]]) -> list[tuple[str, int | str, str, list[float]]]:

@@ -33,28 +33,29 @@ function say() {
   for (const at of all("[data-said=shots]")) at.textContent = title;
   one("[data-said=headline]").textContent = data.headlines[state.shots];
   one("#said").textContent = `${group}, ${title}`;
-  const ranks = data.ranks[state.shots];
-  for (const at of all("[data-said=friedman]")) at.textContent = ranks && ranks.p !== null ? `That all are alike: p = ${ranks.p.toPrecision(2)} (Friedman).` : "";
+  const ranks = ranksOf(), chance = ranks?.p < 0.001 ? "p < 0.001" : `p = ${ranks?.p?.toFixed(3)}`;
+  for (const at of all("[data-said=friedman]")) at.textContent = ranks && ranks.p !== null ? `That all methods are alike: ${chance} (Friedman).` : "";
   const crossings = one("#crossings");
   if (crossings) crossings.textContent = crossed();
 }
 
 function crossed() {
-  const own = data.crossings.filter((found) => [found.a, found.b].sort().join() === [state.a, state.b].sort().join());
-  if (state.a === state.b) return "";
-  const where = "over the leaderboard's first average";
+  const pair = [state.a, state.b].sort().join();
+  const own = (data.crossings[selection()] ?? []).filter(([a, b]) => [a, b].sort().join() === pair);
+  if (state.a === state.b || selection() === null) return "";
+  const tasks = chosenTasks(), where = tasks.length > 1 ? `over these ${tasks.length} tasks` : `on ${selection()}`;
   if (!own.length) return `The curves of ${state.a} and ${state.b} do not cross ${where}.`;
-  return own.map((found) => {
-    const [up, down] = found.first_above ? [found.a, found.b] : [found.b, found.a];
-    const at = found.at === null ? "" : `, at about ${found.at.toFixed(0)}`;
-    const doubt = found.clear ? "" : "; on one side or both they are not told apart, so this may be chance";
-    return `${up} overtakes ${down} between ${data.titles[found.before]} and ${data.titles[found.after]}${at}, ${where}${doubt}.`;
+  return own.map(([a, b, before, after, place, firstAbove, clear]) => {
+    const [up, down] = firstAbove ? [a, b] : [b, a];
+    const at = place === null ? "" : `, at about ${place.toFixed(0)}`;
+    const doubt = clear ? "" : "; on one side or both they are not told apart, so this may be chance";
+    return `${up} overtakes ${down} between ${data.titles[before]} and ${data.titles[after]}${at}, ${where}${doubt}.`;
   }).join(" ");
 }
 
 // the tables under the charts
 function fillSmall() {
-  const found = data.ranks[state.shots], letters = "abcdefghijklmnopqrstuvwxyz";
+  const found = ranksOf(), letters = "abcdefghijklmnopqrstuvwxyz";
   const cell = (text, kind = "number") => element("td", { class: kind }, text);
   one("#t-ranks tbody")?.replaceChildren(...(found?.methods ?? []).map((method, i) => {
     const bars = found.bars.map(([first, last], n) => (first <= i && i <= last ? letters[n] : "")).join("");

@@ -36,18 +36,21 @@ function writeAddress() {
 const selection = () => data.asked[`${state.role}/${state.family}`] ?? null;
 const chosenTasks = () => (selection() === null ? [] : data.groups[selection()] ?? [selection()]);
 const scoresOf = (name, shots = state.shots) => data.scores[shots]?.[name] ?? {};
+const ranksOf = () => data.ranks[state.shots]?.[selection()];
 const costOf = (method, shots = state.shots) => data.costs[shots]?.[method] ?? {};
 const who = (method) => (method === state.a ? "a" : method === state.b ? "b" : "other");
 
 // a score is [mean, half, seeds, difference, its half, p, letters, flag]
 const due = (method) => (data.methods[method].fixed ? 1 : data.seeds);
-const signed = (value) => (value < 0 ? "" : "+") + value.toFixed(1);
-const half = (value) => (value === null ? "" : ` ±${value.toFixed(1)}`);
+// as Python rounds: an exact quarter goes to the even digit, where toFixed goes up, and two views would differ
+const tenth = (value) => (Math.abs(value * 4) % 4 === 1 ? value - Math.sign(value) / 100 : value).toFixed(1);
+const signed = (value) => (value < 0 ? "" : "+") + tenth(value);
+const half = (value) => (value === null ? "" : ` ±${tenth(value)}`);
 
 function points(score, method) {
   if (!score) return "";
   const short = score[2] < due(method) ? ` (${score[2]}/${due(method)})` : "";
-  return score[0].toFixed(1) + half(score[1]) + short;
+  return tenth(score[0]) + half(score[1]) + short;
 }
 
 const apart = (score) => (!score || score[3] === null ? "" : signed(score[3]) + half(score[4]));

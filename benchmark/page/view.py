@@ -4,27 +4,24 @@ import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmark import report
 from benchmark.page import again, examples, gather, selection
 from benchmark.profile import STREAMS
+from benchmark.reading import Read
 from benchmark.result import backbone_title
 from benchmark.standing import Standings
 from benchmark.table import Board, Line, at_shots
-
-if TYPE_CHECKING:
-    from benchmark.grid import Planned
-    from benchmark.store import Result
 
 NAMED = 4  # methods that a sentence lists
 COST_TITLES = {"trained": "trained parameters", "amortised": "seconds per cell, with its share of the sources",
                "bytes": "peak memory, bytes"}  # fmt: skip
 
 
-def view(wide: Board, worth: Standings, cells: Sequence["Planned"], results: Sequence["Result"],
-         every: Sequence[Mapping[str, Any]], notes: Sequence[str], folder: Path, texts: bool) -> dict[str, Any]:  # fmt: skip
+def view(seen: Read, notes: Sequence[str], folder: Path, texts: bool) -> dict[str, Any]:
     """Everything the template asks for."""
+    wide, worth, results = seen.wide, seen.worth, seen.results
     profile, done = wide.profile, gather.newest(results)
     facts, scores = gather.facts(results), gather.scores(wide, worth)
     shots = first_shots(wide)
@@ -33,8 +30,8 @@ def view(wide: Board, worth: Standings, cells: Sequence["Planned"], results: Seq
     lines = report.ranked(wide.at(shots))
     phases = gather.phases(done.values())
     methods = gather.methods(profile)
-    moved = len(every) > len(results) or len(profile.vary) < len(STREAMS)
-    parts = gather.parts(cells, every) if moved else []  # else every seed moves all its streams
+    moved = len(seen.every) > len(results) or len(profile.vary) < len(STREAMS)
+    parts = gather.parts(seen.cells, seen.every) if moved else []  # else every seed moves all its streams
     cost = {str(k): {line.method: gather.costs(fixed_at(line), phases) for line in wide.at(k)} for k in options(wide)}
     cautious = {
         str(k): {line.method: gather.cautions(line, facts.rising) for line in wide.at(k)} for k in options(wide)
@@ -44,7 +41,7 @@ def view(wide: Board, worth: Standings, cells: Sequence["Planned"], results: Seq
     data: dict[str, Any] = {
         "scores": scores, "costs": cost, "cautions": cautious, "reference": reference, "asked": asked, "groups": groups,
         "methods": methods, "tasks": gather.tasks(profile, wide), "ranks": gather.ranking(worth),
-        "crossings": gather.crossing(wide, results), "curves": facts.curves, "cells": facts.cells,
+        "crossings": gather.crossings(wide, worth), "curves": facts.curves, "cells": facts.cells,
         "examples": examples.collected(profile, wide, done, texts), "command": again.command(profile),
         "headlines": {str(k): headline(report.ranked(wide.at(k)), worth, k, name, wide) for k in options(wide)},
         "costTitles": COST_TITLES, "seeds": len(profile.seeds), "titles": {str(k): at_shots(k) for k in options(wide)},
@@ -57,9 +54,10 @@ def view(wide: Board, worth: Standings, cells: Sequence["Planned"], results: Seq
         "cautions": cautious[str(shots)], "titles": data["titles"], "reference": reference[str(shots)],
         "methods": methods, "tasks": data["tasks"], "roles": roles(asked), "families": selection.families(profile),
         "headline": data["headlines"][str(shots)], "notes": list(notes),
-        "ranks": data["ranks"].get(str(shots)), "parts": parts, "pictures": pictures(folder),
+        "ranks": data["ranks"].get(str(shots), {}).get(name), "ranked": any(data["ranks"].values()),
+        "parts": parts, "pictures": pictures(folder),
         "failed": [cell for cell in facts.cells if cell[5] == "failed"], "facts": facts,
-        "states": Counter(cell[5] for cell in facts.cells), "due": len(cells), "command": data["command"],
+        "states": Counter(cell[5] for cell in facts.cells), "due": len(seen.cells), "command": data["command"],
         "backbone": backbone_title(profile.backbone.name), "points": points, "count": report.count,
         "memory": report.memory, "mark": report.MARK, "heat": heat, "sized": sized, "apart": apart,
     }  # fmt: skip
@@ -105,12 +103,15 @@ def headline(lines: Sequence[Line], worth: Standings, shots: int | str, name: st
     top = ranked[0]
     said = report.points(top.averages[name])
     letters = {line.method: worth.rows[line.method, shots, name].letters for line in ranked}
-    if not letters[top.method]:
+    if top.averages[name].half is None:
         return (
             f"{top.method} has the highest mean {where}: {said}, from one seed. Another seed may say otherwise: run "
             "more before believing an order."
         )
     tied = [method for method, own in letters.items() if method != top.method and set(own) & set(letters[top.method])]
+    if not letters[top.method]:
+        alone = "no other is ranked" if len(ranked) == 1 else "how it differs from others is not known"
+        return f"{top.method} has the highest mean {where}: {said}; {alone}."
     if not tied:
         return f"{top.method} is ahead of every other method {where}: {said}."
     others = tied[0] if len(tied) == 1 else f"{', '.join(tied[:-1])} and {tied[-1]}"

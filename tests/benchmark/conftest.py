@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+from wandb_runs import KEY, Caught
 
 from benchmark import grid, profile
 from benchmark.environment import now
@@ -76,6 +77,26 @@ def shown(tmp_path_factory: pytest.TempPathFactory, model_folders: dict[str, Pat
 
 def result_metric(planned: Planned) -> str:
     return grid.catalogue.task(planned.members[0])["metric"]
+
+
+@pytest.fixture
+def offline(small: Profile, fake, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """A grid of which seven cells are there, where no account is known."""
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for planned in grid.plan(small):
+        if planned.cell.task == "chnsent" and planned.cell.shots in (0, 4):
+            fake(small, planned, 0.25)
+    return small
+
+
+@pytest.fixture
+def caught(offline: Profile, monkeypatch: pytest.MonkeyPatch) -> list[Caught]:
+    """Runs that W&B does not get."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr("benchmark.dashboards.start", Caught)
+    monkeypatch.setattr(Caught, "sent", [], raising=False)
+    return Caught.sent
 
 
 TWO_STAGES = '''

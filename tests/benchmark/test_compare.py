@@ -69,6 +69,14 @@ def test_the_cheaper_one_is_named(one, answered):
     assert "prompt trains 5.0x fewer parameters" in screen(one, "lora", "prompt")
 
 
+def test_two_that_no_seed_changes_are_compared_on_the_examples(one, answered):
+    fixed = replace(one, methods=("zero_shot", "majority"))
+    fill(fixed, answered, {("zero_shot", "afqmc"): [1, 1]})
+    said = screen(fixed, "zero_shot", "majority")
+    assert row(said, "afqmc")[-1] == "zero_shot"
+    assert "over the test examples; no seed changes either" in " ".join(said.split())
+
+
 def test_each_number_of_shots_has_its_screen(small, answered):
     fill(small, answered, {})
     said = screen(small, "lora", "prompt")

@@ -7,13 +7,14 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from pages import TRAP, Reader, data_of
 from rich.console import Console
 
 import tasks
-from benchmark import grid, profile, report, table, verbs
+from benchmark import grid, profile, reading, report, shots, table, verbs
 from benchmark.__main__ import parser
-from benchmark.page import again, embedded, examples, selection
+from benchmark.page import again, embedded, examples, gather, selection, view
 from benchmark.result import data, hashed
 from benchmark.store import Store
 
@@ -64,7 +65,7 @@ def test_tables_are_for_screen_readers_too(shown):
 def test_its_numbers_are_the_reports(shown):
     small, page, text = shown
     data = data_of(text)
-    _, results, _ = report.collect(small, Store(small.folder))
+    _, results, _ = reading.collect(small, Store(small.folder))
     board = table.board(small, results)
     for line in board.lines:
         scores = data["scores"][str(line.shots)]
@@ -72,8 +73,8 @@ def test_its_numbers_are_the_reports(shown):
             found = scores.get(name, {}).get(line.method)
             assert (found is None) == (figure is None)
             if figure:
-                assert found[0] == round(100 * figure.mean, 2)
-                assert found[1] == (None if figure.half is None else round(100 * figure.half, 2))
+                assert found[0] == round(100 * figure.mean, 4)
+                assert found[1] == (None if figure.half is None else round(100 * figure.half, 4))
                 assert found[2] == figure.seeds
     assert "prompt" not in data["scores"]["16"]["choice tasks"]  # one of its cells failed: no average with a hole
     assert "prompt" in data["scores"]["4"]["choice tasks"]
@@ -95,10 +96,37 @@ def test_any_selection_of_tasks_has_numbers_of_its_own(shown):
         assert "lora" in data["scores"]["4"][name]
 
 
+def test_curves_cross_where_the_paired_differences_say_so_whatever_was_skipped(small, answered):
+    found = replace(small, methods=("lora", "prompt", "prefix"), tasks=("afqmc", "chnsent"))
+    right = {("lora", 4): 3, ("lora", 16): 9, ("prompt", 4): 6, ("prompt", 16): 6, ("prefix", 4): 2, ("prefix", 16): 3}
+    for planned in grid.plan(found):
+        cell = planned.cell
+        answered(found, planned, [float(i < right[cell.method, cell.shots] + cell.seed % 2) for i in range(10)])
+    seen = reading.read(found)
+    crossed = gather.crossings(seen.wide, seen.worth)
+    assert {"choice tasks", "afqmc", "chnsent"} <= set(crossed)
+    for own in crossed.values():
+        assert [cross[:4] for cross in own] == [["lora", "prompt", 4, 16]]
+        assert own[0][4] == pytest.approx(8)  # differences of -3 and 3: in the middle of the logarithms
+    tasks, kept = seen.wide.groups["choice tasks"], seen.worth.kept
+    gaps = {k: kept.difference(("lora", (k,)), ("prompt", (k,)), tasks) for k in (4, 16)}
+    assert crossed["choice tasks"] == [["lora", "prompt", *shots.crossings(gaps)[0]]]
+
+
+def test_the_page_says_what_one_method_alone_is_worth(small, answered):
+    for seeds, said in (((0, 1), "no other is ranked"), ((0,), "Another seed may say otherwise")):
+        found = replace(small, methods=("lora",), tasks=("afqmc", "chnsent"), shots=(4,), seeds=seeds)
+        for planned in grid.plan(found):
+            answered(found, planned, [1.0, 0.0] * 5)
+        seen = reading.read(found)
+        lines = report.ranked(seen.wide.at(4))
+        assert said in view.headline(lines, seen.worth, 4, "choice tasks", seen.wide)
+
+
 def test_pairs_and_examples_are_those_of_the_predictions(shown):
     small, _, text = shown
     found, kept = data_of(text)["examples"]["ocnli"], {}
-    _, results, _ = report.collect(small, Store(small.folder))
+    _, results, _ = reading.collect(small, Store(small.folder))
     for result in results:
         at = result["cell"]
         if at["task"] == "ocnli" and at["seed"] == 0 and at["shots"] in (0, 16):

@@ -6,8 +6,9 @@ from math import isclose
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy.stats import rankdata
 
-from benchmark import grid, report, standing
+from benchmark import grid, reading, report, standing
 from benchmark.paired import Kept
 from benchmark.profile import Profile
 from benchmark.stats import combined, holm, part
@@ -33,7 +34,7 @@ def fill(found: Profile, answered, right: dict, but: tuple = (), n: int = N, **c
 
 
 def kept_of(found: Profile) -> Kept:
-    return Kept(found, report.collect(found, Store(found.folder))[1])
+    return Kept(found, reading.collect(found, Store(found.folder))[1])
 
 
 def stacked(scores: dict, method: str, task: str, shots: int) -> np.ndarray:
@@ -104,7 +105,7 @@ def test_predictions_that_cannot_be_used_say_why(small, answered, fake):
     kept = kept_of(small)
     assert [kept.difference(LORA, PROMPT, task).seeds for task in small.tasks] == [2, 2, 2]
     assert [kept.unusable[f"lora/{task}/4/0"].split()[-1] for task in small.tasks] == ["gone", "scored", "examples"]
-    worth = standing.standings(board(small, (results := report.collect(small, Store(small.folder))[1])), results)
+    worth = standing.standings(board(small, (results := reading.collect(small, Store(small.folder))[1])), results)
     assert (
         sum(note.startswith("1 cells are in no difference") for note in standing.notes(board(small, results), worth))
         == 3
@@ -125,7 +126,7 @@ def clear(small, answered) -> Profile:
 
 
 def worth_of(found: Profile):
-    results = report.collect(found, Store(found.folder))[1]
+    results = reading.collect(found, Store(found.folder))[1]
     return board(found, results), standing.standings(board(found, results), results)
 
 
@@ -141,10 +142,14 @@ def test_ties_flags_and_ranks_of_a_leaderboard(clear):
     assert rows["prefix"].difference.interval()[1] < 0
     others = [row for name, row in rows.items() if name != "lora"]
     assert [row.p for row in others] == holm([row.difference.p() for row in others])
-    names, ranks = worth.ranks[4]
+    names, ranks = worth.ranks[4, "choice tasks"]
     assert set(names[:2]) == {"lora", "prompt"}
     assert names[2:] == ["prefix"]
     assert (ranks.mean[2], ranks.tasks) == (3.0, 4)
+    # any selection of tasks has ranks of its own
+    own = [[f.mean for f in (line.tasks["afqmc"], line.tasks["bq"])] for line in table.lines if line.method in names]
+    assert worth.ranks[4, "source tasks"][1].tasks == 2
+    assert sorted(worth.ranks[4, "source tasks"][1].mean) == sorted(rankdata(-np.array(own), axis=0).mean(1))
 
 
 def test_a_method_that_cannot_be_compared_takes_no_letter_from_the_others(clear):

@@ -7,7 +7,7 @@ from math import isclose, sqrt
 import pytest
 from rich.console import Console
 
-from benchmark import grid, report, standing
+from benchmark import grid, reading, report, standing
 from benchmark.profile import Profile
 from benchmark.store import Store
 from benchmark.table import board, figure
@@ -24,7 +24,7 @@ def fill(small: Profile, fake, scores: dict, but: tuple = ()) -> None:
 
 
 def lines(small: Profile) -> dict:
-    _, results, _ = report.collect(small, Store(small.folder))
+    _, results, _ = reading.collect(small, Store(small.folder))
     return {(line.method, line.shots): line for line in board(small, results).lines}
 
 
@@ -96,9 +96,9 @@ def test_stale_results_are_left_out_unless_asked_for_and_always_counted(small, f
     fill(small, fake, {})
     other = replace(small, config={"lora": {"rank": 3}})
     assert lines(other)["lora", 4].tasks["afqmc"] is None
-    _, results, old = report.collect(other, Store(small.folder))
+    _, results, old = reading.collect(other, Store(small.folder))
     assert old == 18
-    _, results, _ = report.collect(other, Store(small.folder), stale=True)
+    _, results, _ = reading.collect(other, Store(small.folder), stale=True)
     assert sum(result["cell"]["method"] == "lora" for result in results) == 18
 
 
@@ -178,10 +178,10 @@ def test_a_cell_that_others_alone_rest_on_is_no_cell_of_the_table(heir, fake):
         for planned in grid.plan(found):
             if planned.cell.method == "prompt" and planned.tabled:
                 Store(found.folder).path(planned).unlink(missing_ok=True)
-        _, results, _ = report.collect(found, Store(found.folder), stale=stale)
+        _, results, _ = reading.collect(found, Store(found.folder), stale=stale)
         line = next(line for line in board(found, results).lines if line.method == "prompt")
         assert line.tasks["afqmc"] is None
-        assert [r["cell"]["stage"] for r in results if r["key"].startswith("prompt/")] == [report.PARENT] * 2
+        assert [r["cell"]["stage"] for r in results if r["key"].startswith("prompt/")] == [reading.PARENT] * 2
         assert next(line for line in board(found, results).lines if line.method == "heirs:Heir").whole == 7.0
 
 
@@ -190,21 +190,21 @@ def test_an_older_result_counts_once_on_the_same_backbone_alone(small, fake, tmp
     for found, score in ((first, 0.25), (second, 0.75)):
         for planned in grid.plan(found):
             fake(found, planned, score)
-    results = report.collect(small, Store(small.folder), stale=True)[1]
+    results = reading.collect(small, Store(small.folder), stale=True)[1]
     lora = [result for result in results if result["cell"]["method"] == "lora"]
     assert len(lora) == len({result["key"] for result in lora}) == 18
     assert {result["metrics"]["test"].get("accuracy", 0.75) for result in lora} == {0.75}
     other = replace(small, backbone=replace(small.backbone, name="else/where"))
     for planned in grid.plan(other):
         fake(other, planned, 0.5)
-    assert len(report.collect(small, Store(small.folder), stale=True)[1]) == len(results)
-    again = report.collect(other, Store(small.folder), stale=True)[1]
+    assert len(reading.collect(small, Store(small.folder), stale=True)[1]) == len(results)
+    again = reading.collect(other, Store(small.folder), stale=True)[1]
     assert {result["backbone"]["name"] for result in again} == {"else/where"}
 
 
 def test_a_method_without_the_first_average_is_not_ranked_by_another(small, fake):
     fill(small, fake, {("lora", "afqmc", seed): 0.9 for seed in (0, 1, 2)}, but=("lora/chnsent/4/1",))
-    _, results, _ = report.collect(small, Store(small.folder))
+    _, results, _ = reading.collect(small, Store(small.folder))
     own = board(small, results).at(4)
     assert next(line for line in own if line.method == "lora").averages["source tasks"].mean > 0.8
     assert [line.method for line in report.ranked(own)] == ["zero_shot", "prompt", "lora"]

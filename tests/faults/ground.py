@@ -17,7 +17,7 @@ from tempfile import mkdtemp
 
 import pyarrow.parquet
 
-from benchmark import report, standing
+from benchmark import reading, report, standing
 from benchmark.__main__ import entry
 from benchmark.environment import STOPPED
 from benchmark.profile import Profile
@@ -181,7 +181,7 @@ def count_writes(path: Path) -> None:
 
 def numbers(profile: Profile, console: object) -> Path:
     """The report less its pictures, which take longer than the grid."""
-    _, results, _ = report.collect(profile, Store(profile.folder))
+    _, results, _ = reading.collect(profile, Store(profile.folder))
     table = board(profile, results)
     folder = profile.folder / "report"
     write(folder / "leaderboard.csv", report.figures_csv(table, standing.standings(table, results)).encode())
