@@ -75,18 +75,22 @@ class Bank(nn.Module):
         self.fill([mean.clone() for _ in range(slots)])
 
     def present(self) -> Tensor:
-        """Of each slot present, once: [k, ...], or [1, ...] where there is one set for all."""
-        slots = self.rows.present if len(self.sets) > 1 else (0,)
-        if len(slots) == 1:  # stacked, its gradient would share memory with that of another set which is added to it
-            return self.sets[slots[0]].expand(1, *self.sets[slots[0]].shape)
-        return torch.stack([self.sets[slot] for slot in slots])
+        """Of each slot present, once: [k, ...], or [1, ...] where there is one set for all.
+
+        Its gradient is memory of its own. A stack's would be views of what comes back, and where two banks are added
+        that is one tensor for both: clipping or accumulating would then change either through the other.
+        """
+        return self._stacked(self.rows.present if len(self.sets) > 1 else (0,)) * 1
 
     def forward(self) -> Tensor:
         if len(self.sets) == 1:
             return self.sets[0]
         if self.rows.index is None:
             return self.sets[self.rows.present[0]]
-        return self.rows.each(self.present())
+        return self.rows.each(self._stacked(self.rows.present))  # gathered, its gradient is memory of its own
+
+    def _stacked(self, slots: Sequence[int]) -> Tensor:
+        return torch.stack([self.sets[slot] for slot in slots])
 
 
 class Memory:

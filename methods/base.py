@@ -242,7 +242,7 @@ class Method(Learned):
         if self.parts > 1:
             self.zero_grad()
         for one in passes:
-            losses = self.losses(one) * one.part
+            losses = self.losses(one)
             for slot, *own in zip(one.present, losses.detach(), one.tokens, one.padded, strict=True):
                 found[slot] = [old + new for old, new in zip(found[slot], own, strict=True)]
             if one is not passes[-1]:

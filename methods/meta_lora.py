@@ -177,7 +177,7 @@ class MetaLoRA(SharedLoRA):
 
     def forward(self, plan: Plan) -> Tensor:
         """The loss of one task's batch, or its part of it."""
-        return (self.losses(plan) * plan.part).sum()
+        return self.losses(plan).sum()
 
 
 def flat(tensors: Iterable[Tensor]) -> Tensor:

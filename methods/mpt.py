@@ -96,9 +96,7 @@ class MPT(Prompt):
         logits, wanted = (self.backbone.head(hidden.flatten(0, 1)[plan.at]) for hidden in (own, teacher))  # [n, v]
         kl = F.kl_div(logits.log_softmax(-1), wanted.log_softmax(-1), reduction="none", log_target=True).sum(-1)
         answer = F.cross_entropy(logits, plan.target, reduction="none") + self.config.distill * kl
-        text = plan.attention_mask.to(own.dtype)  # [b, s]
-        places = text.new_zeros(len(plan.present)).index_add(0, plan.owner, text.sum(1))  # of each slot [k]
-        far = ((own - teacher).square().mean(-1) * text).sum(1) / places[plan.owner]  # [b]
+        far = ((own - teacher).square().mean(-1) * plan.attention_mask).sum(1) * plan.text[plan.owner]  # [b]
         loss = answer.new_zeros(len(plan.present)).index_add(0, plan.share, answer * plan.weight)
         return loss.index_add(0, plan.owner, self.config.distill * far)
 

@@ -30,8 +30,8 @@ class Plan(NamedTuple):
     at: Tensor  # [n] places in the flattened [b * s] whose next token is an answer token
     target: Tensor  # [n] that token
     share: Tensor  # [n] whose answer it is, among the slots present
-    weight: Tensor  # [n] 1 / number of answer tokens of that slot
-    part: Tensor  # [k] how much of the slot's step this is: 1, unless memory made the step go in parts
+    weight: Tensor  # [n] 1 / number of answer tokens of that slot, in all passes of the step
+    text: Tensor  # [k] 1 / number of real tokens of each slot, likewise
     slots: tuple[int, ...]  # [b]
     present: tuple[int, ...]  # [k]
     tokens: tuple[int, ...]  # [k] real tokens of each slot
@@ -64,6 +64,7 @@ def plan(batch: Batch, *, virtual: int = 0, lead: bool = True) -> Plan:
     row, column = rows.answer.nonzero(as_tuple=True)
     share, count = owner[row], owner.bincount(minlength=k)
     length = rows.ids.shape[1] if leads is None else rows.ids.shape[1] + leads
+    tokens = owner.bincount(seen.sum(1), minlength=k)
     return Plan(
         **shared,
         owner=owner,
@@ -74,29 +75,32 @@ def plan(batch: Batch, *, virtual: int = 0, lead: bool = True) -> Plan:
         target=rows.ids[row, column],
         share=share,
         weight=1 / share.bincount(minlength=k)[share],
-        part=torch.ones(k, device=owner.device),
+        text=(1 / tokens).float(),
         slots=batch.slots,
         present=present,
-        tokens=tuple(owner.bincount(seen.sum(1), minlength=k).int().tolist()),
+        tokens=tuple(tokens.int().tolist()),
         padded=tuple((count * length).tolist()),
     )
 
 
 def parts(batch: Batch, count: int, plan: Callable[[Batch], Plan]) -> list[Plan]:
-    """One step in `count` passes, for a device that has no room for one: their gradients add up to those of the whole.
-
-    Exact where a slot's loss is a mean over its answer tokens. Where there is more to it (MPT compares hidden states)
-    the parts of a slot weigh by their answers there too.
-    """
-    answers, found = _answers(batch), []
+    """One step in `count` passes, for a device that has no room for one: losses and gradients add up to the whole's."""
+    found: list[Plan] = []
     for rows in torch.arange(len(batch.slots)).tensor_split(min(count, len(batch.slots))):
         length = int(batch.attention_mask[rows].sum(1).max())
         tensors = (tensor[rows, :length] for tensor in batch[:3])
-        one = Batch(*tensors, *(tuple(values[row] for row in rows.tolist()) for values in batch[3:]))
-        made, own = plan(one), _answers(one)
-        shares = [own[slot] / answers[slot] for slot in made.present]
-        found.append(made._replace(part=torch.tensor(shares, device=made.part.device)))
-    return found
+        found.append(plan(Batch(*tensors, *(tuple(values[row] for row in rows.tolist()) for values in batch[3:]))))
+    answers, tokens = Counter[int](), Counter[int]()
+    for made in found:
+        answers.update(made.present[place] for place in made.share.tolist())
+        tokens.update(dict(zip(made.present, made.tokens, strict=True)))
+    return [_weighed(made, answers, tokens) for made in found]
+
+
+def _weighed(made: Plan, answers: Counter[int], tokens: Counter[int]) -> Plan:
+    """By how much each slot has of these in the whole step."""
+    weight, text = (made.text.new_tensor([1 / whole[slot] for slot in made.present]) for whole in (answers, tokens))
+    return made._replace(weight=weight[made.share], text=text)
 
 
 def divided(
@@ -110,15 +114,8 @@ def divided(
         return found[rank]
     idle = found[0]  # fewer rows than processes: all take the step, and of this one nothing counts
     none = (0,) * len(idle.present)
-    return idle._replace(part=torch.zeros_like(idle.part), tokens=none, padded=none)
-
-
-def _answers(batch: Batch) -> Counter[int]:
-    """Answer tokens of each slot."""
-    found: Counter[int] = Counter()
-    for slot, count in zip(batch.slots, (batch.labels != -100).sum(1).tolist(), strict=True):
-        found[slot] += count
-    return found
+    nothing = {"weight": torch.zeros_like(idle.weight), "text": torch.zeros_like(idle.text)}
+    return idle._replace(**nothing, tokens=none, padded=none)
 
 
 def _leads(rows: Rows, owner: Tensor, k: int, virtual: int) -> Tensor | None:

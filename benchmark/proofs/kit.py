@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from benchmark.proofs.material import SLOTS, batch, built, enter, fit, items, move, on, parents, run, slots_of, weights
 from benchmark.proofs.meta import tasks_of_an_episode_meet_in_their_mean
+from benchmark.proofs.step import a_step_follows_the_gradient
 from methods.adapters import write_peft
 from methods.backbone import Backbone
 from methods.base import Method
@@ -288,6 +289,7 @@ PROOFS: dict[str, Callable[[type[Method], Backbone], str | None]] = {
         a_cache_changes_nothing,
         the_lead_once_equals_every_row,
         learns_by_heart,
+        a_step_follows_the_gradient,
         packed_equals_solo,
         what_was_learned_is_all_there_is,
         a_stored_stage_goes_on_as_if_never_stored,

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from benchmark.proofs.material import SLOTS, enter, episode, move, parents, train
+from benchmark.proofs.step import lie_apart
 from methods.backbone import Backbone
 from methods.base import Method, Stage
 from methods.config import Config
@@ -18,7 +19,7 @@ from tasks.example import Episode
 def tasks_of_an_episode_meet_in_their_mean(cls: type[Method], backbone: Backbone) -> str | None:
     """An outer step's gradient is the mean of each task's own, which hangs on its support; till then nothing moves.
 
-    Two tasks together, in either order, against each alone, at a learning rate of 0; then a step that is taken.
+    Two tasks together, in either order and in parts, against each alone, at a rate of 0; then a step that is taken.
     """
     stage = next((stage for stage in cls.stages if stage.batches == "episodes"), None)
     if stage is None:
@@ -27,10 +28,12 @@ def tasks_of_an_episode_meet_in_their_mean(cls: type[Method], backbone: Backbone
     method = entered(cls, backbone, stage, replace(cls.Config(), clip=0.0, **still))
     before = {name: tensor.clone() for name, tensor in method.learned().items()}
     one, other = (outer_gradient(method, episode(slot)) for slot in (0, 1))
-    for found in (outer_gradient(method, episode(0, 1)), outer_gradient(method, episode(1, 0))):
+    for slots, method.parts in (((0, 1), 1), ((1, 0), 1), ((0, 1), 2)):
+        found = outer_gradient(method, episode(*slots))
         assert found.keys() == one.keys() == other.keys()
         for name, gradient in found.items():
             assert_close(gradient, (one[name] + other[name]) / 2, rtol=1e-3, atol=1e-6)
+    method.parts = 1
     elsewhere = outer_gradient(method, episode(0, stream=5))
     assert any((elsewhere[name] - one[name]).norm() > 1e-2 * one[name].norm() for name in one), (
         "support changes nothing"
@@ -69,5 +72,6 @@ class Seen(L.Callback):
         self.gradient: dict[str, Tensor] = {}
 
     def on_before_optimizer_step(self, trainer: L.Trainer, method: Method, optimizer: torch.optim.Optimizer) -> None:
+        lie_apart(method)
         named = method.named_parameters()
         self.gradient = {name: p.grad.clone() for name, p in named if p.grad is not None}

@@ -23,7 +23,7 @@ def packed() -> Batch:
 
 def gradients(method: Method, made: Plan | list[Plan]) -> tuple[torch.Tensor, ...]:
     learned = [p for p in method.parameters() if p.requires_grad]
-    losses = [(method.losses(one) * one.part).sum() for one in (made if isinstance(made, list) else [made])]
+    losses = [method.losses(one).sum() for one in (made if isinstance(made, list) else [made])]
     return torch.autograd.grad(sum(losses), learned)
 
 

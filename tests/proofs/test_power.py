@@ -48,6 +48,21 @@ class JointClipping(LoRA):
         nn.utils.clip_grad_norm_([p for p in self.parameters() if p.grad is not None], self.config.clip)
 
 
+class HearsHalf(Prompt):
+    """Half of its prompt passes no gradient on."""
+
+    def front(self, embeds, source):
+        prompt = super().front(embeds, source)
+        return (prompt + prompt.detach()) / 2
+
+
+class KeepsTheLastPart(LoRA):
+    """Forgets what all but the last part of a step came to."""
+
+    def optimizer_zero_grad(self, epoch, batch_idx, optimizer):
+        optimizer.zero_grad()
+
+
 class OneSchedule(LoRA):
     """All slots follow the longest slot's schedule."""
 
@@ -172,6 +187,9 @@ class NeverSteps(MetaLoRA):
     [
         (kit.starts_as_the_backbone, StartsNoisy),
         (kit.leaves_the_backbone_alone, TouchesTheBackbone),
+        (kit.a_step_follows_the_gradient, HearsHalf),
+        (kit.a_step_follows_the_gradient, JointClipping),
+        (kit.a_step_follows_the_gradient, KeepsTheLastPart),
         (kit.packed_equals_solo, JointMean),
         (kit.packed_equals_solo, JointClipping),
         (kit.packed_equals_solo, OneSchedule),
@@ -222,10 +240,27 @@ def test_a_wrong_bank_fails(proof, wrong, qwen3: Backbone, monkeypatch: pytest.M
         proof(LoRA, qwen3)
 
 
+def stacked(bank: Bank) -> Tensor:
+    """Its gradient comes as views of one tensor, which is that of another bank too where both are added."""
+    return torch.stack([bank.sets[slot] for slot in (bank.rows.present if len(bank.sets) > 1 else (0,))])
+
+
+def stacked_where_there_are_several(bank: Bank) -> Tensor:
+    found = stacked(bank)
+    return found if len(found) > 1 else found * 1
+
+
+@pytest.mark.parametrize("wrong", [stacked, stacked_where_there_are_several], ids=lambda value: value.__name__)
+def test_two_gradients_in_the_same_memory_fail(wrong, qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Bank, "present", wrong)
+    with pytest.raises(AssertionError, match="have one gradient"):
+        kit.a_step_follows_the_gradient(TALoRA, qwen3)
+
+
 def test_projecting_one_task_for_all_fails(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Bank, "present", lambda bank: bank.sets[0][None])
     with pytest.raises(AssertionError):
-        kit.rows_get_their_own_slot(TALoRA, qwen3)
+        kit.packed_equals_solo(TALoRA, qwen3)
 
 
 def test_keys_and_values_that_outlive_their_task_fail(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
