@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from tasks.encode import answer_ids, tokens
+from tasks.encode import answer_ids, lost, tokens
 from tasks.example import UsageError
 from tasks.findings import FAILED, PASSED, WARNING, Finding, Seen, finding, shown
 
@@ -52,17 +52,23 @@ def words(seen: Seen) -> Iterator[Finding]:
 
 
 def labels(seen: Seen) -> Iterator[Finding]:
-    if not seen.task.words:
+    """Which are learned and asked, and how often; of options, whether their place alone tells the right one."""
+    if seen.task.form == "span":
         return
     counts = Counter(example.answers[0] for example in seen.train)
     tested = {answer for example in seen.test for answer in example.answers}
     every = list(seen.task.words.values())
-    yield finding("labels trained", [w for w in every if not counts[w]], "labels have no training example", "all")
-    yield finding("labels tested", [w for w in every if w not in tested], "labels are never asked", "all", WARNING)
-    most, least = max(counts.values()), min(counts.values())
+    if every:
+        yield finding("labels trained", [w for w in every if not counts[w]], "labels have no training example", "all")
+        yield finding("labels tested", [w for w in every if w not in tested], "labels are never asked", "all", WARNING)
+    options = sorted({choice for example in seen.train for choice in example.choices})
+    most, least = max(counts.values()), min(counts[word] for word in every or options)
     said = f"from {least:,} to {most:,} examples of a label, train and dev together"
     state = WARNING if most > UNEVEN * least else PASSED
-    yield Finding("balance", state, said + (": look at macro_f1, not at accuracy" if state == WARNING else ""))
+    advice = (
+        ": look at macro_f1, not at accuracy" if every else ": the place of an option tells the answer, so mix them"
+    )
+    yield Finding("balance", state, said + advice * (state == WARNING))
 
 
 def lengths(seen: Seen) -> Iterator[Finding]:
@@ -80,9 +86,8 @@ def lengths(seen: Seen) -> Iterator[Finding]:
     yield finding("length", bad, said, f"none is cut; the longest has {most:,} of {task.max_length} tokens", WARNING)
     if task.form != "span":
         return
-    kept = ((i.example, task.tokenizer.decode(i.prompt)) for i in test if i.cut)
-    lost = [seen.places[e.uid] for e, text in kept if not any(answer in text for answer in e.answers)]
-    yield finding("answers cut off", lost, "test answers are in the part that is cut", "none", WARNING)
+    places = [seen.places[item.example.uid] for item in lost(task.tokenizer, test)]
+    yield finding("answers cut off", places, "test answers are in the part that is cut", "none", WARNING)
     sizes = {e.uid: len(ids) for (_, e), ids in zip(
         seen.every(), tokens(task.tokenizer, [e.answers[0] for _, e in seen.every()]), strict=True)}  # fmt: skip
     long = [seen.places[uid] for uid, size in sizes.items() if size >= task.answer_tokens]

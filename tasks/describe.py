@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from tasks.base import Task
-from tasks.encode import answer_ids
+from tasks.encode import answer_ids, lost
 from tasks.example import Example
 from tasks.source import Local, Raw
 
@@ -87,6 +87,8 @@ def lengths(task: Task) -> Iterator[str]:
     yield from histogram(sizes)
     shares = ", ".join(f"{name} {task.report['cut'][name] / max(1, len(found)):.1%}" for name, found in items.items())
     yield f"cut to the limit: {shares}"
+    if gone := {name: len(found) for name in items if (found := lost(task.tokenizer, items[name]))}:
+        yield f"answers in what was cut: {', '.join(f'{name} {count}' for name, count in gone.items())}"
 
 
 def histogram(sizes: Sequence[int]) -> Iterator[str]:

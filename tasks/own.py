@@ -33,5 +33,7 @@ def open_task(task: "Task") -> Local | Parquet:
     try:
         return open_source(task.name, task.files, hub, task.source, task.data_dir)
     except KeyError as error:  # only the tasks of the suite have generators
-        advice = "--source hub" if hub else "--source local with --data-dir, or give it a `home`, the folder of its files"
+        advice = (
+            "--source hub" if hub else "--source local with --data-dir, or give it a `home`, the folder of its files"
+        )
         raise UsageError(f"{task.name}: no sample records are generated for it; use {advice}") from error

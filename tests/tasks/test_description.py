@@ -35,6 +35,14 @@ def test_a_missing_file_and_too_few_shots_are_named(local, pair_lines):
     assert "length in characters" in text
 
 
+def test_answers_that_no_window_holds_are_counted(local, tokenizer):
+    rows = [f'{{"s": "{"很远" * 40}第{i}站", "ot": "第{i}站"}}\n' for i in range(10, 45)]
+    files = {"train.txt": "".join(rows[:30]), "test.txt": "".join(rows[30:])}
+    for most, said in ((200, True), (512, False)):
+        text = describe(local("cote_bd", files, tokenizer=tokenizer, max_length=most))
+        assert ("\nanswers in what was cut: dev 3, test 5\n" in text) == said
+
+
 def test_every_sample_is_described():
     for name in tasks.NAMES:
         assert describe(tasks.load(name)(shots=4)).startswith(f"{name}: ")

@@ -228,6 +228,17 @@ def test_an_answer_that_is_none_of_the_choices(found):
     assert found(words={}, read=read)["answer among choices"][0] == FAILED
 
 
+@pytest.mark.parametrize(("right", "state"), [("A", WARNING), ("AB", PASSED)])
+def test_options_whose_place_tells_the_answer(found, right, state):
+    def read(self, split):
+        for number, row in enumerate(self.records(split)):
+            yield self.example([row["text"]], [right[number % len(right)]], "AB", group=row["text"])
+
+    balance = found(words={}, read=read)["balance"]
+    assert balance[0] == state
+    assert ("from 0 to 30" in balance[1] and "the place of an option tells" in balance[1]) == (state == WARNING)
+
+
 def test_prompts_that_start_otherwise_are_no_constant_start(found):
     def read(self, split):
         for row in self.records(split):
