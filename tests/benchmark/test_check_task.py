@@ -1,43 +1,29 @@
 """`benchmark check` on a task, and a task declared in YAML in a grid."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from benchmark import catalogue, grid, profile
 from benchmark.__main__ import entry
-
-TASK = """
-files: {train: rows.jsonl}
-columns: {answer: label}
-template: "选坏或好。\\n{text}\\n答："
-words: {0: 坏, 1: 好}
-"""
+from tests.declaration import PLAIN, ROWS, declare
 
 
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
-    rows = [{"text": f"第{i}条评论", "label": i % 2} for i in range(30)]
-    write(tmp_path / "rows.jsonl", rows)
-    (tmp_path / "mine.yaml").write_text(TASK)
-    return tmp_path / "mine.yaml"
-
-
-def write(path: Path, rows: list[dict]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return declare(tmp_path)
 
 
 def test_a_task_that_holds_exits_with_0(mine: Path, capsys):
     assert entry(["check", str(mine), "--profile", "smoke"]) == 0
     out = capsys.readouterr().out
     assert "passed  records               30 train; in use: 22 train, 2 dev, 6 test" in out
+    assert "mine.yaml on tiny, records own files: " in out
     assert "0 failed" in out
 
 
 def test_a_task_that_fails_exits_with_1_and_says_where(mine: Path, capsys):
-    rows = [{"text": f"第{i}条评论", "label": i % 2} for i in range(30)]
-    write(mine.parent / "rows.jsonl", [*rows, {"text": "评论", "label": 7}])
+    declare(mine.parent, rows=[*ROWS, {"text": "评论", "label": 7}])
     assert entry(["check", str(mine), "--config", "smoke"]) == 1
     out = capsys.readouterr().out
     assert "failed  records               mine/rows.jsonl:31: label '7' is unknown" in out
@@ -54,20 +40,16 @@ def test_a_name_of_nothing_is_one_line(name: str, said: str, capsys):
 
 
 def test_a_bad_declaration_is_refused_before_anything_is_planned(mine: Path, capsys):
-    (mine.parent / "bad.yaml").write_text(TASK.replace("words", "wrods"))
-    assert entry(["plan", "--profile", "smoke", "--tasks", str(mine.parent / "bad.yaml")]) == 2
+    declare(mine.parent, PLAIN.replace("words", "wrods"))
+    assert entry(["plan", "--profile", "smoke", "--tasks", str(mine)]) == 2
     err = capsys.readouterr().err
-    assert "bad.yaml: no field 'wrods'; did you mean 'words'" in err
+    assert "mine.yaml: no field 'wrods'; did you mean 'words'" in err
     assert len(err.splitlines()) == 1
 
 
 def identity(mine: Path) -> str:
-    (
-        catalogue.task.cache_clear(),
-        catalogue.records.cache_clear(),
-        grid._tasks.cache_clear(),
-        grid._records.cache_clear(),
-    )
+    for known in (catalogue.task, catalogue.records, grid._tasks, grid._records):
+        known.cache_clear()
     found = profile.load("smoke", {"methods": ["lora"], "tasks": [str(mine)]})
     (cell,) = grid.plan(found)
     return cell.identity
@@ -75,11 +57,11 @@ def identity(mine: Path) -> str:
 
 def test_an_identity_changes_with_what_is_declared_and_with_the_records_alone(mine: Path):
     first = identity(mine)
-    mine.write_text("# a comment changes no number\n" + TASK)
+    declare(mine.parent, "# a comment changes no number\n" + PLAIN)
     assert identity(mine) == first
-    mine.write_text(TASK.replace("坏", "差"))
+    declare(mine.parent, other := PLAIN.replace("坏", "差"))
     assert (second := identity(mine)) != first
-    write(mine.parent / "rows.jsonl", [{"text": "别的", "label": 1}])
+    declare(mine.parent, other, [{"text": "别的", "label": 1}])
     assert identity(mine) != second
 
 

@@ -1,6 +1,5 @@
 """Tasks in YAML alone: what they read, and every way to write one wrong."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,27 +8,13 @@ import pytest
 import tasks
 from tasks.base import UsageError
 from tasks.declared import load
-
-ROWS = [{"text": f"第{i}条", "n": i, "label": i % 2} for i in range(20)]
-PLAIN = """
-files: {train: rows.jsonl}
-columns: {answer: label}
-template: "选坏或好。\\n{text}\\n答："
-words: {0: 坏, 1: 好}
-"""
+from tests.declaration import PLAIN, declare
 
 
 @pytest.fixture
 def declared(tmp_path: Path) -> Callable[..., str]:
     """`declared(yaml, rows)`: the path of a declaration beside its records."""
-
-    def make(text: str = PLAIN, rows: list[dict] | str = ROWS, name: str = "rows.jsonl") -> str:
-        lines = rows if isinstance(rows, str) else "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (tmp_path / name).write_text(lines, encoding="utf-8")
-        (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
-        return str(tmp_path / "mine.yaml")
-
-    return make
+    return lambda *given, **more: str(declare(tmp_path, *given, **more))
 
 
 def first(path: str):
@@ -39,9 +24,9 @@ def first(path: str):
 
 def test_a_choice_is_declared_with_columns_template_and_words(declared):
     example, task = first(declared(PLAIN + "metric: macro_f1\nlicence: mine\nabout: Two kinds.\n"))
-    assert example.prompt == "选坏或好。\n第0条\n答："
+    assert example.prompt == "选坏或好。\n第0条评论\n答："
     assert (example.answers, example.choices) == (("坏",), ("坏", "好"))
-    assert example.prompt[slice(*example.field)] == "第0条"
+    assert example.prompt[slice(*example.field)] == "第0条评论"
     assert (task.name, task.role, task.form) == ("mine", "target", "choice")
     assert (task.metric, task.metrics) == ("macro_f1", ("macro_f1", "accuracy"))
     assert (type(task).__doc__, task.licence) == ("Two kinds.", "mine")
@@ -50,7 +35,7 @@ def test_a_choice_is_declared_with_columns_template_and_words(declared):
 def test_it_splits_draws_and_scores_as_any_task(declared, tokenizer):
     task = tasks.load(declared())(tokenizer, shots=2)
     task.setup()
-    assert [len(examples) for examples in task.examples.values()] == [4, 2, 4]
+    assert [len(examples) for examples in task.examples.values()] == [4, 2, 6]
     assert len(next(iter(task.train_dataloader())).examples) == 4
     assert task.score({e.uid: e.answers[0] for e in task.examples["test"]})["accuracy"] == 1
 
@@ -143,7 +128,7 @@ def test_the_ending_says_how_a_file_is_read(declared, name, text):
 
 def test_which_value_is_cut_and_which_keeps_a_document_together(declared):
     example, _ = first(declared(PLAIN.replace("{text}", "{n} {text}") + "cut: text\ngroup: text\n"))
-    assert example.prompt[slice(*example.field)] == "第0条"
+    assert example.prompt[slice(*example.field)] == "第0条评论"
     assert example.group
 
 
