@@ -74,6 +74,14 @@ class MetaLoRA(SharedLoRA):
 
     config: Config
 
+    def build(self) -> None:
+        if self.config.second_order and (self.backbone.sharded or self.backbone.layers):
+            raise UsageError(
+                "method meta_lora: second_order goes back through passes of before, which strategy fsdp and "
+                "backbone.checkpointing do not keep; set second_order to false"
+            )
+        super().build()
+
     def grouping(self, stage: Stage) -> dict[str, int]:
         c = self.config
         return {"tasks": c.tasks, "support": c.inner_steps} if stage.batches == "episodes" else {}
@@ -137,11 +145,12 @@ class MetaLoRA(SharedLoRA):
         """A batch's loss at `own` and its gradient by `of`, pass after pass."""
         losses, found = [], []
         for plan in batch:
-            losses.append(functional_call(self, own, (plan,)))
             # with second order all passes go back through the inner steps that led to `own`
             keep = graph or (self.config.second_order and plan is not batch[-1])
-            found.append(torch.autograd.grad(losses[-1], list(of.values()), create_graph=graph, retain_graph=keep))
-        return torch.stack(losses).detach().sum(), [sum(each) for each in zip(*found, strict=True)]
+            loss, gradient = functional_call(self, own, (plan, [*of.values()], graph, keep))
+            losses.append(loss.detach())
+            found.append(gradient)
+        return torch.stack(losses).sum(), [sum(each) for each in zip(*found, strict=True)]
 
     def adapt(self, theta: Theta, support: Sequence[Sequence[Plan]]) -> tuple[Theta, dict[str, Tensor]]:
         """theta_i^k: a copy of theta, or with second order a function of it."""
@@ -172,12 +181,18 @@ class MetaLoRA(SharedLoRA):
         return {
             "moved": (flat(own.values()) - start).norm() / start.norm(),
             "support_before": losses[0],
-            "support_after": torch.stack([functional_call(self, own, (plan,)) for plan in support[0]]).sum(),
+            "support_after": torch.stack([functional_call(self, own, (plan,))[0] for plan in support[0]]).sum(),
         }
 
-    def forward(self, plan: Plan) -> Tensor:
-        """The loss of one task's batch, or its part of it."""
-        return self.losses(plan).sum()
+    def forward(
+        self, plan: Plan, of: Sequence[Tensor] = (), graph: bool = False, keep: bool = False
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """The loss of one task's batch, or its part of it, and the gradient by `of`.
+
+        Taken in here, while theta_i is in theta's place: under checkpointing the way back computes layers anew.
+        """
+        loss = self.losses(plan).sum()
+        return loss, torch.autograd.grad(loss, of, create_graph=graph, retain_graph=keep) if of else ()
 
 
 def flat(tensors: Iterable[Tensor]) -> Tensor:

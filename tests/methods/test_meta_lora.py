@@ -1,40 +1,24 @@
-"""MeTA-LoRA against its equations written out with torch.func on merged weights, and what may never leave a step."""
+"""MeTA-LoRA against its equations written out with torch.func on merged weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightning as L
 import pytest
 import torch
+from metalora import meta
 from torch.func import functional_call, grad
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
-from torch.utils.data import DataLoader, IterableDataset
 
-import tasks
-from benchmark.budget import Budget
-from benchmark.learn import learn
-from benchmark.proofs.material import batch, episode, items, move, train
+from benchmark.proofs.material import batch, episode, items
 from benchmark.proofs.meta import outer_gradient, tasks_of_an_episode_meet_in_their_mean
 from methods.backbone import Backbone
-from methods.base import TARGET
 from methods.meta_lora import MetaLoRA, clipped, summary
 from methods.shared_lora import SharedLoRA
 from tasks.example import Batch, Episode, UsageError
-from tasks.group import Group, ready
 
-SOURCE = MetaLoRA.stages[0]
 Factors = dict[str, torch.Tensor]
-
-
-def meta(backbone: Backbone, slots: int = 3, **options: object) -> MetaLoRA:
-    """In its source stage, away from its start; the outer gradient is not clipped."""
-    method = MetaLoRA(backbone, {"clip": 0.0, **options})
-    method.enter(SOURCE, [0] * slots)
-    move(method)
-    return method
-
 
 # -------------------------------------------------------------------- (2) and (3), written out
 
@@ -145,102 +129,6 @@ def test_tasks_do_not_meet_in_inner_adamw_either(qwen3: Backbone):
     assert tasks_of_an_episode_meet_in_their_mean(InnerAdamW, qwen3) is None
 
 
-# -------------------------------------------------------------------- theta, and nothing else, outside a forward pass
-
-
-def test_an_exception_in_the_inner_loop_leaves_theta(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
-    method, given = meta(qwen3), episode(0, 1)
-    before = {name: tensor.clone() for name, tensor in method.learned().items()}
-    own = dict(method.named_parameters())
-    right, calls = method.losses, []
-
-    def breaks(plan):
-        calls.append(plan)
-        if len(calls) == 6:  # in the second task's inner loop
-            raise ArithmeticError("on purpose")
-        return right(plan)
-
-    monkeypatch.setattr(method, "losses", breaks)
-    with pytest.raises(ArithmeticError):
-        outer_gradient(method, given)
-    assert all(method.get_parameter(name) is p for name, p in own.items())
-    assert all(torch.equal(before[name], tensor) for name, tensor in method.learned().items())
-
-
-class Saves(L.Callback):
-    """A checkpoint right before the outer step and right after it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.learned = folder, {}
-
-    def save(self, trainer: L.Trainer, method: MetaLoRA, name: str) -> None:
-        trainer.save_checkpoint(self.folder / name)
-        self.learned[name] = {key: tensor.clone() for key, tensor in method.learned().items()}
-
-    def on_before_optimizer_step(self, trainer, method, optimizer):
-        self.save(trainer, method, "before")
-
-    def on_train_batch_end(self, trainer, method, outputs, batch, batch_idx):
-        self.save(trainer, method, "after")
-
-
-def test_a_checkpoint_holds_theta_and_never_an_adapted_one(qwen3: Backbone, tmp_path: Path):
-    method, saves = meta(qwen3, lr=0.1, warmup=0.0), Saves(tmp_path)
-    start = {name: tensor.clone() for name, tensor in method.learned().items()}
-    method.steps = [4] * 3
-    train(method, [episode(0, 1)], saves)
-    for name in ("before", "after"):
-        held = torch.load(tmp_path / name, weights_only=True)["state_dict"]
-        assert held.keys() == start.keys()
-        assert all(torch.equal(held[key], saves.learned[name][key]) for key in held)
-    assert all(torch.equal(saves.learned["before"][key], start[key]) for key in start)
-    moved = {key: (saves.learned["after"][key] - start[key]).abs() for key in start}
-    assert all(distance.median() == pytest.approx(0.1, rel=1e-2) for distance in moved.values())  # AdamW's first step
-
-
-def test_training_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(qwen3: Backbone, tmp_path: Path):
-    """The outer moments and the schedule are in it."""
-
-    def trained(epochs: int, ckpt: Path | None = None) -> MetaLoRA:
-        method = meta(qwen3, lr=0.05)
-        method.steps = [8] * 3
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = L.Trainer(accelerator="cpu", max_epochs=epochs, enable_model_summary=False, **quiet)
-        trainer.fit(method, DataLoader([episode(0, 1)], batch_size=None, collate_fn=ready), ckpt_path=ckpt)
-        assert trainer.global_step == epochs
-        assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05 * method.pace(epochs, 8))
-        assert {int(state["step"]) for state in trainer.optimizers[0].state.values()} == {epochs}
-        trainer.save_checkpoint(tmp_path / str(epochs))
-        return method
-
-    trained(2)
-    resumed, through = trained(3, tmp_path / "2"), None
-    got = {name: tensor.clone() for name, tensor in resumed.learned().items()}
-    through = trained(3).learned()
-    assert all(torch.equal(got[name], through[name]) for name in got)
-
-
-def test_processes_share_the_tasks_of_an_episode(qwen3: Backbone):
-    """Two of them arrive at the theta of one, with five tasks and then with two."""
-
-    class Twice(IterableDataset):
-        def __iter__(self):
-            return iter([episode(0, 1, 2, 3, 4), episode(4, 2)])
-
-    def trained(**how: object) -> dict[str, torch.Tensor]:
-        method = meta(qwen3, slots=5, lr=0.05)
-        method.steps = [8] * 5
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = L.Trainer(accelerator="cpu", max_steps=2, enable_model_summary=False, **quiet, **how)
-        trainer.fit(method, DataLoader(Twice(), batch_size=None, collate_fn=ready))
-        return {name: tensor.clone() for name, tensor in method.learned().items()}
-
-    alone, together = trained(devices=1), trained(devices=2, strategy="ddp_fork")
-    start = meta(qwen3, slots=5).learned()
-    for name, tensor in alone.items():
-        assert (tensor - together[name]).norm() < 1e-3 * (tensor - start[name]).norm(), name
-
-
 # -------------------------------------------------------------------- what an outer step says of itself
 
 
@@ -263,68 +151,6 @@ def test_watched_tells_how_the_inner_loop_went(qwen3: Backbone):
         far.append(change.norm() / torch.cat([p.detach().flatten() for p in theta.values()]).norm())
     assert_close(found["moved"], sum(far) / 2)
     assert set(summary(trials[:1])) == set(found) - {"agreement"}
-
-
-# -------------------------------------------------------------------- a stage of the harness
-
-
-@pytest.fixture
-def sources(qwen3: Backbone, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("ADAPTERBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "records"))
-
-    def opened(**options: object) -> list[tasks.base.Task]:
-        limit = {"train": 64, "dev": 4, "test": 4}
-        given = {"batch_size": 4, "limit": limit, "max_length": 120} | options
-        return [tasks.load(name)(qwen3.tokenizer, **given) for name in ("bq", "afqmc", "cote_mfw")]
-
-    return opened
-
-
-def test_a_stage_on_the_sources_then_one_on_the_target(qwen3: Backbone, sources):
-    method = MetaLoRA(qwen3, {"tasks": 2, "inner_steps": 1, "lr": 0.02, "pool": 16})
-    members = sources(most=16)
-    group = Group(members, "episodes", batch_size=4, **method.grouping(SOURCE))
-    budget = Budget(batch_size=4, epochs=1, max_steps=16, evaluations=2, patience=0)
-    histories = learn(method, group, SOURCE, budget, seeds=[0, 0, 0])
-    assert {history.steps for history in histories} == {4}  # 16 gradients, 2 (1 + 1) to a step
-    assert {history.gradients for history in histories} == {16}
-    assert all([step for step, _, _ in history.dev] == [2, 4] for history in histories)
-    assert len({history.best for history in histories}) == 1
-    for history in histories:
-        assert {len(curve) for curve in history.watched.values()} == {4}
-        assert "agreement" in history.watched
-        assert all(0 < step <= 4 for step, _ in history.curve)
-    assert sum(len(history.curve) for history in histories) == 4 * 2
-    learned = method.learned()
-    target = sources(shots=2)[:1]
-    method.load(learned)
-    [history] = learn(method, Group(target), TARGET, Budget(epochs=2, evaluations=1), seeds=[0])
-    assert method.automatic_optimization
-    assert history.steps == len(history.curve) == history.gradients == 2
-    assert history.watched == {}
-
-
-def test_tokens_are_those_of_support_and_query(qwen3: Backbone, sources):
-    method = MetaLoRA(qwen3, {"tasks": 3, "inner_steps": 2})
-    group = Group(sources(most=16), "episodes", batch_size=4, **method.grouping(SOURCE))
-    budget = Budget(batch_size=4, epochs=1, max_steps=9, evaluations=0)
-    histories = learn(method, group, SOURCE, budget, seeds=[0, 0, 0])
-    [given] = list(group.train_dataloader())
-    for history, support, query in zip(histories, given.support, given.query, strict=True):
-        assert history.tokens == sum(int(one.attention_mask.sum()) for one in (*support, query))
-
-
-def test_the_control_takes_as_many_gradients_on_the_same_examples(qwen3: Backbone, sources):
-    found = {}
-    for kind in (MetaLoRA, SharedLoRA):
-        method = kind(qwen3, {"pool": 16})
-        members, stage = sources(most=16), kind.stages[0]
-        group = Group(members, stage.batches, batch_size=4, **method.grouping(stage))
-        budget = Budget(batch_size=4, epochs=2, max_steps=24, evaluations=0)
-        histories = learn(method, group, stage, budget, seeds=[0, 0, 0])
-        found[kind] = histories[0].gradients, [member.digest("train") for member in members]
-    assert found[MetaLoRA] == found[SharedLoRA]
-    assert found[MetaLoRA][0] == 24
 
 
 # -------------------------------------------------------------------- options
