@@ -13,6 +13,10 @@ gradient, two moments, the best and the pretrained value beside them, and the in
 
 A step that has no room goes in parts (`benchmark.learn`), so its rows are halved here until it fits. Rows count as the
 longest that the profile lets through: most batches need less. `tests.gpu` measures the same on a device.
+
+Where n devices share a cell, each has 1/n of the rows. What learns beside the backbone is whole on each, with a copy of
+its gradient in DDP's buckets. Under fsdp a device has 1/n of the backbone, and of what learns in it, beside the largest
+part that a pass gathers; embeddings that are also the head stay whole. No step goes in parts there.
 """
 
 import json
@@ -60,11 +64,25 @@ class Shape(NamedTuple):
         return self.num_hidden_layers * (2 * d * h + 2 * d * keys + 3 * d * self.intermediate_size)
 
     @property
+    def table(self) -> int:
+        """Numbers of the embeddings."""
+        return self.hidden_size * self.vocab_size
+
+    @property
     def parameters(self) -> int:
         """P, less biases and norms of heads: a thousandth."""
-        d = self.hidden_size
-        norms = (2 * self.num_hidden_layers + 1) * d
-        return self.linears + norms + d * self.vocab_size * (1 if self.tie_word_embeddings else 2)
+        norms = (2 * self.num_hidden_layers + 1) * self.hidden_size
+        return self.linears + norms + self.table * (1 if self.tie_word_embeddings else 2)
+
+    @property
+    def gathered(self) -> float:
+        """Numbers of the largest part that fsdp has whole at a time."""
+        return max(self.linears / self.num_hidden_layers, 0 if self.tie_word_embeddings else self.table)
+
+    def share(self, devices: int) -> float:
+        """Numbers that are at rest on each of several devices under fsdp."""
+        whole = self.table if self.tie_word_embeddings else 0
+        return whole + (self.parameters - whole) / devices
 
 
 QWEN = {
@@ -101,32 +119,37 @@ def shape_of(name: str) -> Shape | None:
 
 
 def of(profile: Profile, planned: Planned, cells: int = 1) -> Need | None:
-    """What a pack of so many cells like this one needs, in as few parts as have room on this machine's GPU."""
+    """What a pack of so many cells like this one needs on each device, in as few parts as have room on a GPU here."""
     shape = shape_of(profile.backbone.name)
     if shape is None:
         return None
     width, facts = BYTES[profile.backbone.dtype], catalogue.method(planned.cell.method)
     computed = 4 if profile.backbone.dtype == "float32" else 2
+    sharded, buckets = profile.strategy == "fsdp", 4 if profile.devices > 1 else 0
+    share = shape.share(profile.devices) if sharded else shape.parameters
+    held = share + (shape.gathered if sharded else 0)
     if not facts["trains"]:
-        return Need(shape.parameters * width, 0, 0)
+        return Need(held * width, 0, 0)
     found = numbers(planned.cell.method, planned.options, shape)
     if found is None:
         return None
     stage = planned.cell.stage if planned.cell.stage != TARGET else facts["stages"][-1]["name"]
     slots = cells if planned.cell.stage == TARGET else len(planned.members)
     shared, each = found["stages"][stage]
-    learned = (shared + slots * each) * LEARNED
-    if found["weights"]:
-        learned = found["weights"] * width * BESIDE
-    weights = shape.parameters * width * (2 if found["copies"] else 1)
+    learned = (shared + slots * each) * (LEARNED + buckets)
+    if found["weights"] and sharded:
+        learned = (found["weights"] * share / shape.parameters * BESIDE + shape.gathered) * width
+    elif found["weights"]:
+        learned = found["weights"] * width * (BESIDE + bool(buckets))
+    weights = held * width * (2 if found["copies"] else 1)
     rows = planned.parts["budget"]["batch_size"] * (cells if planned.cell.stage == TARGET else 1)
-    parts = 1
+    rows, parts = ceil(rows / profile.devices), 1
+    passed = kept_anew if profile.backbone.checkpointing else kept
     while True:
         tokens = ceil(rows / parts) * (profile.max_length + found["virtual"])
-        held = kept_anew if profile.backbone.checkpointing else kept
-        need = Need(weights, learned, held(shape, tokens, computed, bool(found["weights"])), parts)
+        need = Need(weights, learned, passed(shape, tokens, computed, bool(found["weights"])), parts)
         need = need._replace(kept=need.kept + ceil(rows / parts) * ANSWER * shape.vocab_size * 16)
-        if need.total <= limit() or parts >= rows:
+        if need.total <= limit() or parts >= rows or profile.devices > 1:
             return need
         parts *= 2
 

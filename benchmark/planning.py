@@ -50,7 +50,9 @@ def draw(
     say.print(table)
     if needs:
         most = f"{memory.limit() / 1e9:.0f} GB"
-        say.print(f"memory: of the largest pack, rows of {found.max_length} tokens; in parts where {most} have no room")
+        each = f" on each of {found.devices} devices" if found.devices > 1 else ""
+        parts = "no step goes in parts" if found.devices > 1 else f"in parts where {most} have no room"
+        say.print(f"memory: of the largest pack{each}, rows of {found.max_length} tokens; {parts}")
     due = sum(state != "done" for state, _ in states)
     count = hardware.workers(found, due)
     basis = (
@@ -64,7 +66,8 @@ def draw(
         if prices.device == "cpu" and parameters(found.backbone.name) > LARGE:
             gpu = Prices(found, (), "cuda")
             waits = [gpu.rough(cell) for cell, (state, _) in zip(cells, states, strict=True) if state != "done"]
-            say.print(f"that is this machine's CPU; on one large GPU about {spoken(sum(waits))} (a rough figure)")
+            there = f"{found.devices} large GPUs" if found.devices > 1 else "one large GPU"
+            say.print(f"that is this machine's CPU; on {there} about {spoken(sum(waits))} (a rough figure)")
     else:
         say.print(f"nothing is due: all {len(cells)} cells are cached in {found.folder}")
 

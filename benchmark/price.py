@@ -28,7 +28,7 @@ class Prices:
         self.profile, self.device = profile, device
         self.known: dict[tuple, list[float]] = defaultdict(list)
         for result in results:
-            if result["state"] == "done":
+            if result["state"] == "done" and result.get("cost", {}).get("devices", 1) == profile.devices:
                 cell = result["cell"]
                 for key in self.keys(cell["method"], cell["task"], cell["shots"], cell["stage"]):
                     self.known[key].append(result["times"]["seconds"])
@@ -60,7 +60,8 @@ class Prices:
             shots = cell.shots * LABELS if isinstance(cell.shots, int) else full
             examples = min(shots, limit.get("train", shots)) * len(planned.members)
             steps = min(budget["max_steps"], budget["epochs"] * -(-examples // budget["batch_size"]))
-            passed += 3 * steps * budget["batch_size"] * tokens  # backward costs two forwards
+            # backward costs two forwards; devices share out the rows of training, and score all of them each
+            passed += 3 * steps * budget["batch_size"] * tokens / profile.devices
             passed += budget["evaluations"] * min(examples, limit.get("dev", 1000)) * tokens
         return FIXED + 2 * size * passed / FLOPS[self.device]
 

@@ -127,7 +127,7 @@ class Bench:
                 | ({"before": scored(task, before[slot])} if before else {}),
                 "training": training([history]),
                 "data": data(task) | {"leaked": self.leaked(planned, task)},
-                "cost": cost(method, adapter, history, clock, len(pack)) | peak(self.device),
+                "cost": cost(method, adapter, history, clock, len(pack)) | self.took(),
                 "predictions": kept,
             } | artefact
 
@@ -154,8 +154,12 @@ class Bench:
             "training": training([mixed(histories)]),
             "inside": {"tasks": names, "found": method.inside(names)},
             "data": {task.name: data(task) for task in members},
-            "cost": cost(method, state, mixed(histories), clock, 1, len(members)) | peak(self.device),
+            "cost": cost(method, state, mixed(histories), clock, 1, len(members)) | self.took(),
         }
+
+    def took(self) -> dict[str, Any]:
+        """Memory, and on how many devices, where the seconds are not those of one."""
+        return peak(self.device) | ({"devices": self.profile.devices} if self.profile.devices > 1 else {})
 
     def leaked(self, planned: Planned, task: Task) -> dict[str, int]:
         """Test examples whose text a source trains on too, by source, where the cell rests on sources."""

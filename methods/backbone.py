@@ -103,7 +103,7 @@ class Backbone:
         ends = [model.get_input_embeddings(), model.lm_head]
         tied = ends[0].weight is ends[1].weight
         for part in (*model.model.layers, model.model.norm, *(() if tied else ends)):
-            fully_shard(part, mesh=mesh)
+            fully_shard(part, mesh=mesh, reshard_after_forward=True)  # each is a root, which would stay gathered
         self.model, self.sharded = model.to(place), True
         return self
 

@@ -99,13 +99,23 @@ def test_a_backbone_in_shares_learns_what_a_whole_one_learns(method, tmp_path: P
         backbone = Backbone.load(str(model), sharded=sharded)
         size = sum(getattr(p, "_local_tensor", p).numel() for p in backbone.model.parameters())
         one = tasks.load("chnsent")(backbone.tokenizer, shots=2, batch_size=3, limit={"test": 8}, max_length=120)
+        gathered: list[float] = []  # parameters that are whole after the last layer of a pass
+        parameters = list(backbone.model.named_parameters())
+        last = backbone.model.model.layers[-1]
+
+        def look(*_: object) -> None:
+            gathered.append(sum(not hasattr(backbone.model.get_parameter(name), "to_local") for name, _ in parameters))
+
+        last.register_forward_hook(look)
         made = method(backbone, {"lr": 1e-2, "clip": 0.1})
         [history] = learn(made, Group([one]), TARGET, Budget(epochs=2, evaluations=1), seeds=[0])
         learned = {name: getattr(t, "full_tensor", lambda t=t: t)().clone() for name, t in made.learned().items()}
-        return learned | {"size": torch.tensor(float(size)), "loss": torch.tensor([loss for _, loss in history.curve])}
+        numbers = {"size": float(size), "gathered": max(gathered), "loss": [loss for _, loss in history.curve]}
+        return learned | {name: torch.tensor(value) for name, value in numbers.items()}
 
     whole, shares = trained(False), forked(tmp_path, lambda: trained(True))
     assert shares.pop("size") == whole.pop("size") / 2
+    assert (shares.pop("gathered"), whole.pop("gathered") > 20) == (0, True)
     same(whole, shares)
 
 

@@ -9,8 +9,10 @@ import torch
 
 from benchmark import grid, memory, packs, planning
 from benchmark.memory import QWEN, Shape
+from benchmark.price import FIXED, Prices
 from benchmark.profile import Profile, Weights
 from benchmark.skeleton import Skeleton, counted
+from benchmark.store import Store
 from tests.gpu import shapes
 from tests.gpu.work import Size, plans, ready
 
@@ -91,6 +93,39 @@ def test_a_pack_that_has_no_room_goes_in_parts(small: Profile, monkeypatch: pyte
     assert many.total <= memory.GPU
     monkeypatch.setattr(memory.hardware, "gpus", lambda: (10**6,))
     assert memory.of(found, grid.plan(found)[0], 16).parts == 1
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_devices_that_share_a_cell_share_its_rows_and_under_fsdp_the_backbone(method: str, small, monkeypatch):
+    monkeypatch.setattr(memory.hardware, "gpus", tuple)
+    found = large(small, method)
+    [planned] = [cell for cell in grid.plan(found) if cell.cell.task == "chnsent"]
+    alone = memory.of(found, planned)
+    ddp, fsdp = (memory.of(replace(found, devices=4, strategy=name), planned) for name in ("ddp", "fsdp"))
+    assert planned.parts["budget"]["batch_size"] == 4
+    assert ddp.kept == fsdp.kept == pytest.approx(alone.kept * alone.parts / 4)
+    assert ddp.weights == alone.weights
+    assert alone.learned < ddp.learned <= 1.2 * alone.learned
+    assert alone.weights / 4 < fsdp.weights < alone.weights / 2
+    assert fsdp.learned == ddp.learned if method == "lora" else fsdp.learned < alone.learned / 3
+    monkeypatch.setattr(memory.hardware, "gpus", lambda: (1000,))
+    assert memory.of(replace(found, devices=2, strategy="ddp"), planned).parts == 1
+
+
+def test_a_part_of_the_backbone_is_what_fsdp_leaves_on_a_device():
+    tied, apart = SMALL, SMALL._replace(tie_word_embeddings=False)
+    assert tied.share(1) == tied.parameters
+    assert tied.share(2) == (tied.parameters + tied.table) / 2
+    assert (tied.gathered, apart.gathered) == (tied.linears / 3, apart.table)
+
+
+def test_seconds_of_a_cell_on_several_devices_are_not_those_of_one(small: Profile, fake):
+    [planned, *_] = [cell for cell in grid.plan(small) if cell.cell.method == "lora"]
+    fake(small, planned, 0.5)
+    results, two = Store(small.folder).results(), replace(small, devices=2, strategy="ddp")
+    assert Prices(small, results).seconds(planned) == (2.0, True)
+    assert Prices(two, results).seconds(planned) == (Prices(two, ()).rough(planned), False)
+    assert FIXED < Prices(two, ()).rough(planned) < Prices(small, ()).rough(planned)
 
 
 def test_the_plan_has_a_column_of_it_where_the_backbone_is_large(small: Profile, monkeypatch: pytest.MonkeyPatch):
