@@ -6,11 +6,14 @@ returns, and `Method.inside`.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from benchmark.picture import COLOURS, STYLE
 
 ALL = "sources"  # the stage that left no source out
+ROW = 3  # panels beside each other
+TITLE = 44  # characters of a line of a title
 
 
 def pictures(results: Iterable[Mapping[str, Any]], folder: Path) -> list[Path]:
@@ -35,14 +38,12 @@ def draw(result: Mapping[str, Any], path: Path) -> Path:
         kinds.setdefault(name.partition(",")[0], {})[name] = curve
     found = result["inside"]["found"]
     with matplotlib.rc_context(STYLE):
+        panels = len(kinds) + len(found)
+        wide, high = min(ROW, panels), -(-panels // ROW)
         figure, axes = pyplot.subplots(
-            1,
-            len(kinds) + len(found),
-            figsize=(4.6 * (len(kinds) + len(found)), 4.2),
-            layout="constrained",
-            squeeze=False,
+            high, wide, figsize=(4.6 * wide, 4.2 * high), layout="constrained", squeeze=False
         )
-        places = iter(axes[0])
+        places = iter(axes.flat)
         for kind, own in kinds.items():
             curves(next(places), kind, own)
         for title, values in found.items():
@@ -50,6 +51,8 @@ def draw(result: Mapping[str, Any], path: Path) -> Path:
                 heat(next(places), title, values, result["inside"]["tasks"])
             else:
                 bars(next(places), title, values)
+        for spare in places:
+            spare.set_visible(False)
         figure.suptitle(f"{result['cell']['method']}: what the sources taught, seed {result['cell']['seed']}")
         figure.savefig(path, dpi=140, facecolor="white")
         pyplot.close(figure)
@@ -70,7 +73,7 @@ def bars(axes, title: str, values: Sequence[float]) -> None:
     axes.bar(range(len(values)), values, color=COLOURS[0])
     axes.set_xticks(range(len(values)))
     axes.set_xlabel("layer")
-    axes.set_title(title, fontsize=8)
+    axes.set_title(fill(title, TITLE), fontsize=10)
 
 
 def heat(axes, title: str, values: Sequence[Sequence[float]], tasks: Sequence[str]) -> None:
@@ -83,9 +86,10 @@ def heat(axes, title: str, values: Sequence[Sequence[float]], tasks: Sequence[st
     axes.set_yticks(range(len(names)), names)
     for row, numbers in enumerate(shown):
         for column, number in enumerate(numbers):
-            axes.text(column, row, f"{number:.2f}", ha="center", va="center", fontsize=7)
+            ink = "white" if abs(number) > 0.6 else "black"
+            axes.text(column, row, f"{number:.2f}", ha="center", va="center", fontsize=7, color=ink)
     axes.figure.colorbar(image, ax=axes, shrink=0.8)
-    axes.set_title(title, fontsize=10)
+    axes.set_title(fill(title, TITLE), fontsize=10)
 
 
 def clustered(values: Sequence[Sequence[float]]) -> list[int]:

@@ -1,6 +1,8 @@
 """One picture of a leaderboard: what quality costs in trained parameters, and every task with its intervals."""
 
+from collections.abc import Sequence
 from itertools import cycle
+from math import log10
 from pathlib import Path
 
 from benchmark.table import Board, Line
@@ -10,6 +12,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8
            "#AA4499", "#117733", "#DDCC77", "#88CCEE", "#661100", "#6699CC")  # fmt: skip
 GREY = "#8a8a8a"
 MARKERS = "oDs^vPX*"
+NEAR = 8  # points: a control further below all methods than this would only press them together
 STYLE = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#555555",
     "axes.titlesize": 11, "axes.titleweight": "bold", "axes.titlelocation": "left", "xtick.color": "#333333",
@@ -46,35 +49,56 @@ def quality(axes, table: Board, colours: dict[str, str]) -> None:
     """Average score against trained parameters; controls as lines across, since they train none."""
     group = next(iter(table.groups))
     shots = list(dict.fromkeys(line.shots for line in table.lines))
-    shown, sides = 0, cycle(((0.995, "right"), (0.01, "left"), (0.5, "center")))  # controls often lie close together
+    points, sides = [], cycle(((0.995, "right"), (0.01, "left"), (0.5, "center")))  # controls often lie close together
+    ends = [100 * (f.mean - (f.half or 0)) for line in table.lines if not line.control and (f := line.averages[group])]
+    far, lowest = [], min(ends, default=0) - NEAR
     for line in table.lines:
         mean = line.averages[group]
         if mean is None:
             continue
         if line.control:
-            if line.shots == shots[0] or not line.fixed:
+            if 100 * mean.mean < lowest:
+                far.append(f"{line.method} {100 * mean.mean:.1f}")
+            elif line.shots == shots[0] or not line.fixed:
                 axes.axhline(100 * mean.mean, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
                 side, align = next(sides)
                 place = {"xycoords": ("axes fraction", "data"), "ha": align, "va": "bottom"}
                 name = line.method if line.fixed or len(shots) == 1 else f"{line.method}, {line.shots}"
                 axes.annotate(name, (side, 100 * mean.mean), color=GREY, fontsize=9, **place)
             continue
-        shown += 1
         marker = MARKERS[shots.index(line.shots) % len(MARKERS)]
         axes.errorbar(max(1.0, line.trained), 100 * mean.mean, yerr=100 * mean.half if mean.half else None, fmt=marker,
                       color=colours[line.method], markersize=7, capsize=3, linewidth=1.4)  # fmt: skip
         name = line.method if len(shots) == 1 else f"{line.method}, {line.shots}"
-        beside = {"xytext": (8, 5), "textcoords": "offset points", "fontsize": 9, "color": colours[line.method]}
-        axes.annotate(name, (max(1.0, line.trained), 100 * mean.mean), **beside)
+        points.append((max(1.0, line.trained), 100 * mean.mean, name, colours[line.method]))
     axes.set_xscale("log")
     axes.margins(x=0.18, y=0.12)
+    beside(axes, points)
+    if far:
+        axes.annotate(f"further below: {', '.join(dict.fromkeys(far))}", (0.01, 0.01), xycoords="axes fraction",
+                      color=GREY, fontsize=9)  # fmt: skip
     axes.grid(alpha=0.25)
     axes.set_xlabel("trained parameters")
     axes.set_ylabel(f"mean over {len(table.groups[group])} {group}, x 100")
     axes.set_title("What quality costs")
-    if not shown:
+    if not points:
         axes.text(0.5, 0.5, "no method has all of its cells yet", transform=axes.transAxes, ha="center", color=GREY)
         axes.set_xticks([])
+
+
+def beside(axes, points: Sequence[tuple[float, float, str, str]]) -> None:
+    """Names beside their points, of which those that would lie on each other go one above the other."""
+    width, height = axes.figure.get_size_inches() * 72  # points of print; the axes take half of the width
+    left, right = map(log10, axes.get_xlim())
+    low, high = axes.get_ylim()
+    placed: list[tuple[float, float, float]] = []
+    for x, y, name, colour in sorted(points, key=lambda one: -one[1]):
+        across, up, reach = (log10(x) - left) / (right - left) * width / 2.4, (y - low) / (high - low) * height, 0.0
+        while any(abs(up - reach - other) < 10 and across < end and across + 6 * len(name) > begin
+                  for begin, end, other in placed):  # fmt: skip
+            reach += 2
+        placed.append((across, across + 6 * len(name), up - reach))
+        axes.annotate(name, (x, y), xytext=(8, 5 - reach), textcoords="offset points", fontsize=9, color=colour)
 
 
 def every_task(axes, table: Board, colours: dict[str, str]) -> None:
@@ -90,12 +114,14 @@ def every_task(axes, table: Board, colours: dict[str, str]) -> None:
     names = [task for group, members in table.groups.items() if not group.startswith("choice") for task in members]
     step = 0.7 / max(1, len(lines))
     controls = iter(("|", "x", "1", "2", "3", "4"))
+    looks = {method: {"fmt": MARKERS[place // len(COLOURS) % len(MARKERS)], "color": colour}
+             for place, (method, colour) in enumerate(colours.items())}  # fmt: skip
     for place, line in enumerate(lines):
         rows = [(names.index(task), figure) for task, figure in line.tasks.items() if figure]
         if not rows:
             continue
         y = [row + (place - (len(lines) - 1) / 2) * step for row, _ in rows]
-        look = _control(next(controls, "|")) if line.control else {"fmt": "o", "color": colours[line.method]}
+        look = {"fmt": next(controls, "|"), "color": GREY} if line.control else looks[line.method]
         means, halves = [100 * f.mean for _, f in rows], [100 * (f.half or 0) for _, f in rows]
         axes.errorbar(means, y, xerr=halves, label=_label(line), markersize=5, linewidth=1.2, **look)
     for row in range(0, len(names), 2):
@@ -106,10 +132,6 @@ def every_task(axes, table: Board, colours: dict[str, str]) -> None:
     axes.grid(axis="x", alpha=0.25)
     axes.set_xlabel("test score x 100, with the 95 % interval over seeds")
     axes.set_title(f"Every task, {shots} shots" if shots != "full" else "Every task, full data")
-
-
-def _control(marker: str) -> dict[str, str]:
-    return {"fmt": marker, "color": GREY}
 
 
 def _label(line: Line) -> str:

@@ -73,7 +73,8 @@ function spreadOut(rows, width, line) {
   const reach = ((7 * letters + 12) / width) * (last - first || 1);
   for (const row of rows) row.left = last > first && Math.log(row.cost) > last - reach * 0.9;
   const placed = [];
-  for (const row of [...rows].sort((x, y) => y.mean - x.mean)) {
+  for (const row of rows) if (row.frontier) row.place += line * 0.6; // above the line that joins them
+  for (const row of [...rows].sort((x, y) => y.place - x.place)) {
     const near = placed.filter((other) => Math.abs(Math.log(other.cost) - Math.log(row.cost)) < reach);
     for (let tries = 0; tries < 40 && near.some((other) => Math.abs(other.place - row.place) < line); tries++) row.place -= line / 3;
     placed.push(row);
@@ -104,6 +105,7 @@ async function draw(host) {
   const words = { costTitle: data.costTitles[state.cost], ...Object.fromEntries(COLOURS.map((one) => [one, colour(one)])) };
   const spec = JSON.parse(JSON.stringify(data.charts[name]).replace(/"\$(\w+)"/g, (_, word) => JSON.stringify(words[word])));
   spec.data = { name: "rows", values };
+  if (width < 500 && spec.encoding?.color?.legend) spec.encoding.color.legend.columns = 1; // beside each other it would be cut
   if (spec.height.step) spec.height = spec.height.step * new Set(values.map((row) => row.method)).size;
   host.dataset.label ??= host.getAttribute("aria-label");
   host.setAttribute("aria-label", `${host.dataset.label}.${values.length < 60 ? ` ${values.map((row) => row.tip).filter(Boolean).join("; ")}` : ""}`);

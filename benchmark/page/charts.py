@@ -33,7 +33,7 @@ def number(field: str, title: str | None = None, **more: Any) -> Spec:
 
 
 def score(title: str = "mean x 100") -> Spec:
-    return number("mean", title, scale={"zero": False, "nice": True, "padding": 12})
+    return number("mean", title, scale={"zero": False, "nice": True, "padding": 12}, axis={"tickCount": 8})
 
 
 def layered(*layers: Spec, **more: Any) -> Spec:
@@ -101,7 +101,9 @@ def shot_curves() -> Spec:
 def ranks() -> Spec:
     """Average ranks with half of the critical difference each way: two that do not overlap are told apart."""
     y = {"field": "method", "type": "nominal", "sort": None, "title": None}
-    x = number("rank", "average rank (1 is best)", scale={"zero": False, "nice": False}, axis={"tickCount": 8})
+    x = number(
+        "rank", "average rank (1 is best)", scale={"zero": False, "nice": False, "padding": 10}, axis={"tickCount": 8}
+    )
     return layered(
         {"mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.45, "strokeCap": "round"},
          "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}, "color": WHO}},
@@ -115,7 +117,7 @@ def time() -> Spec:
     """Seconds of a cell by phase."""
     colours = {"domain": list(PHASES), "range": PALETTE}
     phase = {"field": "phase", "type": "nominal", "title": None, "scale": colours}
-    phase |= {"sort": list(PHASES), "legend": {"orient": "top", "columns": 3}}
+    phase |= {"sort": list(PHASES), "legend": {"orient": "top", "columns": 5}}
     return {
         "data": {"name": "rows"}, "width": "container", "height": {"step": 22}, "mark": {"type": "bar"},
         "encoding": {"y": {"field": "method", "type": "nominal", "sort": None, "title": None},

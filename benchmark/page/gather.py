@@ -88,7 +88,7 @@ def cautions(line: Line, rising: Mapping[tuple[str, int | str], Sequence[float]]
     found = [text] if (text := spread(line)) else []
     gains = rising.get((line.method, line.shots), ())
     if gains and fmean(gains) > RISING:
-        found.append(f"dev still rose at the last steps, by {100 * fmean(gains):.1f}: more may help")
+        found.append(f"dev +{100 * fmean(gains):.1f} at the last look: more steps may help")
     if line.done < line.due:
         found.append(f"{line.due - line.done} of {line.due} cells missing")
     return found
@@ -149,7 +149,7 @@ def crossings(wide: Board, worth: Standings) -> dict[str, list[list[Any]]]:
             if turns([(at(lines[a, k], name), at(lines[b, k], name)) for k in shots]):
                 gaps = {k: worth.kept.difference((a, (k,)), (b, (k,)), tasks) for k in shots}
                 found.setdefault(name, []).extend([a, b, *one] for one in crossed(gaps))
-    return found
+    return {name: own for name, own in found.items() if own}
 
 
 def at(line: Line, name: str) -> Figure | None:

@@ -37,3 +37,13 @@ def test_curves_of_one_kind_share_a_panel(tmp_path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(inside, "curves", lambda _axes, kind, own: drawn.append((kind, sorted(own))))
     inside.draw(result("ta_lora"), tmp_path / "one.png")
     assert drawn == [("gate", ["gate, layer 0", "gate, layer 1"])]
+
+
+def test_many_panels_go_into_rows_that_can_be_read(tmp_path):
+    from PIL import Image
+
+    few, many = result("ta_lora"), result("meta_lora")
+    many["training"] = {"watched": {f"kind {i}": [[1, 0.0], [2, 0.1]] for i in range(5)}}
+    sizes = [Image.open(inside.draw(one, tmp_path / "one.png")).size for one in (few, many)]
+    assert sizes[0][0] == sizes[1][0]  # three beside each other
+    assert sizes[1][1] > 2 * sizes[0][1]  # and seven in three rows

@@ -95,6 +95,42 @@ def test_it_filters_and_the_address_keeps_it(tab, whole):
     assert tab.ask("state.a") == "lora"
 
 
+def test_its_numbers_end_in_the_digit_that_the_report_shows(tab, whole):
+    values = [87.25, 87.75, -0.25, 0.75, 12.35, 0.05, 99.9999, -2.25, 3.2501]
+    tab.open(whole)
+    assert tab.ask(f"{values}.map(tenth)") == [f"{value:.1f}" for value in values]
+
+
+def test_ranks_and_crossings_are_those_of_the_filter(tab, whole):
+    small = data_of(whole.read_text())
+    tab.open(whole, "#role=target")
+    found = small["ranks"]["4"]["target tasks"]
+    assert found["tasks"] == 2
+    assert tab.ask("rowsFor.ranks().map(row => row.rank)") == found["mean"]
+    assert tab.ask("all('#t-ranks tbody tr').length") == len(found["methods"])
+    tab.open(whole, "#role=target&family=sentiment")  # a single task has no ranks
+    assert tab.ask("rowsFor.ranks()") == []
+    tab.open(whole, "#role=target&a=prompt&b=lora")
+    tab.ask("data.crossings = {'target tasks': [['lora', 'prompt', 4, 16, 8.4, true, false]]}; say()")
+    text = tab.ask("one('#crossings').textContent")
+    assert text.startswith("lora overtakes prompt between 4 shots and 16 shots, at about 8, over these 2 tasks; on one")
+    tab.ask("change({ role: 'choice' })")
+    assert "do not cross over these 3 tasks" in tab.ask("one('#crossings').textContent")
+
+
+def test_examples_without_their_texts_show_who_was_right(tab, whole):
+    tab.open(whole, "#task=ocnli&a=lora&b=prompt&shots=16")
+    tab.ask("data.examples.ocnli.examples.forEach(one => { one.prompt = one.target = null })")
+    tab.ask("Object.values(data.examples.ocnli.shots[16].said).flat().forEach(one => { one[0] = null })")
+    tab.ask("data.examples.ocnli.why = 'left out'; fillTask(one('details[open]'))")
+    text = tab.ask("one('details[open] [data-f=errors]').textContent")
+    assert "left out" in text
+    assert "ocnli:" in text
+    assert "✗ wrong" in text
+    assert "expected" not in text
+    assert "null" not in text
+
+
 def test_its_tables_go_into_files(tab, whole):
     small = data_of(whole.read_text())
     tab.open(whole)

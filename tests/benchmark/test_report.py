@@ -7,7 +7,7 @@ from math import isclose, sqrt
 import pytest
 from rich.console import Console
 
-from benchmark import grid, reading, report, standing
+from benchmark import grid, picture, reading, report, standing
 from benchmark.profile import Profile
 from benchmark.store import Store
 from benchmark.table import board, figure
@@ -147,6 +147,28 @@ def test_the_picture_has_only_latin_labels(written):
     texts = re.findall(r"<!-- (.*?) -->", (folder / "leaderboard.svg").read_text())
     assert any("chnsent" in text for text in texts)
     assert all(text.isascii() for text in texts)
+
+
+def test_names_in_the_picture_do_not_lie_on_each_other():
+    from matplotlib import pyplot
+
+    figure, (axes, _) = pyplot.subplots(1, 2, figsize=(12, 6))
+    points = [(1000.0 + i, 50 + 0.01 * i, f"method{i}", "#000000") for i in range(4)] + [(9e5, 50.0, "far", "#000000")]
+    axes.scatter(*zip(*[point[:2] for point in points], strict=True))
+    axes.set_xscale("log")
+    picture.beside(axes, points)
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    pyplot.close(figure)
+    assert len(boxes) == 5
+    assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[:place])
+
+
+def test_controls_far_below_are_named_and_do_not_press_the_others_together(small, fake):
+    for planned in grid.plan(small):
+        fake(small, planned, 0.1 if planned.cell.method == "zero_shot" else 0.8)
+    folder = report.make(small, Console(file=io.StringIO(), width=120))
+    assert "further below: zero_shot 10.0" in (folder / "leaderboard.svg").read_text()
 
 
 def test_a_report_needs_no_result_to_be_written(small):
