@@ -16,9 +16,9 @@ class ScaleShift(nn.Module):
 
     def __init__(self, linear, rows):
         super().__init__()
-        self.size, self.gamma, self.beta = linear.out_features, Bank(rows), Bank(rows)  # [1, out] of each slot
+        self.size, self.gamma, self.beta = linear.out_features, Bank(rows), Bank(rows)
 
-    def forward(self, x, y):  # x [b, s, in], y [b, s, out] -> [b, s, out]
+    def forward(self, x, y):  # x [b, s, in], y = W x [b, s, out]; a bank gives each row that of its slot, [b, 1, out]
         return self.gamma().to(y.dtype) * y + self.beta().to(y.dtype)
 
 
@@ -32,10 +32,10 @@ class MyAdapter(Method):
         lr: float = 5e-3
         sites: str = "q k v o"
 
-    def build(self):  # hooks on the backbone's linears
+    def build(self):  # once: hooks on the backbone's linears
         self.places = self.backbone.attach(self.config.sites, lambda linear: ScaleShift(linear, self.rows))
 
-    def start(self, draw, train):  # one more slot: a cell, or a source task
+    def start(self, draw, train):  # for each slot; draw: its torch.Generator, train: its encoded examples
         for place in self.places.values():
             place.gamma.add(torch.ones(1, place.size))
             place.beta.add(torch.zeros(1, place.size))
