@@ -162,6 +162,6 @@ FILES = [
 @pytest.mark.parametrize(("text", "said"), FILES, ids=[said for _, said in FILES])
 def test_profiles_that_are_none(text, said, refused):
     Path("mine.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    start = time.perf_counter()
+    start = time.process_time()  # whatever else the machine does
     refused(["plan", "--profile", "mine.yaml"], said, "mine.yaml")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5

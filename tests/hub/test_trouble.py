@@ -1,6 +1,5 @@
 """What a hub and a network do wrong: one line, nothing written, and the next run is whole."""
 
-import time
 from hashlib import sha256
 
 import pytest
@@ -71,13 +70,13 @@ def test_trouble_is_one_line_and_the_next_run_is_whole(
     name, spoil, said, hub, originals, model_folders, tmp_path, monkeypatch, capfd
 ):
     spoil(hub)
-    if any(trouble.wait for trouble in hub.troubles):
-        monkeypatch.setattr(network, "ANSWER", 0.2)
     words = ["--profile", "smoke", "--methods", "lora", "--tasks", name, "--workers", "1", "--results",
              str(tmp_path / "results"), "--source", "hub", "--backbone", str(model_folders["qwen3"])]  # fmt: skip
-    start = time.perf_counter()
-    assert entry(["run", *words]) == 2
-    assert time.perf_counter() - start < 10
+    with monkeypatch.context() as patch:
+        if any(trouble.wait for trouble in hub.troubles):
+            patch.setattr(network, "ANSWER", 0.2)
+        assert entry(["run", *words]) == 2
+    assert len(hub.asked) < 30, hub.asked  # it gives up soon
     error = capfd.readouterr().err
     assert error.startswith("error: ")
     assert name in error
