@@ -68,19 +68,11 @@ def load_adapter(folder: "str | Path", backbone: "Backbone") -> "Method":
 
 
 def _foreign(name: str) -> "type[Method]":
-    from importlib import import_module
-
     from methods.base import Method
     from tasks.example import UsageError
+    from tasks.foreign import class_of
     from tasks.typed import near
 
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if ":" not in name:
         raise UsageError(f"no method {name!r}; {near(name, NAMES)} (or your own as package.module:Class)")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
-        raise UsageError(f"method {name!r} cannot be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise UsageError(f"method {name!r} is no subclass of methods.base.Method")
-    return found
+    return class_of(name, Method, "method")

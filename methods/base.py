@@ -15,6 +15,7 @@ from methods.bank import Bank, Rows, stream
 from methods.config import Config as Options
 from methods.config import configure
 from methods.learned import Learned
+from methods.masks import given, widened
 from methods.plan import Plan, divided, plan
 from methods.stage import SOURCE, TARGET, Parent, Rate, Stage
 from tasks.example import Batch, Encoded, UsageError
@@ -172,22 +173,18 @@ class Method(Learned):
             if fresh:
                 cache = self._fill(cache, len(slots))
                 embeds = self.backbone.embed(input_ids)
-                front = self.front(embeds, self._given(attention_mask, input_ids) if source is None else source)
+                front = self.front(embeds, given(attention_mask, input_ids) if source is None else source)
         ahead = 0 if front is None else front.shape[-2]
         if attention_mask.dim() == 2:
             positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -(input_ids.shape[1] + ahead) :]
         else:
             assert positions is not None  # who draws a mask of its own gives them too
-            attention_mask, positions = _ahead(attention_mask, positions + self.virtual, ahead, self.virtual)
-        if front is None:
-            return self.backbone.hidden(
-                input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, cache=cache
-            )
-        embeds = torch.cat([front.to(embeds.dtype).expand(len(slots), -1, -1), embeds], dim=1)
-        hidden = self.backbone.hidden(
-            inputs_embeds=embeds, attention_mask=attention_mask, position_ids=positions, cache=cache
-        )
-        return hidden[:, ahead:]
+            attention_mask, positions = widened(attention_mask, positions + self.virtual, ahead, self.virtual)
+        text = {"input_ids": input_ids}
+        if front is not None:
+            text = {"inputs_embeds": torch.cat([front.to(embeds.dtype).expand(len(slots), -1, -1), embeds], dim=1)}
+        hidden = self.backbone.hidden(**text, attention_mask=attention_mask, position_ids=positions, cache=cache)
+        return hidden[:, ahead:] if ahead else hidden
 
     def _fill(self, cache: Cache | None, rows: int) -> Cache | None:
         for layer, (key, value) in enumerate(self.past()):
@@ -195,13 +192,11 @@ class Method(Learned):
             cache.update(key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1), layer)
         return cache
 
-    def _given(self, attention_mask: Tensor, input_ids: Tensor) -> Tensor:
-        if attention_mask.dim() == 2:
-            return attention_mask[:, -input_ids.shape[1] :].bool()
-        return torch.ones_like(input_ids, dtype=torch.bool)
-
     def losses(self, plan: Plan) -> Tensor:
-        """Mean cross-entropy of each present slot's own answer tokens [k]; nothing else passes the head."""
+        """Mean cross-entropy of each present slot's own answer tokens [k]; nothing else passes the head.
+
+        Their sum is the loss: in a mixture the tasks of a batch weigh alike, however many rows each has (our choice).
+        """
         cache = None
         if plan.lead is not None:
             cache = self.backbone.cache()
@@ -301,13 +296,3 @@ class Method(Learned):
             found = [p for p in parameters if p.grad is not None]
             if found:
                 nn.utils.clip_grad_norm_(found, self.config.clip, foreach=True)
-
-
-def _ahead(mask: Tensor, positions: Tensor, ahead: int, virtual: int) -> tuple[Tensor, Tensor]:
-    """Rows of who-sees-whom for `ahead` virtual tokens that are fed in front of the text: they see only each other."""
-    if not ahead:
-        return mask, positions
-    b, _, seen = mask.shape
-    rows = torch.ones(ahead, seen, dtype=torch.bool, device=mask.device).tril(virtual - ahead)
-    front = torch.arange(virtual - ahead, virtual, device=mask.device).expand(b, -1)
-    return torch.cat([rows.expand(b, -1, -1), mask], dim=1), torch.cat([front, positions], dim=1)

@@ -77,7 +77,7 @@ class MetaLoRA(SharedLoRA):
     def build(self) -> None:
         if self.config.second_order and (self.backbone.sharded or self.backbone.layers):
             raise UsageError(
-                "method meta_lora: second_order goes back through passes of before, which strategy fsdp and "
+                "method meta_lora: second_order goes back through earlier passes, which strategy fsdp and "
                 "backbone.checkpointing do not keep; set second_order to false"
             )
         super().build()

@@ -15,12 +15,13 @@ A prefix lives in the cache, which gradient checkpointing throws away: the two e
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 
 import torch
 from torch import Tensor, nn
 
 from methods.base import Bank, Method, Rows
+from methods.prompt import opening
 from tasks.example import Encoded, UsageError
 
 
@@ -59,7 +60,7 @@ class Prefix(Method):
             self.outer.add(2 * layers * heads * d_h, self.config.mlp, draw)
             return
         tokenizer = self.backbone.tokenizer
-        words = opening(train, len(tokenizer), set(tokenizer.all_special_ids), draw)
+        words = first_words(train, len(tokenizer), set(tokenizer.all_special_ids), draw)
         ids = torch.tensor([[*islice(cycle(words), self.virtual)]], device=self.backbone.device)  # [1, l]
         cache, places = self.backbone.cache(), torch.arange(self.virtual, device=ids.device)[None]
         self.backbone.hidden(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=places, cache=cache)
@@ -100,13 +101,8 @@ class Linear(nn.Module):
         return x @ self.weight().mT + self.bias().unsqueeze(-2)
 
 
-def opening(train: Sequence[Encoded], vocabulary: int, special: set[int], draw: torch.Generator) -> list[int]:
+def first_words(train: Sequence[Encoded], vocabulary: int, special: set[int], draw: torch.Generator) -> list[int]:
     """Tokens of the label words and of the instruction; with neither, all tokens in a drawn order."""
-    words: list[int] = []
-    if train:
-        first = train[0]
-        if all(item.choices == first.choices for item in train):  # not where every item brings its own options
-            words += [token for choice in first.choices for token in choice]
-        words += [token for token in first.prompt[: first.prefix] if token not in special]
+    labels, instruction = opening(train, special)
     pool = torch.randperm(vocabulary, generator=draw).tolist()
-    return words or [token for token in pool if token not in special]
+    return [*chain(*labels), *instruction] or [token for token in pool if token not in special]

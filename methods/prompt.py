@@ -97,12 +97,8 @@ def first_tokens(
     """What the prompt starts from, an entry per virtual token: label words (averaged over their tokens), the tokens of
     the instruction, then tokens drawn without replacement from the commonest of the training texts (or from all).
     """
-    words: list[tuple[int, ...]] = []
-    if train:
-        first = train[0]
-        fixed = all(item.choices == first.choices for item in train)  # not where every item brings its own options
-        words += dict.fromkeys(first.choices) if fixed else []
-        words += [(token,) for token in first.prompt[: first.prefix] if token not in special]
+    labels, instruction = opening(train, special)
+    words = [*labels, *((token,) for token in instruction)]
     counts = Counter(token for item in train for token in item.prompt if token not in special)
     pool = [token for token, _ in counts.most_common(FREQUENT)]
     if len(words) + len(pool) < length:
@@ -110,3 +106,13 @@ def first_tokens(
     order = torch.randperm(len(pool), generator=draw).tolist()
     words += [(pool[i],) for i in order]
     return [words[i % len(words)] for i in range(length)]
+
+
+def opening(train: Sequence[Encoded], special: set[int]) -> tuple[list[tuple[int, ...]], list[int]]:
+    """Label words, unless every item brings its own options, and the tokens of the instruction."""
+    if not train:
+        return [], []
+    first = train[0]
+    fixed = all(item.choices == first.choices for item in train)
+    instruction = [token for token in first.prompt[: first.prefix] if token not in special]
+    return list(dict.fromkeys(first.choices)) if fixed else [], instruction

@@ -2,7 +2,6 @@
 
 # fmt: off
 # ruff: noqa: E701, I001  (one row per task: the index is read as a table)
-import importlib
 from typing import TYPE_CHECKING
 
 from tasks.suites import SUITES
@@ -67,13 +66,8 @@ def imported(name: str) -> "type[Task]":
     from tasks.base import Task
     from tasks.example import UsageError
     from tasks.faults import of_class
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, SyntaxError, ValueError) as error:
-        raise UsageError(f"task {name!r} cannot be imported: {error}; write it as package.module:Class") from error
-    if not (isinstance(found, type) and issubclass(found, Task)):
-        raise UsageError(f"task {name!r} is no subclass of tasks.base.Task")
+    from tasks.foreign import class_of
+    found = class_of(name, Task, "task")
     if wrong := next(of_class(found), None):
         raise UsageError(f"task {name!r} {wrong}")
     return found
