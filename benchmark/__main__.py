@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from benchmark.environment import STOPPED, private
 from benchmark.limits import duration, size
@@ -60,6 +61,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         raise UsageError(f"{message} (see: {self.prog} --help)")
 
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        """Of a verb too: there it is known which options there are."""
+        options, rest = super().parse_known_args(args, namespace)
+        if rest and rest[0].startswith("-"):
+            known = [text for action in self._actions for text in action.option_strings]
+            close = get_close_matches(rest[0].partition("=")[0], known, 1)
+            self.error(f"no option {rest[0]}{f'; did you mean {close[0]}?' if close else ''}")
+        if rest:
+            self.error(f"{rest[0]!r} is a word too many; values go together with commas, as in --tasks chnsent,ocnli")
+        return options, rest
+
 
 def words(text: str) -> list[str]:
     found = [word.strip() for word in text.split(",") if word.strip()]
@@ -78,7 +90,7 @@ def parser() -> Parser:
     }
     for name, verb in made.items():
         if name == "list":
-            verb.add_argument("what", help="tasks, suites, methods, profiles or proofs")
+            verb.add_argument("what", metavar="tasks|suites|methods|profiles|proofs", help="what to list")
             verb.add_argument("--markdown", action="store_true", help="proofs as the text of docs/proofs.md")
         if name == "describe":
             verb.add_argument("task")

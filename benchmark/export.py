@@ -71,7 +71,6 @@ def about(result: Mapping[str, Any]) -> str:
 def again(found: Profile, result: Mapping[str, Any]) -> str:
     """The command that runs the cell once more and keeps what it learned."""
     cell = result["cell"]
-    where = f" --results {found.results}" if found.results else ""
     picked = f"--methods {cell['method']} --tasks {cell['task']} --seeds {cell['seed']}"
     shots = f" --shots {cell['shots']}" if cell["shots"] else ""
-    return f"python -m benchmark run {found.flags} {picked}{shots}{where} --set keep_adapters=true"
+    return f"python -m benchmark run {found.flags} {picked}{shots} --set keep_adapters=true"

@@ -1,6 +1,7 @@
 """A profile: everything that decides a grid, typed, from a YAML file and flags. Imports nothing heavy."""
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -79,7 +80,8 @@ class Profile:
     def flags(self) -> str:
         """How a command line asks for it."""
         shipped = self.suite.name in SUITES and self.suite != CHINESE
-        return f"--profile {self.name}{f' --suite {self.suite.name}' if shipped else ''}"
+        folder = f" --results {shlex.quote(self.results)}" if self.results else ""
+        return f"--profile {self.name}{f' --suite {self.suite.name}' if shipped else ''}{folder}"
 
     @property
     def folder(self) -> Path:

@@ -1,18 +1,14 @@
 """What each verb of the command line does. Heavy modules are imported by the verb that needs them."""
 
 import argparse
-import json
 import os
 import sys
 import webbrowser
 from collections import Counter
 from pathlib import Path
-from time import sleep
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.text import Text
+from rich.console import Console
 
 import tasks
 from benchmark import grid, hardware, planning, profile, store
@@ -27,7 +23,6 @@ if TYPE_CHECKING:
     from benchmark.reading import Read
 
 WIDE = 120  # columns where the output is no terminal
-WATCH = 2.0  # seconds between looks
 
 
 def console() -> Console:
@@ -208,68 +203,23 @@ def claims(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    say = console()
-    found = profile_of(options)
-    cells, place = grid.plan(found), store.Store(found.folder)
-    if not options.watch:
-        for line in standing(found, cells, place):
-            say.print(line, soft_wrap=True, markup=False)
-        return 0
-    with Live(console=say, auto_refresh=False) as live:
-        while True:
-            lines = standing(found, cells, place)
-            live.update(Group(*map(Text, lines)), refresh=True)
-            if lines[0].endswith("nothing is due"):
-                return 0
-            sleep(WATCH)
+    from benchmark import looking
 
-
-def standing(found: Profile, cells: list[Planned], place: store.Store) -> list[str]:
-    """Counts, then who runs, who failed and what is stale."""
-    states = place.states(cells, place.results())
-    counts = Counter(state for state, _ in states)
-    named = ", ".join(f"{counts[state]} {state}" for state in store.STATES)
-    over = "" if counts["planned"] + counts["running"] + counts["stale"] else "; nothing is due"
-    lines = [f"{found.folder}: {named} of {len(cells)}{over}"]
-    for cell, (state, why) in zip(cells, states, strict=True):
-        if state in ("running", "failed"):
-            lines.append(f"  {state:<8} {cell.cell.key:<34} {why}")
-    stale = Counter(why for state, why in states if state == "stale")
-    return lines + [f"  stale    {number} cells, changed: {why}" for why, number in stale.most_common()]
+    return looking.status(profile_of(options), options.watch, console())
 
 
 def show(options: argparse.Namespace) -> int:
-    """One cell's result: what people ask for first, the whole file on request by its path."""
-    say = console()
-    found = profile_of(options)
-    for result in matching(found, options.cell):
-        hidden = ("schema", "parts", "training", "environment", "task", "error")
-        say.print_json(
-            json.dumps({key: value for key, value in result.items() if key not in hidden}, ensure_ascii=False)
-        )
-        say.print_json(json.dumps({"parts": result["parts"], "environment": result["environment"]}, ensure_ascii=False))
-        if result["state"] == "failed":
-            say.print(result["error"]["traceback"] or result["error"]["reason"], markup=False)
-    return 0
+    from benchmark import looking
 
-
-def matching(found: Profile, wanted: str) -> list[store.Result]:
-    """Results by the cell's name or the start of an identity, oldest first."""
-    place = store.Store(found.folder)
-    results = [r for r in place.results() if r["key"] == wanted or r["identity"].startswith(wanted)]
-    if not results:
-        known = [cell.cell.key for cell in grid.plan(found)]
-        state = "is planned and not done yet" if wanted in known else f"is unknown; {profile.near(wanted, known)}"
-        raise UsageError(f"cell {wanted} {state} (folder {found.folder})" if len(known) < 40 or wanted in known else
-                         f"no cell {wanted!r} in {found.folder}; write it as method/task/shots/seed")  # fmt: skip
-    return results
+    return looking.show(profile_of(options), options.cell, console())
 
 
 def export(options: argparse.Namespace) -> int:
     from benchmark import export as module
+    from benchmark import looking
 
     found = profile_of(options)
-    return module.export(found, matching(found, options.cell), Path(options.folder), console())
+    return module.export(found, looking.matching(found, options.cell), Path(options.folder), console())
 
 
 def listing(options: argparse.Namespace) -> int:

@@ -139,7 +139,9 @@ def test_a_method_without_all_cells_is_left_out_and_how_to_run_it(wide, answered
     text = said(wide)
     assert text.startswith("Try lora first")
     assert "Left out: adapter (seed 0 only), ahead of lora there: adapter +10.0." in text
-    assert "run --profile smoke --methods adapter --tasks cmnli,chnsent,ocnli --shots 4 --seeds 0,1,2" in text
+    again = f"run {wide.flags} --methods adapter --tasks cmnli,chnsent,ocnli --shots 4 --seeds 0,1,2"
+    assert again in text
+    assert str(wide.folder) in again  # it goes on where the others are
     assert "±" in text
 
 
