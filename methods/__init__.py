@@ -70,7 +70,7 @@ def load_adapter(folder: "str | Path", backbone: "Backbone") -> "Method":
 def _foreign(name: str) -> "type[Method]":
     from methods.base import Method
     from tasks.example import UsageError
-    from tasks.foreign import class_of
+    from tasks.by_path import class_of
     from tasks.typed import near
 
     if ":" not in name:

@@ -66,7 +66,7 @@ def imported(name: str) -> "type[Task]":
     from tasks.base import Task
     from tasks.example import UsageError
     from tasks.faults import of_class
-    from tasks.foreign import class_of
+    from tasks.by_path import class_of
     found = class_of(name, Task, "task")
     if wrong := next(of_class(found), None):
         raise UsageError(f"task {name!r} {wrong}")
