@@ -1,9 +1,10 @@
 """Bottleneck adapters: s <- s + a(s), a(z) = W_up act(W_down z + b_down) + b_up, on what a sublayer adds to the stream.
 
 Houlsby et al. 2019 (arXiv:1902.00751): after attention and after the MLP of each layer; Pfeiffer et al. 2020
-(arXiv:2005.00247): after the MLP only. The adapter stands before the residual sum: h <- h + s + a(s).
-AdapterHub's Pfeiffer reads a(h + s) instead (`input: residual`); in modern models h has a few huge channels, so that
-wants `ln_before`, an RMSNorm of its own. W_up = 0 is our choice (published: N(0, 0.01) or N(0, 0.02), not identity).
+(arXiv:2005.00247): after the MLP only. The adapter stands before the residual sum: h <- h + s + a(s). AdapterHub's
+Pfeiffer reads a(h + s) instead (`input: residual`); in modern models h has a few huge channels, so that wants
+`ln_before`, an RMSNorm of its own. W_up = 0 is our choice (published: N(0, 0.01) or N(0, 0.02), not identity), and so
+is that the backbone's norms stay frozen (Houlsby et al. train them too). m and activation are AdapterHub's defaults.
 
 Trained: 2 d m + m + d numbers per adapter (+ d with `ln_before`); Houlsby has 2 L adapters, Pfeiffer L.
 """

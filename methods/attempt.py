@@ -6,11 +6,13 @@
 
 P_j [l, d] are the sources' prompts, frozen. Trained on the target: P_* [l, d], W_down [m, d], W_up [d, m], and weight
 and bias of the norm: l d + 2 m d + 2 d numbers (the authors' code leaves the norm out). P_* starts as the first
-source's prompt, W at N(0, 0.01). The form is that of the authors' code.
+source's prompt, W at N(0, 0.01). The form is that of the authors' code. They can also train W on the sources first;
+here it starts anew on every target.
 
 Ours for causal models: answers and padding are left out of xhat, which would give the answer away and depend on the
 batch; and tau = c d rms(phat), because the authors' tau = e d fits the size of T5's embeddings: elsewhere all a_j stay
-equal. On their T5-large prompts c = 0.18 is the same tau.
+equal. On their T5-large prompts c = 0.18 is the same tau. The network's rate is ours: theirs has no effect in their
+code.
 """
 
 from collections.abc import Mapping, Sequence

@@ -13,7 +13,7 @@ SCHEDULES = ("linear", "cosine", "constant")
 
 @dataclass(frozen=True)
 class Config:
-    """`warmup` is a share of the steps, `clip` the largest gradient norm of a slot (0: no clipping)."""
+    """`warmup` is a share of the steps, `clip` the largest gradient norm of a slot, or of what slots share; 0: none."""
 
     lr: float = 2e-4
     weight_decay: float = 0.0

@@ -7,7 +7,8 @@ target every cell continues from its own copy. Trained: r d_in + n r d_out + n d
 is that of the authors' code.
 
 A and R start Kaiming uniform, B at 0, so at first it changes nothing. With R at 0 the heads would stay equal for ever.
-Dropout is drawn once (the authors' code draws it for every head) and does not touch what the router sees.
+Dropout is drawn once (the authors' code draws it for every head) and does not touch what the router sees. Rank, alpha
+and linears are those of `lora`, and n = 3, so that they compare (the authors': 4, 32, the MLP's, and n = 4).
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """LoRA: y = W x + (alpha / r) B A x, with W frozen (Hu et al. 2021, arXiv:2106.09685, eq. 3).
 
-Trained: r (d_in + d_out) numbers for every linear it is put on. The scale alpha / sqrt(r) is rsLoRA (arXiv:2312.03732).
+A starts Kaiming uniform, as in peft, and B at 0. Trained: r (d_in + d_out) numbers for every linear it is put on. The
+scale alpha / sqrt(r) is rsLoRA (arXiv:2312.03732). Rank, alpha, linears and rate are our choice.
 """
 
 from collections.abc import Sequence

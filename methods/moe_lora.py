@@ -7,7 +7,8 @@ linears (or one for each). All but e_t is one for all sources. Trained for T tas
 numbers (the authors' table has one more row, for padding). The scale is that of the whole r, as in the authors' code.
 A target starts from the mean of the e_t and, unless `target` says more, learns its embedding and the gate.
 
-A_i starts N(0, 0.01), B_i at 0, so at first it changes nothing; e_t N(0, 1), G as `nn.Linear` does.
+A_i starts N(0, 0.01), B_i at 0, so at first it changes nothing; e_t N(0, 1), G as `nn.Linear` does. Rank, alpha and E
+are the authors'; the linears (theirs: all), no dropout (theirs: 0.1), and what a target does are our choice.
 """
 
 from collections.abc import Sequence

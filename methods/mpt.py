@@ -11,7 +11,8 @@ target, l d + T r (l + d) with T sources. Equation numbers are left out: the pap
 Ours: KL is the mean over answer tokens at temperature 1, over the whole vocabulary; hidden states are those after the
 last norm, at text positions only, because raw ones have huge outliers. P* starts as the mean of the teachers; u and v
 at 1 in the first rank, further ranks at N(0, 0.02) and 0, so that P_k = P* at first (at N(0, 0.02) throughout, as in
-peft, P_k would start near 0). u and v have entries of size 1: their rate does not scale with the embedding.
+peft, P_k would start near 0). u and v have entries of size 1: their rate does not scale with the embedding. A batch is
+drawn over all sources, as for every method here, and not over a number of tasks that is drawn first.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,9 @@
 """Prompt tuning: the input is [P ; E(x) ; E(y)] and P [l, d] all that learns (Lester et al. 2021, arXiv:2104.08691).
 
 Trained: l d numbers. The published rate, 0.3, belongs to T5, whose embeddings have entries of about 1; here `lr` counts
-in standard deviations of this backbone's embedding (`Backbone.sigma`), so it means the same on all (our choice).
+in standard deviations of this backbone's embedding (`Backbone.sigma`), so it means the same on all (our choice). Ours
+too: AdamW and a schedule, where they have Adafactor at a constant rate, and a start from the task's own words, where
+they draw from the first rows of T5's vocabulary, which are its commonest.
 """
 
 from collections import Counter

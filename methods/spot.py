@@ -1,7 +1,7 @@
 """SPoT: a prompt that starts from prompts learned on other tasks (Vu et al. 2021, arXiv:2110.07904).
 
-`spot` (targeted): prompts e_s [l, d] of all sources are given. A short prompt tuning on the target's own examples gives
-e_t; the k sources nearest to it make the start P_0, from which P is tuned:
+`spot` (targeted): prompts e_s [l, d] of all sources are given. A prompt tuning on the target's own examples gives e_t
+(as long as the one that follows: our choice); the k sources nearest to it make the start P_0, from which P is tuned:
 
   average:  P_0 = sum_r a_r e_r,  a_r = sim(e_t, e_r) / sum sim      (negative similarities count as 0: our choice)
   best:     P_0 = e_r of those k that fits the target's training examples best before tuning

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from benchmark.proofs.material import batch, built, items, on, train
 from methods.backbone import Backbone
 from methods.base import Method
+from methods.config import Config
 from methods.plan import Plan
 from tasks.example import Batch
 
@@ -27,9 +28,14 @@ def a_step_follows_the_gradient(cls: type[Method], backbone: Backbone) -> str | 
     """
     if not cls.trains:
         return "learns nothing"
-    everything = type(cls.__name__, (cls,), {"learns": lambda self, bank: True})
-    built(everything, backbone, config=replace(cls.Config(), clip=CLIP), then=two_steps)
+    followed(cls, backbone, cls.Config())
     return None
+
+
+def followed(cls: type[Method], backbone: Backbone, config: Config) -> None:
+    """The same under other options."""
+    everything = type(cls.__name__, (cls,), {"learns": lambda self, bank: True})
+    built(everything, backbone, config=replace(config, clip=CLIP), then=two_steps)
 
 
 def two_steps(method: Method) -> None:

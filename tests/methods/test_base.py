@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from benchmark.proofs.material import batch, items
+from benchmark.proofs.material import batch, built, fit, items
 from methods import load
 from methods.backbone import Backbone
 from methods.base import TARGET, Method
 from methods.lora import LoRA
+from methods.mpt import MPT
 from tasks.example import UsageError
 
 
@@ -57,6 +58,31 @@ def test_a_schedule_warms_up_and_ends(qwen3: Backbone):
         assert paces[11] == max(paces) == 1.0
         assert paces[11 + 49] == pytest.approx(middle, abs=0.02)
         assert paces[-1] == pytest.approx(end, abs=0.011)
+
+
+def test_a_step_is_adamw_written_out_at_each_parameters_own_rate_and_pace(qwen3: Backbone):
+    """Two slots of unequal length, a rate and a decay for the prompt and others for its factors."""
+    method = built(MPT, qwen3, 2, config=MPT.configure({"weight_decay": 0.3, "clip": 0.0, "warmup": 0.4}))
+    method.steps, batches = [3, 6], [batch(items(4, step, most=8), [0, 1, 1, 0]) for step in range(3)]
+    start = {name: p.detach().clone() for name, p in method.named_parameters()}
+    found, want = [], {name: (p, 0.0, 0.0) for name, p in start.items()}
+    keep = method.on_before_optimizer_step
+    method.on_before_optimizer_step = lambda optimizer: (
+        found.append({name: p.grad.clone() for name, p in method.named_parameters()}), keep(optimizer)
+    )  # fmt: skip
+    fit(method, batches)
+    for done, gradient in enumerate(found):
+        for name, g in gradient.items():
+            (p, first, second), slot = want[name], int(name[-1])
+            lr, decay = (0.3 * qwen3.sigma, 0.3) if name.startswith("prompt") else (1e-2, 0.0)
+            warm = (2, 3)[slot]  # 40 % of 3 and of 6 steps, rounded up
+            steps = method.steps[slot]
+            lr *= (done + 1) / (warm + 1) if done < warm else 1 - (done - warm) / (steps - warm)
+            first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
+            mean, square = first / (1 - 0.9 ** (done + 1)), second / (1 - 0.999 ** (done + 1))
+            want[name] = p * (1 - lr * decay) - lr * mean / (square.sqrt() + 1e-8), first, second
+    for name, p in method.named_parameters():
+        torch.testing.assert_close(p.detach(), want[name][0], rtol=1e-5, atol=1e-7)
 
 
 def test_a_slots_start_does_not_depend_on_its_neighbours(qwen3: Backbone):
