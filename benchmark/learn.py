@@ -18,9 +18,8 @@ from torch import Tensor
 
 from benchmark import ranks
 from benchmark.budget import Budget
-from benchmark.score import likelihoods, predict
+from benchmark.measure import evaluate
 from methods.base import Method, Stage
-from tasks.base import Task
 from tasks.example import UsageError
 from tasks.group import Group
 
@@ -58,8 +57,11 @@ def learn(
     *,
     seeds: Sequence[int],
     callbacks: Sequence[L.Callback] = (),
+    normalise: str = "sum",
 ) -> list[History]:
     """Run a stage of a method on a group of tasks or cells. Afterwards each slot holds its best weights.
+
+    Dev is scored as test will be: `normalise` as in `predict`.
 
     Where the device has no room for a step, the stage begins again with its steps in twice as many parts.
     Raises FloatingPointError, naming the step, when a loss is not finite.
@@ -71,7 +73,7 @@ def learn(
     before = None if stage == method.stages[0] else {name: t.clone() for name, t in method.learned().items()}
     while True:
         try:
-            histories = trained(method, group, stage, budget, seeds, callbacks)
+            histories = trained(method, group, stage, budget, seeds, callbacks, normalise)
             break
         except torch.OutOfMemoryError:
             if method.parts >= rows or ranks.count() > 1:  # others would not begin again
@@ -91,6 +93,7 @@ def trained(
     budget: Budget,
     seeds: Sequence[int],
     callbacks: Sequence[L.Callback],
+    normalise: str,
 ) -> list[History]:
     """The stage from its start, with the method's steps in as many parts as it says."""
     method.enter(stage, seeds, [member.encoded("train") for member in group.members])
@@ -99,7 +102,8 @@ def trained(
         return [History(0) for _ in group.members]
     group.asked, group.ended = planned(group, budget, share), set()
     method.steps, method.ranks, device = list(group.steps), ranks.count(), method.backbone.device
-    keeper = Keeper(group, budget, [History(steps) for steps in method.steps], together=group.batches != "packed")
+    histories, together = [History(steps) for steps in method.steps], group.batches != "packed"
+    keeper = Keeper(group, budget, histories, together=together, normalise=normalise)
     with quiet(), interruptible():
         trainer = L.Trainer(
             **ranks.placed(method),
@@ -118,7 +122,7 @@ def trained(
             method.zero_grad()
             method.eval()
     keeper.finish(method)
-    return keeper.histories
+    return histories
 
 
 def joined(stages: Sequence[History]) -> History:
@@ -156,33 +160,17 @@ def planned(group: Group, budget: Budget, share: float = 1.0) -> int | list[int]
     return ceil(share * budget.steps(sum(sizes), group.batch_size) / group.gradients)
 
 
-def evaluate(method: Method, tasks: Sequence[Task], slots: Sequence[int]) -> list[tuple[float, float]]:
-    """(the task's metric, mean negative log-likelihood of the answers) on dev, for each slot; they share passes."""
-    rows = [(task, slot, item) for task, slot in zip(tasks, slots, strict=True) for item in task.encoded("dev")]
-    items, of, limits = [row[2] for row in rows], [row[1] for row in rows], [row[0].answer_tokens for row in rows]
-    found = predict(method, items, of, max_new_tokens=limits)
-    free = [i for i, (task, *_) in enumerate(rows) if task.form != "choice"]
-    answers = [items[i]._replace(choices=(items[i].answer,)) for i in free]
-    gold = dict(zip(free, (row[0] for row in likelihoods(method, answers, [of[i] for i in free])), strict=True))
-    for i, (item, row) in enumerate(zip(items, found, strict=True)):
-        if i not in gold:
-            gold[i] = row.scores[item.example.choices.index(item.example.answers[0])]
-    said = []
-    for task, slot in zip(tasks, slots, strict=True):
-        own = [i for i, at in enumerate(of) if at == slot]
-        score = task.score({items[i].example.uid: found[i].text for i in own}, "dev")[task.metric]
-        said.append((score, -sum(gold[i] for i in own) / len(own)))
-    return said
-
-
 class Keeper(L.Callback):
     """Follows the losses, scores dev, keeps each slot's best learned tensors in memory, and stops who does not improve.
 
     `together`: slots that share parameters (sources in one mixture) have one best step and one end, by their mean.
     """
 
-    def __init__(self, group: Group, budget: Budget, histories: list[History], *, together: bool) -> None:
+    def __init__(
+        self, group: Group, budget: Budget, histories: list[History], *, together: bool, normalise: str = "sum"
+    ) -> None:
         self.group, self.budget, self.histories, self.together = group, budget, histories, together
+        self.normalise = normalise
         self.marks = [
             {ceil(h.steps * k / budget.evaluations) for k in range(1, budget.evaluations + 1)}
             if budget.evaluations
@@ -228,7 +216,8 @@ class Keeper(L.Callback):
 
     def judge(self, method: Method, step: int, due: list[int]) -> None:
         """Score the slots that are due, and keep or stop."""
-        found = ranks.agreed(evaluate(method, [self.group.members[slot] for slot in due], due))
+        members = [self.group.members[slot] for slot in due]
+        found = ranks.agreed(evaluate(method, members, due, self.normalise))
         for slot, (score, nll) in zip(due, found, strict=True):
             self.histories[slot].dev.append((step, score, nll))
         for place, slots in enumerate([due] if self.together else [[slot] for slot in range(len(self.histories))]):

@@ -1,7 +1,6 @@
 """Run a pack of cells of one method: read, train, choose on dev, and then read test once. -> a result for each."""
 
 from collections.abc import Iterator, Sequence
-from math import isnan
 from typing import Any
 
 import torch
@@ -16,9 +15,10 @@ from benchmark.budget import Budget
 from benchmark.environment import Clock, environment, failure, forget_peak, now, peak
 from benchmark.grid import FULL, TARGET, Planned, sources_of
 from benchmark.learn import History, joined, learn, mixed
+from benchmark.measure import scored, tested
 from benchmark.profile import Profile
 from benchmark.result import columns, cost, data, header, training
-from benchmark.score import Prediction, predict
+from benchmark.score import Prediction
 from benchmark.store import NotANumber, Store, Unwritable
 from methods.backbone import Backbone
 from methods.base import Method, Stage
@@ -106,7 +106,7 @@ class Bench:
         with clock("train"):
             for stage in stages:  # one on the sources, or all on the target
                 group = Group(members, stage.batches, **(options | method.grouping(stage)))
-                runs.append(learn(method, group, stage, budget, seeds=starts))
+                runs.append(learn(method, group, stage, budget, seeds=starts, normalise=self.profile.normalise))
         histories = [joined(own) for own in zip(*runs, strict=True)]
         dev = sum(history.dev_seconds for history in histories)
         clock.seconds["dev"], clock.seconds["train"] = dev, clock.seconds["train"] - dev
@@ -211,19 +211,3 @@ class Bench:
         """Write what a cell learned. -> what its result says about the file."""
         tensors = {name: ranks.whole(tensor.detach()).cpu().contiguous().clone() for name, tensor in state.items()}
         return self.store.keep(self.store.artefact(planned.identity), save_tensors(tensors))
-
-
-def scored(task: Task, found: Sequence[Prediction]) -> dict[str, float]:
-    """Metrics of predictions on test."""
-    items = task.encoded("test")
-    return task.score({item.example.uid: row.text for item, row in zip(items, found, strict=True)})
-
-
-def tested(method: Method, members: Sequence[Task], normalise: str) -> list[list[Prediction]]:
-    """Predictions on the test set of each member, whose slot is its place."""
-    items = [(slot, item) for slot, task in enumerate(members) for item in task.encoded("test")]
-    slots, most = [slot for slot, _ in items], [members[slot].answer_tokens for slot, _ in items]
-    found = predict(method, [item for _, item in items], slots, max_new_tokens=most, normalise=normalise)
-    if lost := sum(any(map(isnan, row.scores)) for row in found):  # the first choice would be taken, for a score
-        raise FloatingPointError(f"likelihoods of {lost} of {len(found)} test examples are not numbers")
-    return [[p for own, p in zip(slots, found, strict=True) if own == slot] for slot in range(len(members))]

@@ -10,6 +10,7 @@ import torch
 
 import tasks
 from benchmark import learn as module
+from benchmark import measure
 from benchmark.learn import Budget, learn
 from benchmark.score import predict
 from methods import load
@@ -29,9 +30,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("ADAPTERBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "records"))
 
 
-def task(name: str, backbone: Backbone, shots: int = 2, seed: int = 0, batch_size: int = 4) -> Task:
+def task(name: str, backbone: Backbone, shots: int = 2, seed: int = 0, batch_size: int = 4, most: int = 200) -> Task:
     made = tasks.load(name)(
-        backbone.tokenizer, shots=shots, seed=seed, batch_size=batch_size, limit={"test": 12}, max_length=200
+        backbone.tokenizer, shots=shots, seed=seed, batch_size=batch_size, limit={"test": 12}, max_length=most
     )
     made.setup()
     return made
@@ -65,6 +66,21 @@ def test_a_pack_of_real_cells_equals_each_alone(qwen3: Backbone, name: str):
         assert [row.text for row in predict(solo, cell.encoded("test"))] == [row.text for row in answers[slot]]
 
 
+def test_dev_is_scored_as_test_will_be(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
+    """Per token where answers are chosen so; the loss is the sum in both."""
+    asked: list[str] = []
+    real, cell = measure.predict, task("ocnli", qwen3, shots=1)
+    monkeypatch.setattr(measure, "predict", lambda *a, **given: asked.append(given["normalise"]) or real(*a, **given))
+    losses = [measure.evaluate(load("zero_shot")(qwen3), [cell], [0], how)[0][1] for how in ("sum", "mean")]
+    assert max(len(choice) for item in cell.encoded("dev") for choice in item.choices) > 1
+    assert (losses[0], asked) == (pytest.approx(losses[1]), ["sum", "mean"])
+    asked.clear()
+    monkeypatch.setattr(module, "evaluate", lambda *given: asked.append(given[3]) or [(0.0, 0.0)])
+    budget = Budget(epochs=1, max_steps=1, evaluations=1)
+    learn(LoRA(qwen3), Group([cell]), TARGET, budget, seeds=[0], normalise="mean")
+    assert asked == ["mean"]
+
+
 def test_every_method_runs_a_stage(qwen3: Backbone, method_name: str):
     cls = load(method_name)
     if cls.parent or len(cls.stages) > 1:
@@ -80,7 +96,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[tuple[float, float]])
     """Let dev give these (score, loss) one after the other; the weights seen at each are returned."""
     seen, left = [], iter(scores)
 
-    def evaluate(method: Method, _tasks: list[Task], slots: list[int]) -> list[tuple[float, float]]:
+    def evaluate(method: Method, _tasks: list[Task], slots: list[int], _normalise: str) -> list[tuple[float, float]]:
         seen.extend(flat(method, slot).clone() for slot in slots)
         return [next(left) for _ in slots]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from benchmark import grid, profile, run
+from benchmark import grid, measure, profile
 from benchmark.run import Bench
 from benchmark.store import Store
 from methods import load
@@ -45,7 +45,7 @@ def test_a_source_stage_is_scored_before_the_target_and_the_target_does_not_noti
     method.load(load_file(there.store.artefact(source.identity)))
     method.enter(TARGET, [0])
     [task] = there.open(target)
-    assert result["metrics"]["before"] == run.scored(task, run.tested(method, [task], "sum")[0])
+    assert result["metrics"]["before"] == measure.scored(task, measure.tested(method, [task], "sum")[0])
     method.close()
 
     monkeypatch.setattr(Bench, "before", lambda *_: [])

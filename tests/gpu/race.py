@@ -8,7 +8,7 @@ import methods
 import tasks
 from benchmark.budget import Budget
 from benchmark.learn import learn
-from benchmark.run import tested
+from benchmark.measure import tested
 from methods.backbone import Backbone
 from methods.base import TARGET
 from tasks.base import Task
