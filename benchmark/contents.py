@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import tasks
 from benchmark.catalogue import records, remembered, task
 from tasks.example import UsageError
+from tasks.faults import no_examples
 from tasks.split import roles
 
 if TYPE_CHECKING:
@@ -54,9 +55,7 @@ def labels(name: str, source: str, data_dir: str | None) -> dict[str, int]:
                 raise UsageError(f"{name}/{parts[part].title}: no records in it")
         for split in ("train", "test"):
             if not examples[split]:
-                lost: Counter[str] = sum(map(Counter, found.report["dropped"].values()), Counter())
-                why = ", ".join(f"{count} {reason}" for reason, count in lost.items()) or "too few records"
-                raise UsageError(f"{name}: no {split} examples left in {found.origin.title} ({why})")
+                raise no_examples(found, split)
         return dict(Counter(map(found.stratum, examples["train"])))
 
     if source == "hub":
