@@ -54,9 +54,12 @@ def make(profile: Profile, console: Console, seen: Read | None = None, *, texts:
 def remarks(table: Board, results: Sequence[dict], old: int, stale: bool) -> Iterator[str]:
     """What a reader has to know beside the numbers."""
     seeds, suite = len(table.profile.seeds), table.profile.suite
+    own = "".join(
+        f", {metric} for {task}" for task, metric in table.metrics.items() if metric not in ("accuracy", "f1")
+    )
     yield f"Suite {suite.name}{f': {suite.about}' if suite.about else ''}."
     yield (
-        f"Scores x 100: accuracy for choices, F1 for spans. ± is half of the 95 % interval (t) over {seeds} "
+        f"Scores x 100: accuracy for choices, F1 for spans{own}. ± is half of the 95 % interval (t) over {seeds} "
         f"seed{'s' if seeds > 1 else ''}{'; one seed has none' if seeds == 1 else ''}. "
         f"{MARK} control: nothing trains by steps; without an interval one run, the same in every table."
     )

@@ -231,3 +231,14 @@ def test_a_method_without_the_first_average_is_not_ranked_by_another(small, fake
     assert next(line for line in own if line.method == "lora").averages["source tasks"].mean > 0.8
     assert [line.method for line in report.ranked(own)] == ["zero_shot", "prompt", "lora"]
     assert standing.base_line(own, "lora") == "prompt"  # a difference to lora would be empty
+
+
+def test_a_metric_of_a_tasks_own_is_named(small, fake):
+    fill(small, fake, {})
+    _, results, _ = reading.collect(small, Store(small.folder))
+    table = board(small, results)
+    said = [
+        " ".join(report.remarks(table._replace(metrics=table.metrics | own), results, 0, False))
+        for own in ({}, {"chnsent": "macro_f1"})
+    ]
+    assert ["macro_f1 for chnsent" in text for text in said] == [False, True]
