@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from math import comb
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmark.paired import Kept
 from benchmark.stats import Difference, Ranks, holm, ranks, tie_groups
-from benchmark.table import Board, Line, at_shots, hundred
+from benchmark.table import LEVEL, Board, Line, at_shots, hundred
 
 REFERENCE = "lora"
 AT_MAJORITY, BELOW_HEAD = "within noise of majority", "below head_only"
@@ -134,13 +135,16 @@ def notes(table: Board, worth: Standings) -> Iterator[str]:
     if len(table.profile.seeds) == 1:
         yield "One seed says nothing about another: differences have no interval, and there are no ties and no flags."
     for shots, reference in worth.reference.items():
-        found = [worth.rows[line.method, shots, group].difference for line in table.at(shots) if not line.control]
-        sizes = [100 * size for gap in found if gap and (size := gap.detectable()) is not None]
-        if sizes:
-            span = " to ".join(f"{size:.1f}" for size in sorted({min(sizes), max(sizes)}))
+        rows = [worth.rows[line.method, shots, group] for line in table.at(shots) if not line.control]
+        found = [row.difference for row in rows if row.difference and row.difference.spreads]
+        if found:
+            lettered = sum(bool(row.letters) for row in rows)
+            pairs = max(1, comb(lettered, 2))
+            alone, letters = (span([gap.detectable(1 - (1 - LEVEL) / n) for gap in found]) for n in (1, pairs))
+            among = f"; by the letters, as the first of {pairs} pairs, from {letters}" if pairs > 1 else ""
             yield (
                 f"{at_shots(shots)}: a true difference to {reference} in {group}, asked about alone, would be found "
-                f"with 80 % probability from {span} points on."
+                f"with 80 % probability from {alone} points on{among}. More seeds find smaller ones."
             )
         if (shots, group) in worth.ranks:
             names, ranks = worth.ranks[shots, group]
@@ -152,6 +156,11 @@ def notes(table: Board, worth: Standings) -> Iterator[str]:
             )
     for why, number in Counter(worth.unusable.values()).items():
         yield f"{number} cells are in no difference: {why}."
+
+
+def span(sizes: Sequence[float]) -> str:
+    """1.6 to 3.9, x 100"""
+    return " to ".join(dict.fromkeys(f"{100 * size:.1f}" for size in (min(sizes), max(sizes))))
 
 
 def apart(standing: Standing) -> str:

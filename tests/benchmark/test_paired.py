@@ -196,6 +196,16 @@ def test_the_report_says_it_in_the_terminal_in_markdown_and_in_numbers(clear):
     assert found["lora", "chnsent"]["difference"] == ""
 
 
+def test_a_reader_is_told_what_the_letters_can_find(clear):
+    table, worth = worth_of(clear)
+    text = " ".join(standing.notes(table, worth))
+    gaps = [worth.rows[name, 4, "choice tasks"].difference for name in ("prompt", "prefix", "bitfit")]
+    sizes = [[100 * gap.detectable(1 - 0.05 / pairs) for gap in gaps] for pairs in (1, 3)]  # three have letters
+    alone, letters = (f"{min(own):.1f} to {max(own):.1f}" for own in sizes)
+    assert f"80 % probability from {alone} points on; by the letters, as the first of 3 pairs, from {letters}." in text
+    assert min(sizes[1]) > 1.2 * min(sizes[0])
+
+
 def test_one_seed_is_said_and_decides_nothing(small, answered):
     found = replace(small, seeds=(0,), shots=(4,))
     fill(found, answered, {"lora": 1.0, "prompt": 0.1})
