@@ -57,13 +57,12 @@ def predict(
     items: Sequence[Encoded],
     slots: Sequence[int] | int = 0,
     *,
-    tokens: int | None = None,
     max_new_tokens: Sequence[int] | int = 32,
     normalise: str = "sum",
 ) -> list[Prediction]:
     """An answer for every item, in order: the likeliest choice (`mean`: per token), or a decoded span.
 
-    `slots` and `max_new_tokens`: one for all, or each item's own. `tokens` of a pass: as suits the device.
+    `slots` and `max_new_tokens`: one for all, or each item's own.
     """
     if normalise not in NORMALISE:
         raise UsageError(f"no normalise {normalise!r}; there are: {', '.join(NORMALISE)}")
@@ -71,7 +70,7 @@ def predict(
     if (guessed := method.guess(items, slots)) is not None:
         return [Prediction(text) for text in guessed]
     chosen = [i for i, item in enumerate(items) if item.choices]
-    scores = likelihoods(method, [items[i] for i in chosen], [slots[i] for i in chosen], tokens=tokens)
+    scores = likelihoods(method, [items[i] for i in chosen], [slots[i] for i in chosen])
     found: dict[int, Prediction] = {}
     for i, row in zip(chosen, scores, strict=True):
         if normalise == "mean":
@@ -79,7 +78,7 @@ def predict(
         found[i] = Prediction(items[i].example.choices[row.index(max(row))], row)
     free = [i for i, item in enumerate(items) if not item.choices]
     limits = max_new_tokens if isinstance(max_new_tokens, int) else [max_new_tokens[i] for i in free]
-    spans = decode(method, [items[i] for i in free], [slots[i] for i in free], tokens=tokens, limit=limits)
+    spans = decode(method, [items[i] for i in free], [slots[i] for i in free], limit=limits)
     found |= {i: Prediction(text) for i, text in zip(free, spans, strict=True)}
     return [found[i] for i in range(len(items))]
 
@@ -88,17 +87,13 @@ def predict(
 def likelihoods(
     method: Method, items: Sequence[Encoded], slots: Sequence[int], *, tokens: int | None = None
 ) -> list[tuple[float, ...]]:
-    """Log-likelihood of each of an item's choices given its prompt, summed over the choice's tokens."""
+    """Log-likelihood of each choice of an item given its prompt, summed over tokens. `tokens` of a pass: as suits."""
     training = method.training
     found: list[tuple[float, ...]] = [()] * len(items)
-    tokens = tokens or BLOCK.get(method.backbone.device.type, 1 << 12)
-    method.eval()
     blocks: list[tuple[list[Job], Tensor]] = []
-    for lead, jobs in _led(method, items, slots, tokens):
-        sizes = [len(job.rest) + len(tree(job.answers).ids) for job in jobs]
-        for indices in buckets(sizes, tokens):
-            block = [jobs[i] for i in indices]
-            blocks += _fitting(block, partial(_likelihoods, method, lead))
+    method.eval()
+    for lead, block in _blocks(method, items, slots, tokens, lambda job: len(job.rest) + len(tree(job.answers).ids)):
+        blocks += _fitting(block, partial(_likelihoods, method, lead))
     for block, scores in blocks:  # only now wait for the device
         for job, row in zip(block, scores.tolist(), strict=True):
             found[job.place] = tuple(row[: len(job.answers)])
@@ -118,16 +113,13 @@ def decode(
     """Greedy continuation of each prompt, up to the end token or `limit` tokens (one number, or each item's own)."""
     training, texts = method.training, [""] * len(items)
     limits = [limit] * len(items) if isinstance(limit, int) else limit
-    tokens = tokens or BLOCK.get(method.backbone.device.type, 1 << 12)
     method.eval()
-    for lead, jobs in _led(method, items, slots, tokens):
-        for indices in buckets([len(job.rest) for job in jobs], tokens):
-            block = [jobs[i] for i in indices]
-            most = max(limits[job.place] for job in block)
-            found = _fitting(block, partial(_decode, method, lead, limit=most))
-            for job, ids in zip(block, found, strict=True):
-                own = ids[: limits[job.place]]
-                texts[job.place] = method.backbone.tokenizer.decode(own, skip_special_tokens=True).strip()
+    for lead, block in _blocks(method, items, slots, tokens, lambda job: len(job.rest)):
+        most = max(limits[job.place] for job in block)
+        found = _fitting(block, partial(_decode, method, lead, limit=most))
+        for job, ids in zip(block, found, strict=True):
+            own = ids[: limits[job.place]]
+            texts[job.place] = method.backbone.tokenizer.decode(own, skip_special_tokens=True).strip()
     method.train(training)
     return texts
 
@@ -146,23 +138,26 @@ def _fitting(block: list[Job], run: Callable[[list[Job]], list[Any]]) -> list[An
 # -------------------------------------------------------------------- the constant start, once per slot
 
 
-def _led(
-    method: Method, items: Sequence[Encoded], slots: Sequence[int], tokens: int
+def _blocks(
+    method: Method, items: Sequence[Encoded], slots: Sequence[int], tokens: int | None, size: Callable[[Job], int]
 ) -> Iterator[tuple[Lead, list[Job]]]:
-    """Items by constant start, each group with that start's keys and values; slots that fit one pass share it."""
+    """Items of like size, for a pass each, with the keys and values of their constant start; slots share passes."""
+    tokens = tokens or BLOCK.get(method.backbone.device.type, 1 << 12)
     groups: dict[tuple[int, ...], dict[int, list[Job]]] = {}
     for place, (item, slot) in enumerate(zip(items, slots, strict=True)):
         cut = min(item.prefix, len(item.prompt) - 1) if method.shares_lead else 0  # its last token predicts the answer
         job = Job(place, slot, item.prompt[:cut], item.prompt[cut:], item.choices)
         groups.setdefault(job.lead, {}).setdefault(slot, []).append(job)
     for ids, of_slots in groups.items():
-        jobs: list[Job] = []
+        passes: list[list[Job]] = [[]]
         for own in of_slots.values():
-            if jobs and sum(len(job.rest) for job in jobs + own) > tokens:
-                yield _pass(method, ids, jobs), jobs
-                jobs = []
-            jobs = jobs + own
-        yield _pass(method, ids, jobs), jobs
+            if passes[-1] and sum(len(job.rest) for job in passes[-1] + own) > tokens:
+                passes.append([])
+            passes[-1] += own
+        for jobs in passes:
+            lead = _pass(method, ids, jobs)
+            for indices in buckets([size(job) for job in jobs], tokens):
+                yield lead, [jobs[i] for i in indices]
 
 
 def _pass(method: Method, ids: tuple[int, ...], jobs: list[Job]) -> Lead:
