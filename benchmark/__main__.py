@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         raise UsageError(f"{message} (see: {self.prog} --help)")
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+    def parse_known_args(self, args=None, namespace=None):
         """Of a verb too: there it is known which options there are."""
         options, rest = super().parse_known_args(args, namespace)
         if rest and rest[0].startswith("-"):

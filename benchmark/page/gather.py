@@ -142,7 +142,8 @@ def ranking(worth: Standings) -> dict[str, dict[str, dict[str, Any]]]:
 def crossings(wide: Board, worth: Standings) -> dict[str, list[list[Any]]]:
     """Selection or task -> [method, method, *shots.Crossing] where the curves of two trained methods cross."""
     lines = {(line.method, line.shots): line for line in wide.lines if not line.control}
-    shots, found = list(dict.fromkeys(line.shots for line in wide.lines)), {}
+    shots = list(dict.fromkeys(line.shots for line in wide.lines))
+    found: dict[str, list[list[Any]]] = {}
     for name in dict.fromkeys((*wide.groups, *wide.metrics)):
         tasks = wide.groups.get(name, name)
         for a, b in combinations(dict.fromkeys(method for method, _ in lines), 2):
