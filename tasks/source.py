@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -218,7 +219,8 @@ def content(folder: Path) -> str:
 def sample_folder(task: str, home: Path | None = None) -> Path:
     """The folder with the embedded records of a task, written on first use, and again where it was damaged.
 
-    Atomic: each process writes a private copy and renames it into place; whoever comes second throws its own away.
+    Atomic: each process writes a private copy and renames it into place; whoever comes second throws its own away. What is
+    damaged is replaced file by file, so that nobody who reads a whole one finds it gone.
     """
     from tasks import samples
 
@@ -230,15 +232,24 @@ def sample_folder(task: str, home: Path | None = None) -> Path:
     try:
         samples.write(task, scratch)
         (scratch / task / SUM).write_text(content(scratch / task))
-        if (home / task).is_dir():
-            (home / task).rename(scratch / "damaged")
-        (scratch / task).rename(home / task)
-    except OSError:
+        with suppress(OSError):  # there is one already
+            (scratch / task).rename(home / task)
         if not intact(home / task):
-            raise
+            mend(home / task, scratch / task)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return home
+
+
+def mend(folder: Path, whole: Path) -> None:
+    """Give a folder the files of a whole one, the list of their hashes last, and nothing else."""
+    names = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
+    for name in sorted(names, key=lambda name: name.name == SUM):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (whole / name).replace(folder / name)
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder) not in names:
+            path.unlink(missing_ok=True)
 
 
 def open_source(

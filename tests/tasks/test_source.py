@@ -3,6 +3,7 @@
 import socket
 import time
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
@@ -91,6 +92,41 @@ def test_a_damaged_sample_is_written_again(spoil, tmp_path):
     sample_folder("bq", tmp_path)
     assert path.read_bytes() == before
     assert sorted(one.name for one in path.parents[1].iterdir()) == ["bq"]
+
+
+def test_whoever_comes_second_leaves_the_samples_of_the_first_where_they_are(tmp_path, monkeypatch):
+    """The first is done while the second still writes, and reads on."""
+    real, places = samples.write, []
+
+    def slow(task, folder):
+        if not places:
+            monkeypatch.setattr(samples, "write", real)
+            places.append(sample_folder("bq", tmp_path) / "bq")
+            places.append(places[0].stat().st_ino)
+            source.INTACT.clear()  # the second is another process
+        real(task, folder)
+
+    monkeypatch.setattr(samples, "write", slow)
+    assert sample_folder("bq", tmp_path) / "bq" == places[0]
+    assert places[0].stat().st_ino == places[1]
+
+
+def test_a_damaged_sample_is_mended_while_others_read_it(tmp_path, monkeypatch):
+    folder = sample_folder("bq", tmp_path) / "bq"
+    (folder / "train.csv").write_text("")
+    (folder / "more").write_text("of an earlier version")
+    names, real = {path.name for path in folder.iterdir()} - {"more"}, Path.replace
+
+    def replace(path, target):
+        assert names <= {one.name for one in folder.iterdir()}
+        real(path, target)
+        assert names <= {one.name for one in folder.iterdir()}
+
+    monkeypatch.setattr(Path, "replace", replace)
+    source.INTACT.clear()
+    sample_folder("bq", tmp_path)
+    source.INTACT.clear()
+    assert source.intact(folder)
 
 
 def test_a_half_written_sample_is_never_seen(tmp_path, monkeypatch):
