@@ -13,7 +13,7 @@ WORDS = [
     (["--profile", "smoke"], "VERB"),
     (["plan", "--nonsense"], "--nonsense"),
     (["plan", "surplus"], "surplus"),
-    (["list"], "what"),
+    (["list"], "required: tasks|suites|methods"),
     (["list", "task"], "did you mean 'tasks'"),
     (["compare", "lora"], "required: B"),
     (["show"], "required: cell"),
