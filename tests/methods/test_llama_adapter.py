@@ -4,6 +4,8 @@ import torch
 from single import entered, frozen, ids_of, logits
 from torch.testing import assert_close
 
+from benchmark.memory import QWEN
+from benchmark.skeleton import counted
 from methods.base import TARGET
 from methods.llama_adapter import LlamaAdapter
 from tasks.example import UsageError
@@ -86,6 +88,10 @@ def test_count(backbone):
     d, heads = 32, 4
     assert entered(LlamaAdapter, backbone).trained_parameters() == 1 * (10 * d + heads)  # L - 2, but at least one
     assert entered(LlamaAdapter, backbone, layers=2, length=3).trained_parameters() == 2 * (3 * d + heads)
+
+
+def test_the_published_layers_are_all_but_the_lowest_two():
+    assert counted("llama_adapter", {}, QWEN["7B"])["stages"] == {"target": (0, 26 * (10 * 3584 + 28))}
 
 
 def test_gates_have_no_decay(qwen3):

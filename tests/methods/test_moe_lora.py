@@ -5,7 +5,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from methods.bank import Bank
-from methods.base import SOURCE, TARGET
+from methods.base import SOURCE, TARGET, Rate
 from methods.controls import ZeroShot
 from methods.lora import LowRank
 from methods.moe_lora import Experts, MoELoRA
@@ -107,6 +107,14 @@ def test_it_starts_as_the_frozen_model_and_merges_for_each_task(backbone, gate):
         for name, weight in kept.items():
             backbone.model.get_parameter(name).copy_(weight)
     assert_close(found, want, rtol=1e-4, atol=1e-4)
+
+
+def test_experts_alone_decay_and_a_target_has_a_rate_of_its_own(qwen3):
+    method = MoELoRA(qwen3, {"weight_decay": 0.1, "lr": 0.5, "target_lr": 0.25, "gate": "per_linear"})
+    for stage, lr in ((SOURCE, 0.5), (TARGET, 0.25)):
+        method.enter(stage, [0])
+        rates = {name.split(".")[-3]: method.rate(name) for name, _ in method.named_parameters()}
+        assert rates == {"a": Rate(lr, 0.1), "b": Rate(lr, 0.1), "gate": Rate(lr), "task": Rate(lr)}
 
 
 def test_experts_have_to_divide_the_rank():
