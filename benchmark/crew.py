@@ -4,6 +4,7 @@ All do the same, cell after cell; only the first writes results. One that dies e
 at hand; one that fails alone leaves the others waiting for its gradients, so after `APART` seconds all end.
 """
 
+import gc
 import os
 import signal
 import subprocess
@@ -108,6 +109,7 @@ def follow(pipe: Connection) -> None:
     try:
         profile, rank, meeting, tried = pipe.recv()
         bench = joined(profile, Silent(profile.folder, tried), rank, meeting)
+        gc.freeze()
         while True:
             results = bench.run(pipe.recv())
             pipe.send("over")

@@ -5,6 +5,7 @@ dies, or is ended because it takes too long, costs the cell it had, and another 
 come up again, each alone. This module imports no torch; a worker does.
 """
 
+import gc
 import os
 import signal
 from collections.abc import Sequence
@@ -202,6 +203,7 @@ def work(pipe: Connection, profile: Profile, tried: dict[str, str]) -> None:
 
         torch.set_num_threads(1)
         bench = (Bench if profile.devices == 1 else Crew)(profile, Store(profile.folder, tried))
+        gc.freeze()  # what is here by now stays, and need not be looked at again
         pipe.send("ready")
         while True:
             pipe.send(attempt(bench, pipe.recv()))

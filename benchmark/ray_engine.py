@@ -6,6 +6,7 @@ that dies costs its pack: of several cells each comes up again alone, a lone cel
 This module imports no torch, and Ray only when it is asked for; an actor imports both.
 """
 
+import gc
 import os
 import signal
 from collections import Counter
@@ -221,6 +222,7 @@ class Hand:
 
             torch.set_num_threads(1)
             self.bench = Bench(self.profile, Store(self.profile.folder, self.tried))
+            gc.freeze()  # as in `engine.work`
         except UsageError as error:
             return error
         return Home.here()

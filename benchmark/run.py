@@ -1,6 +1,8 @@
 """Run a pack of cells of one method: read, train, choose on dev, and then read test once. -> a result for each."""
 
+import gc
 from collections.abc import Iterator, Sequence
+from time import monotonic
 from typing import Any
 
 import torch
@@ -26,12 +28,14 @@ from tasks.base import Task
 from tasks.group import Group
 from tasks.split import leaks
 
+SELDOM = 50  # on a CPU at most such a part of the time is spent on looking for what cells left
+
 
 class Bench:
     """What a process keeps between cells: the backbone, loaded once. (Tasks remember their records themselves.)"""
 
     def __init__(self, profile: Profile, store: Store) -> None:
-        self.profile, self.store, self.clock = profile, store, Clock()
+        self.profile, self.store, self.clock, self.look = profile, store, Clock(), 0.0
         self.shared: dict[tuple[str, str], int] = {}  # texts of a source's train that are in a target's test
         weights = profile.backbone
         device = ("cuda" if torch.cuda.is_available() else "cpu") if weights.device == "auto" else weights.device
@@ -52,6 +56,7 @@ class Bench:
 
         `why` a cell that was planned in a pack runs alone.
         """
+        self.forget()
         started, clock = now(), Clock()
         try:
             results, error = list(self.results(pack, clock)), None
@@ -73,6 +78,15 @@ class Bench:
                 results[place] = found | {"state": "failed", "error": failure(caught)}
                 self.store.save(planned, results[place])
         return results
+
+    def forget(self) -> None:
+        """Free what earlier cells learned: methods and Lightning's Trainers refer to each other, so they stay until
+        Python looks for such circles, and beside all that a process keeps for good it seldom does by itself.
+        """
+        begun = monotonic()
+        if begun >= self.look or self.device != "cpu":
+            gc.collect()
+            self.look = begun + SELDOM * (monotonic() - begun)
 
     def header(self, planned: Planned, started: str, seconds: float) -> dict[str, Any]:
         shared = {name: getattr(self.profile, name) for name in ("devices", "strategy") if self.profile.devices > 1}

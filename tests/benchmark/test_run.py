@@ -1,5 +1,6 @@
 """Grids of a few cells, from records to leaderboard, on a random backbone."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+import torch
 from safetensors.torch import load
 
 from benchmark import engine, grid, shop
@@ -196,6 +198,32 @@ class Runs:
     def run(self, pack):
         self.asked.append(list(pack))
         return [{"state": "done"} for _ in pack]
+
+
+def test_what_a_cell_learned_is_gone_when_the_next_begins(small: Profile, monkeypatch: pytest.MonkeyPatch):
+    """Though nobody else looks for what is only held in circles."""
+    from benchmark import run
+    from methods.bank import Bank
+
+    def banks() -> int:
+        return sum(isinstance(one, Bank) for one in gc.get_objects() if issubclass(type(one), torch.nn.Module))
+
+    monkeypatch.setattr(run, "SELDOM", 0)
+    bench = run.Bench(small, Store(small.folder))
+    cells = [cell for cell in grid.plan(small) if cell.cell.method == "prompt"][:3]
+    gc.collect()
+    gc.disable()
+    try:
+        before, after = banks(), []
+        for cell in cells:
+            bench.run([cell])
+            after.append(banks() - before)
+        bench.forget()
+        assert after[0] > 0
+        assert after == after[:1] * 3
+        assert banks() == before
+    finally:
+        gc.enable()
 
 
 def test_cells_that_another_process_has_or_did_are_left_out_of_a_pack(small: Profile, fake):
