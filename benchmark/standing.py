@@ -130,8 +130,9 @@ def notes(table: Board, worth: Standings) -> Iterator[str]:
         "vs: paired difference to that method, ± half of its 95 % interval over seeds and test examples. Methods that "
         "share a letter are not told apart (all pairs, Holm-corrected, 5 %)."
     )
-    if flags := {standing.flag for standing in worth.rows.values() if standing.flag}:
-        yield f"{FLAG} not ranked: {', or '.join(sorted(flags))}."
+    shown = {standing.flag for (*_, name), standing in worth.rows.items() if name == group}
+    if flags := sorted(filter(None, shown)):
+        yield f"{FLAG} not ranked: {', or '.join(flags)}."
     if len(table.profile.seeds) == 1:
         yield "One seed says nothing about another: differences have no interval, and there are no ties and no flags."
     for shots, reference in worth.reference.items():

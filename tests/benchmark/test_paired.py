@@ -235,3 +235,13 @@ def test_rows_are_compared_with_lora_or_the_method_they_are_variants_of_or_the_b
     assert against(lora=0.2, prompt=0.5, prompt__short=0.6) == "lora"
     assert against(prompt=0.2, prompt__short=0.5, prompt__long=0.6) == "prompt"
     assert against(prompt=0.2, prompt__short=0.5, adapter=0.4, adapter__wide=0.3) == "prompt:short"
+
+
+def test_a_flag_that_no_table_shows_is_not_explained(clear):
+    table, worth = worth_of(clear)
+    first = next(iter(table.groups))
+    elsewhere = {
+        key: row._replace(flag="" if key[2] == first else standing.AT_MAJORITY) for key, row in worth.rows.items()
+    }
+    assert any(standing.FLAG in said for said in standing.notes(table, worth))
+    assert not any(standing.FLAG in said for said in standing.notes(table, worth._replace(rows=elsewhere)))
