@@ -165,14 +165,21 @@ def fields(verb: argparse.ArgumentParser) -> None:
 
 def terminated(*_: object) -> None:
     STOPPED.append(143)
-    print(INTERRUPTED, file=sys.stderr)
     sys.exit(143)
+
+
+def interrupted(*_: object) -> None:
+    STOPPED.append(130)
+    raise KeyboardInterrupt
 
 
 def entry(arguments: Sequence[str] | None = None) -> int:
     """Run a verb. -> the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    STOPPED.clear()
     signal.signal(signal.SIGTERM, terminated)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupted)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "" not in sys.path and not sys.flags.safe_path:
         sys.path.append("")  # `adapterbench` finds your own modules here too; last: none of them hides a package
@@ -200,6 +207,7 @@ def entry(arguments: Sequence[str] | None = None) -> int:
         return 0
     except BaseException:
         if STOPPED:  # whatever the signal became on its way out, as inside the import of a C library
+            print(INTERRUPTED, file=sys.stderr)
             return STOPPED[0]
         raise
 

@@ -1,6 +1,7 @@
 """How a run ends before all is done, and how it goes on."""
 
 import argparse
+import signal
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -12,6 +13,7 @@ import pytest
 
 from benchmark import dashboards, engine, grid, limits, shop
 from benchmark.__main__ import entry
+from benchmark.environment import STOPPED
 from benchmark.limits import Limits
 from benchmark.profile import Profile
 from benchmark.store import Store
@@ -74,6 +76,23 @@ def test_no_pack_begins_after_the_budget(small: Profile, monkeypatch: pytest.Mon
     assert place.take() is None
     assert "budget" in place.ended
     assert place.left == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_whose_exception_was_lost_ends_the_run_at_the_next_pack(number, small: Profile):
+    place = opened(small)
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert entry([]) == 0
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            signal.raise_signal(number)
+        with pytest.raises(SystemExit) as ended:
+            place.take()
+        assert ended.value.code == 128 + number
+    finally:
+        STOPPED.clear()
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def test_no_pack_begins_after_a_failure_where_that_is_asked(small: Profile):
