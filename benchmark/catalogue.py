@@ -6,13 +6,13 @@ and kept in the cache folder under the hash of its code, so an edit asks again a
 
 import ast
 import json
-import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import file_digest, sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import methods
 import tasks
@@ -45,7 +45,7 @@ def remembered(key: object, make: Callable[[], Any]) -> Any:
     made = json.loads(json.dumps(make(), default=str))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(f".{os.getpid()}")
+        scratch = path.with_suffix(f".{uuid4().hex}")  # containers that share a home have the same process ids
         scratch.write_text(json.dumps([made, digest(made)], ensure_ascii=False), encoding="utf-8")
         scratch.replace(path)
     except OSError:

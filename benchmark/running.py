@@ -115,7 +115,8 @@ def go(
             begun = monotonic()
             shop = fill(found, todo, place, progress, count, limits.of(options))
             if not shop.left:
-                past.note(found.folder, len(due), count, sum(price.values()) / count, monotonic() - begun)
+                with writing(found.folder):
+                    past.note(found.folder, len(due), count, sum(price.values()) / count, monotonic() - begun)
         say.print(f"{progress.done} done, {progress.failed} failed, {progress.cached} cached", style="bold")
     if shop and shop.left:
         say.print(f"stopped: {shop.ended}; {shop.left} cells are left, run again to go on", style="yellow")

@@ -4,13 +4,13 @@ A pinned revision never changes, so what is here is read without a question. Els
 briefly: the hub's own libraries would try again for minutes, and then show a traceback.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from logging import CRITICAL
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from tasks.example import UsageError
 
@@ -73,7 +73,7 @@ def file(task: str, url: str, path: Path) -> Path:
     if is_offline_mode():
         raise UsageError(f"{task}: {path} is not there, and HF_HUB_OFFLINE is set; fetch it first, or {ADVICE}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part, mine = (path.with_name(f"{path.name}{end}") for end in (".part", f".{os.getpid()}.part"))
+    part, mine = (path.with_name(f"{path.name}{end}") for end in (".part", f".{uuid4().hex}.part"))
     with suppress(FileNotFoundError):
         part.rename(mine)  # whoever comes second begins anew, in a file of its own
     try:
