@@ -134,6 +134,12 @@ def test_counts(backbone, options, adapters, extra):
         assert method.trained_parameters() == adapters * (2 * d * m + m + d + extra)
 
 
+def test_each_placement_has_its_activation(qwen3):
+    for placement, act in (("houlsby", F.silu), ("pfeiffer", F.relu)):
+        found = entered(Adapter, qwen3, placement=placement).adapters
+        assert {adapter.act for adapter in found.values()} == {act}
+
+
 def test_biases_and_norms_have_no_decay(qwen3):
     method = entered(Adapter, qwen3, ln_before=True, weight_decay=0.1, bottleneck=1)
     decayed = {name.split(".")[2] for name, _ in method.named_parameters() if method.rate(name).weight_decay}

@@ -4,6 +4,7 @@ from single import away, entered, frozen, ids_of, logits, rows_of
 from torch import nn
 from torch.testing import assert_close
 
+from methods.base import TARGET, Rate
 from methods.bitfit import Bias, BitFit
 from tasks.example import UsageError
 
@@ -75,3 +76,9 @@ def test_it_merges_where_the_checkpoint_has_the_biases_and_says_so_where_not(bac
 def test_no_sites_is_an_error(qwen3):
     with pytest.raises(UsageError, match="found none"):
         BitFit(qwen3, {"sites": " "})
+
+
+def test_nothing_pulls_a_bias_back(qwen3):
+    method = BitFit(qwen3, {"weight_decay": 0.1, "lr": 0.5})
+    method.enter(TARGET, [0])
+    assert {method.rate(name) for name, _ in method.named_parameters()} == {Rate(0.5, 0.0)}

@@ -23,6 +23,13 @@ def test_majority_answers_with_each_slots_commonest(qwen3: Backbone):
     assert [row.text for row in predict(method, asked, [0, 1, 2])] == ["坏", "好", "乙"]
 
 
+def test_between_equals_the_order_of_the_examples_does_not_decide(qwen3: Backbone):
+    method, words = Majority(qwen3), [item("乙", ()), item("甲", ())]
+    method.enter(TARGET, [0, 1], [words, words[::-1]])
+    one, other = predict(method, [item("丙", ())] * 2, [0, 1])
+    assert one.text == other.text
+
+
 def test_majority_keeps_to_the_options_of_an_item(qwen3: Backbone):
     method = Majority(qwen3)
     method.enter(TARGET, [0], [[item("D", ("A", "B", "C", "D"))] * 3 + [item("B", ("A", "B"))]])

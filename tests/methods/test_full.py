@@ -12,6 +12,7 @@ def test_every_weight_learns_and_the_head_stays_tied(backbone: Backbone):
     method = Full(backbone)
     method.enter(TARGET, [0])
     assert method.trained_parameters() == sum(p.numel() for p in backbone.model.parameters())
+    assert not any(module.training for module in method.train().weights.modules())  # no dropout of the backbone's own
     method.losses(method.plan(batch(items(4, 1), [0] * 4))).sum().backward()
     # the bias of k shifts all scores of a query alike but for the rotation, so its gradient is small, not zero
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.parameters())

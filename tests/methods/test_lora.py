@@ -83,6 +83,14 @@ def test_dropout_draws_from_its_own_stream_and_stops_at_evaluation(qwen3: Backbo
     assert losses(0, False) == losses(1, False)
 
 
+def test_what_dropout_leaves_is_larger_by_as_much(qwen3: Backbone):
+    method, ones = LoRA(qwen3, {"dropout": 0.2}), torch.ones(2, 500)
+    method.enter(TARGET, [0])
+    found = method.train().deltas["0_q"].drop(ones)
+    assert set(found.unique().tolist()) == {0.0, 1.25}
+    assert found.mean() == pytest.approx(1, abs=0.1)
+
+
 def test_dropout_refuses_a_pack(qwen3: Backbone):
     with pytest.raises(UsageError, match="cannot be packed"):
         LoRA(qwen3, {"dropout": 0.1}).enter(TARGET, [0, 1])

@@ -113,6 +113,15 @@ def test_the_networks_of_slots_are_their_own(backbone):
         assert_close(mixed[row : row + 1], logits(method, ids[row : row + 1], (slot,)), rtol=1e-5, atol=1e-5)
 
 
+def test_the_network_starts_as_linears_do(qwen3):
+    method = Prefix(qwen3, {"mlp": 400})
+    method.enter(TARGET, [0])
+    for linear, width in ((method.inner, 16), (method.outer, 400)):
+        bound = width**-0.5
+        for bank in (linear.weight, linear.bias):
+            assert 0.9 * bound < bank.sets[0].abs().max() <= bound
+
+
 def test_count(backbone):
     layers, d_kv = 2, 16
     assert entered(Prefix, backbone).trained_parameters() == 2 * 20 * layers * d_kv

@@ -61,6 +61,9 @@ def test_with_a_frozen_only_b_learns_on_the_target_at_the_target_rate(qwen3):
     assert set(owned) == {0, 1}
     assert {name.split(".")[-3] for part in owned.values() for name in part} == {"b"}
     assert {method.rate(name).lr for part in owned.values() for name in part} == {0.5}
+    method.load(method.learned())
+    assert method.owned().keys() == owned.keys(), "what was frozen learns"
+    assert all(method.owned()[slot].keys() == part.keys() for slot, part in owned.items())
 
 
 def test_a_cell_taken_out_of_a_pack_answers_as_it_did_there(qwen3):
