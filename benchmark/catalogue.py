@@ -6,6 +6,7 @@ and kept in the cache folder under the hash of its code, so an edit asks again a
 
 import ast
 import json
+import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import file_digest, sha256
@@ -77,12 +78,20 @@ def code_of(*names: str) -> str:
 
 @cache
 def parsed(module: str) -> tuple[str, list[str]]:
-    """Hash of a module's code, and what it imports."""
+    """Hash of a module's code, and what it imports; remembered by its text, since reading it as code takes its time."""
     file = file_of(module)
     try:
-        tree = bare(ast.parse(file.read_text(encoding="utf-8")))
+        text = file.read_text(encoding="utf-8")
+        if module == __name__:  # what is remembered rests on it
+            return _parsed(text, module)
+        found, inner = remembered(["parsed", module, text, sys.version_info[:2]], lambda: _parsed(text, module))
     except (SyntaxError, ValueError) as error:
         raise UsageError(f"{file}: {getattr(error, 'msg', error)} (line {getattr(error, 'lineno', 1)})") from error
+    return found, inner
+
+
+def _parsed(text: str, module: str) -> tuple[str, list[str]]:
+    tree = bare(ast.parse(text))
     return sha256(ast.dump(tree).encode()).hexdigest(), imported(tree, module)
 
 
