@@ -156,17 +156,23 @@ def of(profile: Profile, planned: Planned, cells: int = 1) -> Need | None:
 
 def kept(shape: Shape, tokens: int, width: int, weights: bool) -> float:
     """Bytes that a pass of so many tokens keeps for its way back. `width`: bytes of a number in it, 2 or 4."""
-    d, h, f, b = shape.hidden_size, shape.attention, shape.intermediate_size, width / 2
-    each = 8 * d + b * (8 * h + 6 * f + 4 * (d + h))
-    if weights:
-        each += b * (8 * d + 2 * h + 2 * f)
-    return tokens * (shape.num_hidden_layers * each + 8 * d)
+    each, fed = layer(shape, width, weights)
+    return tokens * (shape.num_hidden_layers * each - fed + 8 * shape.hidden_size)  # the last feeds few (methods.last)
 
 
 def kept_anew(shape: Shape, tokens: int, width: int, weights: bool) -> float:
     """The same under activation checkpointing: every layer's input, and all of one layer at a time."""
-    alone = kept(shape._replace(num_hidden_layers=1), tokens, width, weights)
-    return alone + tokens * shape.num_hidden_layers * shape.hidden_size * width
+    each, _ = layer(shape, width, weights)
+    return tokens * (each + 8 * shape.hidden_size + shape.num_hidden_layers * shape.hidden_size * width)
+
+
+def layer(shape: Shape, width: int, weights: bool) -> tuple[float, float]:
+    """Bytes that a token leaves in a layer, and how many of them in its feed-forward part."""
+    d, h, f, b = shape.hidden_size, shape.attention, shape.intermediate_size, width / 2
+    fed, rest = 6 * f * b, 8 * d + b * (8 * h + 4 * (d + h))
+    if weights:
+        fed, rest = fed + 2 * f * b, rest + b * (8 * d + 2 * h)
+    return fed + rest, fed
 
 
 def limit() -> float:

@@ -167,7 +167,7 @@ def _pass(method: Method, ids: tuple[int, ...], jobs: list[Job]) -> Lead:
     if not ids:
         return Lead([], row)
     cache, rows = method.backbone.cache(), torch.tensor([ids] * len(slots), device=method.backbone.device)
-    method.hidden(rows, torch.ones_like(rows), slots, cache)
+    method.hidden(rows, torch.ones_like(rows), slots, cache, asked=rows.new_zeros(len(rows), 1))
     return Lead([(layer.keys, layer.values) for layer in cache.layers], row)
 
 
@@ -242,7 +242,8 @@ def _likelihoods(method: Method, lead: Lead, block: list[Job]) -> list[tuple[lis
         _cache(method, lead, block) if lead.layers else None,
         positions=positions.to(device),
         source=source.to(device),
-    )[:, r - 1 :]  # [b, 1 + m, d]: the prompt's end and every beginning
+        asked=torch.arange(r - 1, r + m, device=device).expand(b, -1),
+    )  # [b, 1 + m, d]: the prompt's end and every beginning
     node, token, used = (_stacked([getattr(below, name) for below in trees]) for name in ("node", "token", "used"))
     return [(block, _gathered(method, hidden, node.to(device), token.to(device), used.to(device)))]
 
@@ -283,7 +284,7 @@ def _decode(method: Method, lead: Lead, block: list[Job], limit: int) -> list[li
     out = torch.full((len(block), limit), end, device=device)
     left, slots = torch.arange(len(block), device=device), tuple(job.slot for job in block)  # rows not yet done
     for step in range(limit):
-        hidden = method.hidden(ids, mask, slots, cache)
+        hidden = method.hidden(ids, mask, slots, cache, asked=ids.new_full((len(ids), 1), ids.shape[1] - 1))
         token = method.backbone.head(hidden[:, -1]).argmax(-1)
         out[left, step] = token
         going = (token != end).nonzero().flatten()

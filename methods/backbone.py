@@ -29,6 +29,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.logging import disable_progress_bar
 
 from methods.files import SITES, check, find, fingerprint
+from methods.last import shorten
 from methods.recompute import Layers
 from tasks.example import UsageError
 
@@ -55,6 +56,7 @@ class Backbone:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer, self.name, self.fingerprint = tokenizer, name, fingerprint
         self.config = model.config
+        shorten(model.model.layers[-1])
         self.width: int = model.config.hidden_size
         self.sites = SITES[model.config.model_type]
         table = model.get_input_embeddings().weight
@@ -129,12 +131,17 @@ class Backbone:
         attention_mask: Tensor,
         position_ids: Tensor,
         cache: Cache | None = None,
+        asked: Tensor | None = None,
     ) -> Tensor:
-        """Last hidden states [b, s, d]. `attention_mask` [b, past + s], or who sees whom as bool [b, s, past + s]."""
+        """Last hidden states [b, s, d], or of the places `asked` for [b, n] only: [b, n, d].
+
+        `attention_mask` [b, past + s], or who sees whom as bool [b, s, past + s].
+        """
         if attention_mask.dim() == 3:
             attention_mask = attention_mask[:, None]
             if self.config._attn_implementation == "eager":  # it adds its mask, sdpa also takes a boolean one
                 attention_mask = (~attention_mask).to(self.model.dtype) * torch.finfo(self.model.dtype).min
+        given = {} if asked is None else {"asked": asked}  # transformers hands it on; the last layer reads it
         with self.autocast():
             return self.model.model(
                 input_ids=input_ids,
@@ -143,6 +150,7 @@ class Backbone:
                 position_ids=position_ids,
                 past_key_values=cache,
                 use_cache=cache is not None,
+                **given,
             ).last_hidden_state
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -170,7 +178,10 @@ class Backbone:
         return f"model.layers.{layer}.{self.sites[site]}"
 
     def attach(self, sites: str, make: Callable[[nn.Linear], nn.Module]) -> nn.ModuleDict:
-        """At every named linear y = W x + b, pass on module(x, y) in place of y. The method registers the result."""
+        """At every named linear y = W x + b, pass on module(x, y) in place of y. The method registers the result.
+
+        Do not pool over the places of x: in the last layer's MLP they are those only whose state is asked for.
+        """
         modules = nn.ModuleDict()
         for key, linear in self.linears(sites).items():
             module = modules[key] = make(linear)

@@ -154,8 +154,9 @@ class Method(Learned):
         *,
         positions: Tensor | None = None,
         source: Tensor | None = None,
+        asked: Tensor | None = None,
     ) -> Tensor:
-        """Last hidden states [b, s, d] at `input_ids` [b, s].
+        """Last hidden states [b, s, d] at `input_ids` [b, s]; where only the places `asked` for matter [b, n], theirs.
 
         `attention_mask` [b, past + s] counts no virtual tokens; they enter with an empty cache (or none) and stay
         unseen. Positions come from the mask. For rows that are no plain sequence: who sees whom, bool [b, s, past + s],
@@ -183,8 +184,11 @@ class Method(Learned):
         text = {"input_ids": input_ids}
         if front is not None:
             text = {"inputs_embeds": torch.cat([front.to(embeds.dtype).expand(len(slots), -1, -1), embeds], dim=1)}
-        hidden = self.backbone.hidden(**text, attention_mask=attention_mask, position_ids=positions, cache=cache)
-        return hidden[:, ahead:] if ahead else hidden
+        asked = None if asked is None else asked + ahead
+        hidden = self.backbone.hidden(
+            **text, attention_mask=attention_mask, position_ids=positions, cache=cache, asked=asked
+        )
+        return hidden[:, ahead:] if ahead and asked is None else hidden
 
     def _fill(self, cache: Cache | None, rows: int) -> Cache | None:
         for layer, (key, value) in enumerate(self.past()):
@@ -200,10 +204,12 @@ class Method(Learned):
         cache = None
         if plan.lead is not None:
             cache = self.backbone.cache()
-            self.hidden(plan.lead, plan.lead_mask, plan.present, cache)
+            first = plan.lead.new_zeros(len(plan.lead), 1)
+            self.hidden(plan.lead, plan.lead_mask, plan.present, cache, asked=first)
             cache.batch_select_indices(plan.owner)
-        hidden = self.hidden(plan.input_ids, plan.attention_mask, plan.slots, cache, source=plan.source)
-        logits = self.backbone.head(hidden.flatten(0, 1)[plan.at])
+        rows, seen = plan.input_ids, plan.attention_mask
+        hidden = self.hidden(rows, seen, plan.slots, cache, source=plan.source, asked=plan.asked)
+        logits = self.backbone.head(hidden.flatten(0, 1)[plan.among])
         loss = F.cross_entropy(logits, plan.target, reduction="none") * plan.weight
         return loss.new_zeros(len(plan.present)).index_add(0, plan.share, loss)
 

@@ -70,8 +70,8 @@ class HeadOnly(Method):
             ids = pad_sequence(rows, batch_first=True).to(device)
             size = torch.tensor([len(row) for row in rows], device=device)
             mask = (torch.arange(ids.shape[1], device=device) < size[:, None]).long()
-            hidden = self.hidden(ids, mask, (0,) * len(block))
-            found[block] = hidden[torch.arange(len(block), device=device), size - 1].float().cpu()
+            hidden = self.hidden(ids, mask, (0,) * len(block), asked=size[:, None] - 1)
+            found[block] = hidden[:, 0].float().cpu()
         return found
 
     def guess(self, items: Sequence[Encoded], slots: Sequence[int]) -> list[str]:

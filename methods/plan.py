@@ -28,6 +28,8 @@ class Plan(NamedTuple):
     attention_mask: Tensor  # [b, p + s]
     source: Tensor  # [b, s] bool: given tokens, neither answer nor padding
     at: Tensor  # [n] places in the flattened [b * s] whose next token is an answer token
+    asked: Tensor  # [b, m] the same by row; a row that has fewer names its first place for the rest
+    among: Tensor  # [n] where each of `at` lies in the flattened [b * m]
     target: Tensor  # [n] that token
     share: Tensor  # [n] whose answer it is, among the slots present
     weight: Tensor  # [n] 1 / number of answer tokens of that slot, in all passes of the step
@@ -63,6 +65,9 @@ def plan(batch: Batch, *, virtual: int = 0, lead: bool = True) -> Plan:
         seen = torch.cat([given[owner], rows.mask], dim=1)
     row, column = rows.answer.nonzero(as_tuple=True)
     share, count = owner[row], owner.bincount(minlength=k)
+    among = rows.answer.cumsum(1)[row, column] - 1
+    asked = torch.zeros(len(owner), int(among.max()) + 1, dtype=torch.long, device=owner.device)
+    asked[row, among] = column - 1
     length = rows.ids.shape[1] if leads is None else rows.ids.shape[1] + leads
     tokens = owner.bincount(seen.sum(1), minlength=k)
     return Plan(
@@ -72,6 +77,8 @@ def plan(batch: Batch, *, virtual: int = 0, lead: bool = True) -> Plan:
         attention_mask=seen,
         source=rows.mask.bool() & ~rows.answer,
         at=row * rows.ids.shape[1] + column - 1,
+        asked=asked,
+        among=row * asked.shape[1] + among,
         target=rows.ids[row, column],
         share=share,
         weight=1 / share.bincount(minlength=k)[share],

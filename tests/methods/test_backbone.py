@@ -1,3 +1,4 @@
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,18 @@ def test_a_term_of_zeros_changes_no_bit_and_another_arrives_before_o(backbone: B
         assert not torch.allclose(backbone.hidden(**given), plain, atol=1e-3)
         backbone.detach()
         assert torch.equal(backbone.hidden(**given), plain)
+
+
+def test_places_asked_for_have_the_states_of_a_whole_pass_and_the_last_mlp_sees_no_other(backbone: Backbone):
+    ids, places = torch.arange(5, 45).view(2, 20), torch.tensor([[19, 3], [7, 7]])
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "position_ids": torch.arange(20).expand(2, -1)}
+    copied, passed = deepcopy(backbone), []
+    for layer in copied.model.model.layers:
+        layer.mlp.register_forward_pre_hook(lambda _mlp, inputs: passed.append(inputs[0].shape[1]))
+    with torch.no_grad():
+        whole, found = backbone.hidden(**given), copied.hidden(**given, asked=places)
+    assert_close(found, whole[torch.arange(2)[:, None], places], rtol=1e-5, atol=1e-6)
+    assert passed == [20] * (len(passed) - 1) + [2]
 
 
 def test_bf16_weights_take_fp32_adapters(model_folders: dict[str, Path]):

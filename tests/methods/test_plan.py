@@ -85,3 +85,10 @@ def test_a_few_tokens_saved_are_not_worth_a_second_pass():
     few: list[Encoded] = [*items(4, 7, lead=1, most=40)]
     assert plan(batch(few, [0] * 4)).lead is None
     assert plan(batch(few, [0] * 4), virtual=100).lead is not None
+
+
+def test_places_asked_for_are_those_before_answer_tokens(qwen3: Backbone):
+    made = plan(packed())
+    rows, columns = made.at // made.input_ids.shape[1], made.at % made.input_ids.shape[1]
+    assert torch.equal(made.asked.flatten()[made.among], columns)
+    assert torch.equal(made.among // made.asked.shape[1], rows)
