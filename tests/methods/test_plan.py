@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.testing import assert_close
 
 from benchmark.proofs.material import batch, built, items
-from methods import load
+from methods import NAMES, load
 from methods.backbone import Backbone
 from methods.base import Method
 from methods.plan import Plan, parts, plan
@@ -92,3 +93,20 @@ def test_places_asked_for_are_those_before_answer_tokens(qwen3: Backbone):
     rows, columns = made.at // made.input_ids.shape[1], made.at % made.input_ids.shape[1]
     assert torch.equal(made.asked.flatten()[made.among], columns)
     assert torch.equal(made.among // made.asked.shape[1], rows)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if load(name).trains])
+def test_losses_and_gradients_are_those_of_a_pass_that_leaves_nothing_out(qwen3: Backbone, name: str):
+    """As anybody would write them: all hidden states, all logits, the mean over a slot's answer tokens."""
+    method = built(load(name), qwen3)
+    given = batch(items(6, 7), [place % method.slots for place in range(6)])
+    source = given.attention_mask.bool() & (given.labels == -100)
+    logits = qwen3.head(method.hidden(given.input_ids, given.attention_mask, given.slots, source=source))
+    each = F.cross_entropy(logits[:, :-1].transpose(1, 2), given.labels[:, 1:], reduction="none")
+    slots, said = torch.tensor(given.slots), given.labels[:, 1:] != -100
+    want = torch.stack([each[slots == slot].sum() / said[slots == slot].sum() for slot in range(method.slots)])
+    learned = [p for p in method.parameters() if p.requires_grad]
+    found = method.loss(given)
+    assert_close(found, want, rtol=1e-5, atol=1e-5)
+    pairs = (torch.autograd.grad(loss.sum(), learned, allow_unused=True) for loss in (found, want))
+    assert_close(*pairs, rtol=1e-3, atol=2e-5)
