@@ -58,17 +58,17 @@ $(VENV)/ready-docs: $(VENV)/ready
 	touch $@
 
 bench: setup ## the suite against a naive peer, into docs/performance.md (ARGS=--quick)
-	$(BIN)/python tests/bench $(ARGS)
+	$(BIN)/python -m tests.performance $(ARGS)
 
 # with BIN=/folder/of/python nothing is installed: whatever versions are there are used
 gpu-check: $(if $(filter file,$(origin BIN)),setup) ## what only a GPU can show: speed, memory, exactness; no network
-	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.gpu.check $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.gpu_acceptance.check $(ARGS)
 
 faults: setup ## disturb a small grid in every way, resume it, compare (under 10 minutes; ARGS=--short)
-	$(BIN)/python -m tests.faults $(ARGS)
+	$(BIN)/python -m tests.fault_injection $(ARGS)
 
 soak: setup ## 1,000 small cells in one process: no growth of memory, open files or threads (ARGS='--cells 200')
-	$(BIN)/python -m tests.faults.soak $(ARGS)
+	$(BIN)/python -m tests.fault_injection.soak $(ARGS)
 
 report: setup ## the page, tables and picture of the last results, from their files; opens the page
 	$(BIN)/python -m benchmark report --profile $(PROFILE) --open $(ARGS)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 METHOD = "lora"
 SIZES = (1, 2, 4, 8, 16, 32)  # cells
-WARM, STEPS = 2, 4
+WARM = 2
+STEPS = 4
 GAIN = 0.03  # a pack twice as large has to save this share of a cell's step
 
 

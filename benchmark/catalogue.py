@@ -26,6 +26,7 @@ from tasks.typed import near
 if TYPE_CHECKING:
     from methods.base import Method
 
+FORMAT = 1  # of cached values: raise it when a function whose result is cached here returns something else
 INDEXES = {"methods", "tasks", "tasks.samples"}  # an index names all; what it finds is followed, not the index
 
 
@@ -36,7 +37,7 @@ def digest(value: object) -> str:
 
 def remembered(key: object, make: Callable[[], Any]) -> Any:
     """What `make` returned for this key, now or in an earlier process of this very code."""
-    path = cache_folder() / "facts" / f"{digest([parsed(__name__)[0], key])[:32]}.json"
+    path = cache_folder() / "facts" / f"{digest([FORMAT, key])[:32]}.json"
     try:
         made, seal = json.loads(path.read_text(encoding="utf-8"))
         if seal == digest(made):
@@ -82,8 +83,6 @@ def parsed(module: str) -> tuple[str, list[str]]:
     file = file_of(module)
     try:
         text = file.read_text(encoding="utf-8")
-        if module == __name__:  # what is remembered rests on it
-            return _parsed(text, module)
         found, inner = remembered(["parsed", module, text, sys.version_info[:2]], lambda: _parsed(text, module))
     except (SyntaxError, ValueError) as error:
         raise UsageError(f"{file}: {getattr(error, 'msg', error)} (line {getattr(error, 'lineno', 1)})") from error

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from methods.backbone import Backbone
     from methods.base import Method
 
-HOLDS, BLANK, FAILS = "holds", "does not apply", "fails"
+HOLDS = "holds"
+BLANK = "does not apply"
+FAILS = "fails"
 COLOURS = {HOLDS: "green", BLANK: "dim", FAILS: "bold red"}
 MARKS = {HOLDS: "✓", BLANK: "", FAILS: "✗"}
 KIT = "benchmark.proofs.kit"
@@ -33,7 +35,7 @@ random Qwen2, Qwen3 and Llama models with the methods' default options, and reme
 package.module:Class` runs the same on a class of your own.
 
 Equations against the paper, closed forms of the number of parameters, and comparisons with `peft` under other options
-are tests of their own, in `tests/methods/`; that each proof fails a method that is wrong is in `tests/proofs/`.
+are tests of their own, in `tests/methods/`; that each proof fails a method that is wrong is in `tests/conformance/`.
 """
 
 

@@ -36,11 +36,18 @@ from benchmark.store import Store, write
 from benchmark.table import LEVEL, Line, at_shots, board
 
 MARGIN = 0.01  # of the metric's 0..1: differences below a point are not worth a claim
-FEW, FEW_MOST, FEW_ELSE = "few-shot", 32, 16  # the mean over the grid's numbers of shots up to 32, else 16
-ABOVE, REACHES = "above", "reaches"
-SUPPORTED, REFUTED, OPEN, ABSENT = "supported", "not supported", "undecided at this size", "not run"
+FEW = "few-shot"  # the mean over the grid's numbers of shots up to 32, else 16
+FEW_MOST = 32
+FEW_ELSE = 16
+ABOVE = "above"
+REACHES = "reaches"
+SUPPORTED = "supported"
+REFUTED = "not supported"
+OPEN = "undecided at this size"
+ABSENT = "not run"
 SAME = "no comparison: both have the same options here"
-TARGETS, EVERY = "target", "all"
+TARGETS = "target"
+EVERY = "all"
 
 TA_LORA = "TA-LoRA (arXiv 2505.00009)"
 META_LORA = "MeTA-LoRA (arXiv 2510.11598)"

@@ -16,7 +16,9 @@ from benchmark.store import Store
 from benchmark.table import LEVEL, Board, Line, at_shots, board, hundred
 from tasks.example import UsageError
 
-TIED, ALONE, MISSING = "tied", "one seed", "not run"
+TIED = "tied"
+ALONE = "one seed"
+MISSING = "not run"
 ALL = "all tasks"
 ALIKE = 1.05  # costs closer than this are the same
 

@@ -7,7 +7,7 @@ The device is not part of it; it is in the result.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from json import dumps, loads
@@ -22,7 +22,7 @@ from tasks.example import UsageError
 TARGET = "target"
 SCORING = ("benchmark.score", "benchmark.learn")
 CODE = {"method": "method code", "task": "task code", "scoring": "training or scoring code"}
-LIBRARIES = ("torch", "transformers", "tokenizers", "lightning", "torchmetrics", "numpy")
+LIBRARIES = ("torch", "transformers", "tokenizers", "lightning", "torchmetrics", "numpy", "peft", "datasets")
 
 
 class Cell(NamedTuple):
@@ -72,8 +72,7 @@ def plan(profile: Profile) -> list[Planned]:
     tabled = {_add(profile, cell, found, chains).identity for cell in cells(profile)}
     needed = {parent for planned in found.values() for parent in planned.parents}
     keep = profile.keep_adapters
-    facts = {name: {"needed": keep or name in needed, "tabled": name in tabled} for name in found}
-    return [Planned(**{**vars(one), **facts[one.identity]}) for one in found.values()]
+    return [replace(one, needed=keep or name in needed, tabled=name in tabled) for name, one in found.items()]
 
 
 def cells(profile: Profile) -> Iterator[Cell]:

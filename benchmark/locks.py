@@ -21,7 +21,8 @@ from time import monotonic, time
 from typing import Any
 from uuid import uuid4
 
-BEAT, DEAD = 5.0, 60.0  # seconds between heartbeats; after which a lock without one belongs to nobody
+BEAT = 5.0  # seconds between heartbeats
+DEAD = 60.0  # after which a lock without one belongs to nobody
 SEEN: dict[Path, tuple[float, float]] = {}  # lock of another machine -> (its time, when we first saw it so)
 
 

@@ -17,7 +17,9 @@ from benchmark.environment import ROOT, device_name, installed
 from benchmark.price import LARGE, parameters
 from benchmark.profile import Profile
 
-OK, MIND, NO = "ok", "!", "x"
+OK = "ok"
+MIND = "!"
+NO = "x"
 NAMED = ("torch", "lightning", "transformers", "datasets", "peft", "wandb", "ray")
 PROCESS = 1e9  # bytes of a worker on the embedded backbone; 0.6 to 0.9 GB were measured
 ROOM = 1e9  # bytes free below which a folder is as good as full

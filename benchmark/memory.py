@@ -12,7 +12,7 @@ In fp32 all but the norms is twice that. Where the weights learn, they are numbe
 gradient, two moments, the best and the pretrained value beside them, and the inputs of the linears are kept too.
 
 A step that has no room goes in parts (`benchmark.learn`), so its rows are halved here until it fits. Rows count as the
-longest that the profile lets through: most batches need less. `tests.gpu` measures the same on a device.
+longest that the profile lets through: most batches need less. `tests.gpu_acceptance` measures the same on a device.
 
 Where n devices share a cell, each has 1/n of the rows. What learns beside the backbone is whole on each, with a copy of
 its gradient in DDP's buckets. Under fsdp a device has 1/n of the backbone, and of what learns in it, beside the largest

@@ -8,11 +8,14 @@ from statistics import fmean
 from typing import Any
 
 from benchmark import catalogue
+from benchmark.budget import Budget
 from benchmark.grid import TARGET, Planned
 from benchmark.profile import Profile
 
 # Rough figures for a folder without results, of the public data and the samples: tokens of an item, sizes of full sets.
-TOKENS, TEST, TRAIN = 120, 3000, 30_000
+TOKENS = 120
+TEST = 3000
+TRAIN = 30_000
 SAMPLES = 60, 240, 1080
 TINY = 1e6  # parameters of the embedded backbone
 LARGE = 1e8  # parameters from which on a CPU is no place to train
@@ -59,7 +62,7 @@ class Prices:
         if budget:
             shots = cell.shots * LABELS if isinstance(cell.shots, int) else full
             examples = min(shots, limit.get("train", shots)) * len(planned.members)
-            steps = min(budget["max_steps"], budget["epochs"] * -(-examples // budget["batch_size"]))
+            steps = Budget(**budget).steps(examples)
             # backward costs two forwards; devices share out the rows of training, and score all of them each
             passed += 3 * steps * budget["batch_size"] * tokens / profile.devices
             passed += budget["evaluations"] * min(examples, limit.get("dev", 1000)) * tokens

@@ -30,7 +30,8 @@ from tasks.example import UsageError
 
 SHOWN = 8  # methods of the table
 MOST = 3  # held-out tasks that are named
-AHEAD, BEHIND = "ahead", "behind"  # of the first; nobody is ahead of the highest mean
+AHEAD = "ahead"  # of the first
+BEHIND = "behind"  # nobody is ahead of the highest mean
 
 
 class Held(NamedTuple):

@@ -8,6 +8,7 @@ items are few share their passes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -88,16 +89,14 @@ def likelihoods(
     method: Method, items: Sequence[Encoded], slots: Sequence[int], *, tokens: int | None = None
 ) -> list[tuple[float, ...]]:
     """Log-likelihood of each choice of an item given its prompt, summed over tokens. `tokens` of a pass: as suits."""
-    training = method.training
     found: list[tuple[float, ...]] = [()] * len(items)
     blocks: list[tuple[list[Job], Tensor]] = []
-    method.eval()
-    for lead, block in _blocks(method, items, slots, tokens, lambda job: len(job.rest) + len(tree(job.answers).ids)):
-        blocks += _fitting(block, partial(_likelihoods, method, lead))
+    with _evaluation_mode(method):
+        for lead, block in _blocks(method, items, slots, tokens, lambda job: len(job.rest) + len(tree(job.answers).ids)):
+            blocks += _fitting(block, partial(_likelihoods, method, lead))
     for block, scores in blocks:  # only now wait for the device
         for job, row in zip(block, scores.tolist(), strict=True):
             found[job.place] = tuple(row[: len(job.answers)])
-    method.train(training)
     return found
 
 
@@ -111,17 +110,27 @@ def decode(
     limit: Sequence[int] | int = 32,
 ) -> list[str]:
     """Greedy continuation of each prompt, up to the end token or `limit` tokens (one number, or each item's own)."""
-    training, texts = method.training, [""] * len(items)
+    texts = [""] * len(items)
     limits = [limit] * len(items) if isinstance(limit, int) else limit
-    method.eval()
-    for lead, block in _blocks(method, items, slots, tokens, lambda job: len(job.rest)):
-        most = max(limits[job.place] for job in block)
-        found = _fitting(block, partial(_decode, method, lead, limit=most))
-        for job, ids in zip(block, found, strict=True):
-            own = ids[: limits[job.place]]
-            texts[job.place] = method.backbone.tokenizer.decode(own, skip_special_tokens=True).strip()
-    method.train(training)
+    with _evaluation_mode(method):
+        for lead, block in _blocks(method, items, slots, tokens, lambda job: len(job.rest)):
+            most = max(limits[job.place] for job in block)
+            found = _fitting(block, partial(_decode, method, lead, limit=most))
+            for job, ids in zip(block, found, strict=True):
+                own = ids[: limits[job.place]]
+                texts[job.place] = method.backbone.tokenizer.decode(own, skip_special_tokens=True).strip()
     return texts
+
+
+@contextmanager
+def _evaluation_mode(method: Method) -> Iterator[None]:
+    """Put the method in evaluation mode for the block, and restore its mode afterwards, also when the block raises."""
+    was_training = method.training
+    method.eval()
+    try:
+        yield
+    finally:
+        method.train(was_training)
 
 
 def _fitting(block: list[Job], run: Callable[[list[Job]], list[Any]]) -> list[Any]:

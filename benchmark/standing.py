@@ -13,7 +13,8 @@ from benchmark.stats import Difference, Ranks, holm, ranks, tie_groups
 from benchmark.table import LEVEL, Board, Line, at_shots, hundred
 
 REFERENCE = "lora"
-AT_MAJORITY, BELOW_HEAD = "within noise of majority", "below head_only"
+AT_MAJORITY = "within noise of majority"
+BELOW_HEAD = "below head_only"
 FLAG = "‡"
 GAP = ("difference", "difference_low", "difference_high", "difference_p", "difference_seeds", "detectable")
 

@@ -18,8 +18,11 @@ from methods.backbone import Backbone
 from methods.base import Method
 from tasks.example import UsageError
 
-STATE, FACTS, CARD = "learned.safetensors", "method.json", "README.md"
-PEFT_STATE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # peft's own names
+STATE = "learned.safetensors"
+FACTS = "method.json"
+CARD = "README.md"
+PEFT_STATE = "adapter_model.safetensors"  # peft's own names
+PEFT_CONFIG = "adapter_config.json"
 
 
 def save_adapter(method: Method, folder: str | Path, slot: int | None = 0, about: str = "") -> list[str]:

@@ -26,8 +26,10 @@ from tasks.encode import collate, pad_token
 from tasks.example import Encoded, UsageError
 
 EMBED = Stage("embed", "target", "packed")  # the target's own prompt, by which its neighbours are found
-RETRIEVALS, SIMILARITIES = ("average", "best"), ("mean", "tokens")
-ROWS, TRIED = 8, 64  # `best` looks at this many training examples, so many rows at a time
+RETRIEVALS = ("average", "best")
+SIMILARITIES = ("mean", "tokens")
+ROWS = 8  # `best` looks at this many training examples, so many rows at a time
+TRIED = 64
 
 
 class SpotGeneric(Prompt):

@@ -14,7 +14,8 @@ class Stage(NamedTuple):
     batches: str = "mixed"
 
 
-SOURCE, TARGET = Stage("source", "sources"), Stage("target", "target", "packed")
+SOURCE = Stage("source", "sources")
+TARGET = Stage("target", "target", "packed")
 
 
 class Parent(NamedTuple):

@@ -7,7 +7,9 @@ from tasks.encode import answer_ids, lost
 from tasks.example import Example
 from tasks.source import Local, Raw
 
-BARS, WIDTH, SHOWN = 8, 30, 3  # of the histogram; its longest bar; prompts
+BARS = 8  # of the histogram
+WIDTH = 30  # its longest bar
+SHOWN = 3  # prompts
 
 
 def describe(task: Task) -> str:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tasks.base import Task
 
 CACHE: WeakKeyDictionary = WeakKeyDictionary()  # tokenizer -> {(limits, examples): (their tokens, Encoded of each)}
-SETS, TOKENS = 128, 2**25  # most that are kept for a tokenizer; a token takes 20 to 40 bytes
+SETS = 128  # most that are kept for a tokenizer
+TOKENS = 2**25  # a token takes 20 to 40 bytes
 
 
 def tokens(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], offsets: bool = False) -> list:

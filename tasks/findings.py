@@ -6,7 +6,9 @@ from typing import NamedTuple
 from tasks.base import Task
 from tasks.example import Example
 
-PASSED, WARNING, FAILED = "passed", "warning", "failed"
+PASSED = "passed"
+WARNING = "warning"
+FAILED = "failed"
 
 
 class Finding(NamedTuple):

@@ -14,7 +14,8 @@ from uuid import uuid4
 
 from tasks.example import UsageError
 
-CONNECT, ANSWER = 3.0, 10.0  # seconds that a host has to take a connection, and to answer
+CONNECT = 3.0  # seconds that a host has to take a connection, and to answer
+ANSWER = 10.0
 ADVICE = "use --source sample, or --source local with --data-dir <folder of original files>"
 AGAIN = "run it again, what has arrived is kept"
 

@@ -10,8 +10,10 @@ from hashlib import sha256
 
 from tasks.example import Example
 
-DEV_SHARE, DEV_MOST = 0.1, 1_000  # of train
-TEST_SHARE, TEST_MOST = 0.2, 5_000  # of the only part there is, where a task has no test file
+DEV_SHARE = 0.1  # of train
+DEV_MOST = 1_000
+TEST_SHARE = 0.2  # of the only part there is, where a task has no test file
+TEST_MOST = 5_000
 
 
 def rank(stream: str, uid: str) -> bytes:

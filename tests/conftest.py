@@ -11,6 +11,8 @@ from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 
+pytest_plugins = ["tests.support.result_fixtures"]
+
 pytest.register_assert_rewrite("benchmark.proofs")  # so that a failing proof shows its values
 
 from benchmark.proofs.models import ARCHITECTURES, write_model  # noqa: E402

@@ -16,7 +16,9 @@ from benchmark.store import write
 
 NEEDS = "wandb-workspaces"
 FILE = "wandb.json"  # in the folder of the report
-WIDE, HALF, HIGH = 24, 12, 10  # of a report's grid
+WIDE = 24  # of a report's grid
+HALF = 12
+HIGH = 10
 LEADERBOARD = (
     "Mean over the {} x 100, with its 95 % interval over seeds; `difference` is paired, to the reference. Methods that "
     "share a letter are not told apart. An average is empty while one of its cells is missing. Below each: every task."

@@ -21,7 +21,8 @@ from tasks.example import UsageError
 SHOWN = 12  # examples of a task
 TWICE = 2  # examples on which a pair differs that are wanted, each way
 POOL = 500  # of the test set's first: prompts of the whole of a large one are not kept
-HEAD, TAIL = 420, 260  # characters of a long prompt: it ends in the question
+HEAD = 420  # characters of a long prompt: it ends in the question
+TAIL = 260
 COLUMNS = ["uid", "asked", "target", "predicted", "correct"]
 SAMPLE = "sample"
 WITHHELD = "texts are not in this page: not all data sets may be handed on. `benchmark report --texts` adds them."

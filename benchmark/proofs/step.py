@@ -17,7 +17,8 @@ from methods.plan import Plan
 from tasks.example import Batch
 
 CLIP = 0.1  # less than any gradient here
-H, OFF = 5e-4, 1e-2  # of a finite difference; how far off float32 may be, in lengths of the gradient
+H = 5e-4  # of a finite difference
+OFF = 1e-2  # how far off float32 may be, in lengths of the gradient
 Gradient = dict[str, Tensor]  # by names of parameters
 
 

@@ -23,9 +23,13 @@ from tasks.samples import lexicon
 
 SHAPE = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
          "intermediate_size": 384}  # fmt: skip
-END, PAD, UNKNOWN = "<|end|>", "<|pad|>", "<|unknown|>"
-SEED, STEPS = 20250500, 6800
-TOKENS, POOL = 1600, 800  # tokens in a step; documents drawn and sorted by length at a time
+END = "<|end|>"
+PAD = "<|pad|>"
+UNKNOWN = "<|unknown|>"
+SEED = 20250500
+STEPS = 6800
+TOKENS = 1600  # tokens in a step
+POOL = 800  # documents drawn and sorted by length at a time
 
 
 def words() -> list[str]:

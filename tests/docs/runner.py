@@ -17,13 +17,12 @@ from argparse import Namespace
 from functools import cache
 from pathlib import Path
 
-from blocks import ROOT
-
 import methods
 import tasks
 from benchmark.__main__ import VERBS, entry, parser
 from benchmark.verbs import profile_of
 from tasks.example import UsageError
+from tests.docs.blocks import ROOT
 
 # not ours: nothing of the suite can break them
 OUTSIDE = {"pip", "pipx", "python3", "source", "export", "git", "ls", "cat", "cp", "mkdir", "tail", "head", "ssh", "scp",
@@ -65,7 +64,7 @@ def checked(words: list[str], *, run: bool) -> None:
 @cache
 def recipe(words: tuple[str, ...]) -> list[list[str]]:
     """The commands of ours that make would run."""
-    from blocks import commands
+    from tests.docs.blocks import commands
 
     made = subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False)
     if made.returncode:

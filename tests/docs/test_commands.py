@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from blocks import NOT_RUN, ROOT, SHELL, Block, blocks, commands, inline, pages, title
-from runner import Wrong, checked
 from torch import nn
 
 from benchmark import profile
 from benchmark.__main__ import entry
 from methods.base import Bank, Method
 from tasks.example import UsageError
+from tests.docs.blocks import NOT_RUN, ROOT, SHELL, Block, blocks, commands, inline, pages, title
+from tests.docs.runner import Wrong, checked
 
 ALL = [block for page in pages() for block in blocks(page)]
 COMMANDS = [block for block in ALL if block.language in SHELL]
 PYTHON = [block for block in ALL if block.language == "python"]
 YAML = [block for block in ALL if block.language == "yaml"]
 SPANS = [(title(page), span) for page in pages() for span in dict.fromkeys(inline(page))
-         if re.match(r"(python -m benchmark|adapterbench|make|python tests/\w+) \w", span)]  # fmt: skip
+         if re.match(r"(python -m benchmark|adapterbench|make|python -m tests\.\w+) \w", span)]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +126,7 @@ WRONG = [
     "make benchmrk",
     "make benchmark ARGS='--methds lora'",
     "make bench ARGS=--quikc",
-    "python -m tests.faults --shrt",
+    "python -m tests.fault_injection --shrt",
     "python -m benchmark check nosuch:Method",
     "python -m benchmark show lora/chnsent",
     "cd no/such/folder",

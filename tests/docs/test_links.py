@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from blocks import ROOT, pages, prose, title
+
+from tests.docs.blocks import ROOT, pages, prose, title
 
 LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\(\s*<?([^)\s>]+)>?[^)]*\)")
 HEADING = re.compile(r"(?m)^#{1,6} +(.+?) *#*$")
@@ -44,7 +45,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_a_link_that_leads_nowhere_is_found(tmp_path, monkeypatch):
-    monkeypatch.setattr("test_links.ROOT", tmp_path)
+    monkeypatch.setattr("tests.docs.test_links.ROOT", tmp_path)
     page = tmp_path / "page.md"
     page.write_text(
         "# Here, `now`\n[a](#here-now) [b](#there) [c](gone.md) ![d](gone.png) [e](https://x.org) [f](../x)\n"

@@ -1,7 +1,5 @@
 import pytest
 import torch
-from single import entered, frozen, ids_of, logits, recorded, rows_of
-from stages import away
 from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -9,6 +7,8 @@ from torch.testing import assert_close
 from methods.adapter import Adapter, Bottleneck
 from methods.bank import stream
 from tasks.example import UsageError
+from tests.support.single import entered, frozen, ids_of, logits, recorded, rows_of
+from tests.support.stages import away
 
 
 def bottleneck(*slots: int, act: str = "silu", norm: bool = False) -> Bottleneck:

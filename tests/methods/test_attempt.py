@@ -1,12 +1,12 @@
 import pytest
 import torch
-from stages import away, batch_of, prompts, step
 from torch import nn
 from torch.testing import assert_close
 
 from methods.attempt import ATTEMPT, mixed
 from methods.base import TARGET, Rate
 from tasks.example import UsageError
+from tests.support.stages import away, batch_of, prompts, step
 
 DRAW = torch.Generator().manual_seed(0)
 OWN, SOURCES, QUERY = (torch.randn(*shape, generator=DRAW) for shape in ((2, 3, 8), (4, 3, 8), (2, 8)))

@@ -1,12 +1,12 @@
 import pytest
 import torch
-from single import away, entered, frozen, ids_of, logits, rows_of
 from torch import nn
 from torch.testing import assert_close
 
 from methods.base import TARGET, Rate
 from methods.bitfit import Bias, BitFit
 from tasks.example import UsageError
+from tests.support.single import away, entered, frozen, ids_of, logits, rows_of
 
 
 def test_each_row_gets_its_own_slots_bias():

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from stages import away, batch_of, logits, rows_of, started, step
 from torch import nn
 from torch.testing import assert_close
 
@@ -9,6 +8,7 @@ from methods.controls import ZeroShot
 from methods.hydra_lora import Heads, HydraLoRA
 from methods.lora import LowRank
 from tasks.example import UsageError
+from tests.support.stages import away, batch_of, logits, rows_of, started, step
 
 LINEAR = nn.Linear(6, 5)
 

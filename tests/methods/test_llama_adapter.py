@@ -1,7 +1,6 @@
 import peft
 import pytest
 import torch
-from single import entered, frozen, ids_of, logits
 from torch.testing import assert_close
 
 from benchmark.memory import QWEN
@@ -9,6 +8,7 @@ from benchmark.skeleton import counted
 from methods.base import TARGET
 from methods.llama_adapter import LlamaAdapter
 from tasks.example import UsageError
+from tests.support.single import entered, frozen, ids_of, logits
 
 
 def test_each_row_is_the_paper_written_out(backbone):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from metalora import meta
 from torch.func import functional_call, grad
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -17,6 +16,7 @@ from methods.backbone import Backbone
 from methods.meta_lora import MetaLoRA, clipped, summary
 from methods.shared_lora import SharedLoRA
 from tasks.example import Batch, Episode, UsageError
+from tests.support.metalora import meta
 
 Factors = dict[str, torch.Tensor]
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from metalora import SOURCE, meta
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -20,6 +19,7 @@ from methods.meta_lora import MetaLoRA
 from methods.shared_lora import SharedLoRA
 from tasks.example import UsageError
 from tasks.group import Group, ready
+from tests.support.metalora import SOURCE, meta
 
 # -------------------------------------------------------------------- theta, and nothing else, outside a forward pass
 

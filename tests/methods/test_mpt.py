@@ -1,6 +1,5 @@
 import pytest
 import torch
-from stages import away, batch_of, logits, prompts, step
 from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
@@ -8,6 +7,7 @@ from methods.base import SOURCE, TARGET, Rate
 from methods.mpt import MPT
 from methods.prompt import Prompt
 from tasks.example import UsageError
+from tests.support.stages import away, batch_of, logits, prompts, step
 
 
 def ready(backbone, sources=3, options=None) -> MPT:

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from stages import away, batch_of, logits, rows_of, started, step
 from torch import nn
 from torch.testing import assert_close
 
@@ -8,6 +7,7 @@ from methods.base import SOURCE, TARGET
 from methods.controls import ZeroShot
 from methods.lora import LowRank
 from methods.mtl_lora import MTLLoRA, TaskMix
+from tests.support.stages import away, batch_of, logits, rows_of, started, step
 
 LINEAR = nn.Linear(6, 5)
 

@@ -4,8 +4,6 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-from single import ids_of
-from stages import batch_of, step
 from torch.testing import assert_close
 
 from benchmark.score import likelihoods
@@ -13,6 +11,8 @@ from methods.base import TARGET, Method
 from methods.peft import Peft
 from methods.peft_options import KINDS, UNFIT
 from tasks.example import Encoded, Example, UsageError
+from tests.support.single import ids_of
+from tests.support.stages import batch_of, step
 
 # what the published defaults need where a linear has 32 inputs, or what a type cannot do without
 OPTIONS = {

@@ -1,12 +1,12 @@
 import peft
 import pytest
 import torch
-from single import entered, frozen, ids_of, logits
 from torch.testing import assert_close
 
 from methods.base import TARGET
 from methods.prefix import Prefix, first_words
 from tasks.example import Encoded, Example, UsageError
+from tests.support.single import entered, frozen, ids_of, logits
 
 WORDS = ((5, 6), (7,))
 ITEM = Encoded(Example("u", "toy", "", ("一",), ("一", "二")), (1, 8, 9, 10, 20, 21), (5, 6, 1), WORDS, 4)

@@ -1,12 +1,12 @@
 import pytest
 import torch
-from stages import away, batch_of, logits, step
 from torch.testing import assert_close
 
 from methods.base import SOURCE, TARGET
 from methods.lora import LoRA
 from methods.shared_lora import SharedLoRA
 from tasks.example import UsageError
+from tests.support.stages import away, batch_of, logits, step
 
 
 def test_one_source_learns_exactly_as_lora_does(qwen3):

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from stages import batch_of, item, logits, prompts, step
 from torch.nn.functional import cosine_similarity
 from torch.testing import assert_close
 
@@ -8,6 +7,7 @@ from methods.base import SOURCE, TARGET
 from methods.prompt import Prompt
 from methods.spot import EMBED, SPoT, SpotGeneric, shares, similarities
 from tasks.example import UsageError
+from tests.support.stages import batch_of, item, logits, prompts, step
 
 DRAW = torch.Generator().manual_seed(0)
 OWN, SOURCES = torch.randn(3, 8, generator=DRAW), torch.randn(5, 3, 8, generator=DRAW)

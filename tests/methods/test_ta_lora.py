@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from stages import batch_of, logits
-from talora import away, bank, ready
 from torch.testing import assert_close
 
 from benchmark.memory import QWEN
@@ -14,6 +12,8 @@ from methods.llama_adapter import LlamaAdapter
 from methods.prompt import Prompt
 from methods.ta_lora import TALoRA, part
 from tasks.example import UsageError
+from tests.support.stages import batch_of, logits
+from tests.support.talora import away, bank, ready
 
 READINGS = [
     {}, {"slow_factor": "A"}, {"low_rank": False}, {"gate": "shared"}, {"gate": "none"}, {"gate_fn": "identity"}, {"norm": True},

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from stages import batch_of
-from talora import SMALL, away, bank, named, ready
 from torch.testing import assert_close
 
 from benchmark.proofs.material import batch, fit, items, run
@@ -12,6 +10,8 @@ from methods.prompt import Prompt
 from methods.spot import mean_loss
 from methods.ta_lora import PROMPT, TALoRA, part
 from tasks.example import UsageError
+from tests.support.stages import batch_of
+from tests.support.talora import SMALL, away, bank, named, ready
 
 # -------------------------------------------------------------------- stages
 

@@ -1,0 +1,233 @@
+"""The page: its numbers are the report's, and its texts stay texts."""
+
+import io
+import json
+import shlex
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import tasks
+from benchmark import grid, profile, reading, report, shots, table, verbs
+from benchmark.__main__ import parser
+from benchmark.page import again, embedded, examples, gather, selection, view
+from benchmark.result import data, hashed
+from benchmark.store import Store
+from tests.support.pages import TRAP, Reader, data_of
+
+
+def test_the_page_needs_nothing_but_itself(shown):
+    page = Reader(shown[2])
+    links = [
+        value
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "action", "srcset")
+    ]
+    assert links
+    assert all(value.startswith(("#", "data:")) for value in links)
+    (policy,) = (one["content"] for one in page.every("meta") if one.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'")
+    assert "connect-src" not in policy
+    assert "url(" not in shown[2].partition("</style>")[0]
+
+
+def test_a_text_with_a_script_in_it_stays_a_text(shown):
+    _, _, text = shown
+    page = Reader(text)
+    assert TRAP not in text
+    assert len(page.every("script")) == 2  # the data and what reads it; the charts' are left out here
+    assert not [one for one in page.every("img") if one.get("src") == "x"]
+    data = data_of(text)
+    assert any(TRAP in one["prompt"] for one in data["examples"]["chnsent"]["examples"])  # it is in there, unharmed
+    assert json.loads(embedded({"a": "</script><!--\u2028"})) == {"a": "</script><!--\u2028"}
+    assert "<" not in embedded({"a": "</script>"})
+
+
+def test_tables_are_for_screen_readers_too(shown):
+    page, text = Reader(shown[2]), shown[2]
+    assert page.unclosed == page.open == []
+    assert text.count("<caption") == len(page.every("table")) > 5
+    assert all(one.get("scope") in ("col", "row") for one in page.every("th"))
+    assert all("alt" in one for one in page.every("img"))
+    assert all(one.get("aria-label") for one in page.every("div") if one.get("role") == "img")
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    named = [value for _, attributes in page.tags if (value := attributes.get("aria-labelledby"))]
+    assert set(named) <= set(ids)
+    assert {one["href"][1:] for one in page.every("a")} <= set(ids)
+    assert page.every("html")[0]["lang"] == "en"
+
+
+def test_its_numbers_are_the_reports(shown):
+    small, page, text = shown
+    data = data_of(text)
+    _, results, _ = reading.collect(small, Store(small.folder))
+    board = table.board(small, results)
+    for line in board.lines:
+        scores = data["scores"][str(line.shots)]
+        for name, figure in {**line.averages, **line.tasks}.items():
+            found = scores.get(name, {}).get(line.method)
+            assert (found is None) == (figure is None)
+            if figure:
+                assert found[0] == round(100 * figure.mean, 4)
+                assert found[1] == (None if figure.half is None else round(100 * figure.half, 4))
+                assert found[2] == figure.seeds
+    assert "prompt" not in data["scores"]["16"]["choice tasks"]  # one of its cells failed: no average with a hole
+    assert "prompt" in data["scores"]["4"]["choice tasks"]
+    assert data["scores"]["16"]["ocnli"]["prompt"][2] == 2
+    assert "no room" in text  # and why it failed
+    assert data["costs"]["4"]["lora"]["phases"]["train"] == 1.0
+    assert "1 of 9 cells missing" in data["cautions"]["16"]["prompt"]
+
+
+def test_any_selection_of_tasks_has_numbers_of_its_own(shown):
+    small, _, text = shown
+    data = data_of(text)
+    assert selection.members(small, "target", "sentiment") == ("chnsent",)
+    assert data["asked"]["target/sentiment"] == "chnsent"
+    assert data["groups"]["target tasks"] == ["chnsent", "ocnli"]
+    assert "source/sentiment" not in data["asked"]
+    assert data["asked"]["choice/any"] == data["asked"]["all/any"] == "choice tasks"  # the same set has one name
+    for name in data["asked"].values():
+        assert "lora" in data["scores"]["4"][name]
+
+
+def test_curves_cross_where_the_paired_differences_say_so_whatever_was_skipped(small, answered):
+    found = replace(small, methods=("lora", "prompt", "prefix"), tasks=("afqmc", "chnsent"))
+    right = {("lora", 4): 3, ("lora", 16): 9, ("prompt", 4): 6, ("prompt", 16): 6, ("prefix", 4): 2, ("prefix", 16): 3}
+    for planned in grid.plan(found):
+        cell = planned.cell
+        answered(found, planned, [float(i < right[cell.method, cell.shots] + cell.seed % 2) for i in range(10)])
+    seen = reading.read(found)
+    crossed = gather.crossings(seen.wide, seen.worth)
+    assert {"choice tasks", "afqmc", "chnsent"} <= set(crossed)
+    for own in crossed.values():
+        assert [cross[:4] for cross in own] == [["lora", "prompt", 4, 16]]
+        assert own[0][4] == pytest.approx(8)  # differences of -3 and 3: in the middle of the logarithms
+    tasks, kept = seen.wide.groups["choice tasks"], seen.worth.kept
+    gaps = {k: kept.difference(("lora", (k,)), ("prompt", (k,)), tasks) for k in (4, 16)}
+    assert crossed["choice tasks"] == [["lora", "prompt", *shots.crossings(gaps)[0]]]
+
+
+def test_the_page_says_what_one_method_alone_is_worth(small, answered):
+    for seeds, said in (((0, 1), "no other is ranked"), ((0,), "Another seed may say otherwise")):
+        found = replace(small, methods=("lora",), tasks=("afqmc", "chnsent"), shots=(4,), seeds=seeds)
+        for planned in grid.plan(found):
+            answered(found, planned, [1.0, 0.0] * 5)
+        seen = reading.read(found)
+        lines = report.ranked(seen.wide.at(4))
+        assert said in view.headline(lines, seen.worth, 4, "choice tasks", seen.wide)
+
+
+def test_pairs_and_examples_are_those_of_the_predictions(shown):
+    small, _, text = shown
+    found, kept = data_of(text)["examples"]["ocnli"], {}
+    _, results, _ = reading.collect(small, Store(small.folder))
+    for result in results:
+        at = result["cell"]
+        if at["task"] == "ocnli" and at["seed"] == 0 and at["shots"] in (0, 16):
+            kept[at["method"]] = examples.read(small, result).right
+    pairs = found["shots"]["16"]
+    for i, a in enumerate(pairs["methods"]):
+        for j, b in enumerate(pairs["methods"]):
+            assert pairs["both"][i][j] == sum(kept[a] & kept[b])
+    for place, example in enumerate(found["examples"]):
+        index = int(example["uid"].partition(":")[2])
+        assert all(pairs["said"][name][place][1] == right[index] for name, right in kept.items())
+
+
+def test_the_examples_shown_tell_every_pair_apart_where_some_do():
+    right = np.random.default_rng(1).random((5, 200)) < 0.6
+    chosen = examples.telling(right, 12)
+    assert len(set(chosen)) == 12
+    for a in range(5):
+        for b in range(5):
+            assert a == b or any(right[a, i] and not right[b, i] for i in chosen)
+    assert examples.telling(np.ones((3, 2), bool), 12) == [0, 1]
+
+
+def test_a_prompt_is_the_one_that_was_asked_or_none(shown, monkeypatch):
+    small, _, _ = shown
+    answers = examples.Answers(
+        ("a:1", "a:2"), (hashed("one", "x"), hashed("two", "y")), ("x", "y"), ("x", "x"), np.array([True, False])
+    )
+    monkeypatch.setattr(examples.catalogue, "remembered", lambda key, make: make())
+    monkeypatch.setattr(examples, "prompts", lambda *_: {"a:1": ["one", ["x"]], "a:2": ["other", ["y"]]})
+    found, why = examples.texts(small, "afqmc", answers, [0, 1])
+    assert found == {"a:1": "one"}
+    assert "not shown" in why
+
+
+def test_texts_of_other_data_sets_are_left_out_unless_they_are_asked_for(small, answered, monkeypatch):
+    found = replace(small, tasks=("chnsent", "cote_bd"), shots=(4,), seeds=(0,), methods=("lora",))
+    answers = ["正面", "它的名字"]
+    columns = {"target": answers * 4, "predicted": answers * 4, "correct": [True, False] * 4}
+    kept = [answered(found, planned, [1.0, 0.0] * 4, **columns) for planned in grid.plan(found)]
+    done = {tuple(result["cell"][name] for name in ("method", "task", "shots", "seed")): result for result in kept}
+    wide, asked = table.board(found, kept), []
+    monkeypatch.setattr(examples, "texts", lambda *of: asked.append(of) or ({}, ""))
+
+    def texts(**more: bool) -> dict:
+        return examples.collected(found, wide, done, **more)
+
+    assert {one["target"] for one in texts()["cote_bd"]["examples"]} == set(answers)  # generated, by their hash
+    assert asked
+    for origin in ("hub", "local", "own files"):
+        for result in kept:
+            result["data"] = {"origin": origin}
+        asked.clear()
+        left, own = texts()["cote_bd"], texts()["chnsent"]
+        assert asked == []
+        assert "--texts" in left["why"]
+        assert {one["target"] for one in left["examples"]} == {one["prompt"] for one in left["examples"]} == {None}
+        assert sorted(left["shots"]["4"]["said"]["lora"]) == [[None, False]] * 4 + [[None, True]] * 4
+        assert {one["target"] for one in own["examples"]} == {
+            "正面",
+            None,
+        }  # the task's own word is no text of a data set
+        assert all(one["uid"] for one in left["examples"])
+        assert {one["target"] for one in texts(texts=True)["cote_bd"]["examples"]} == set(answers)
+    for result in kept:
+        result["data"] = {"origin": "sample"}
+    assert {one["target"] for one in texts()["cote_bd"]["examples"]} == set(answers)
+    for result in kept:  # of old, on other records
+        result["data"], result["parts"] = {}, result["parts"] | {"records": "else"}
+    assert texts()["cote_bd"]["why"] == examples.WITHHELD
+
+
+def test_a_result_says_where_its_records_are_from(tmp_path):
+    def origin(**options) -> str:
+        task = tasks.load("chnsent")(shots=2, **options)
+        task.setup()
+        return data(task)["origin"]
+
+    assert origin(source="sample") == examples.SAMPLE
+    local = tasks.load("chnsent")(source="sample").origin.folder
+    shutil.copytree(local, tmp_path / local.name)
+    assert origin(source="local", data_dir=tmp_path) == "local"
+
+
+def test_the_command_of_a_cell_plans_that_very_cell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = profile.load("demo").config | {"lora": {"rank": 3, "sites": "q v"}, "lora:wide": {"rank": 32, "lr": 0.5}}
+    changed = replace(profile.load("demo"), config=config, vary=("split",), limit={"test": 20}, seeds=(1,),
+                      methods=("lora:wide", "lora"), tasks=("ocnli",))  # fmt: skip
+    planned = grid.plan(profile.check(changed))
+    assert "--results" in again.command(changed)
+    for one in planned:
+        words = shlex.split(again.command(changed))[3:]
+        at = {"methods": one.cell.method, "tasks": one.cell.task, "shots": one.cell.shots, "seeds": one.cell.seed}
+        words += [word for name, value in at.items() for word in (f"--{name}", str(value))]
+        made = grid.plan(verbs.profile_of(parser().parse_args(words)))
+        assert one.identity in {other.identity for other in made}
+
+
+def test_a_page_of_nothing_says_so(small):
+    report.make(small, Console(file=io.StringIO(), width=120))
+    text = (small.folder / "report" / "index.html").read_text()
+    assert "No method has all of its cells" in text
+    assert Reader(text).unclosed == []

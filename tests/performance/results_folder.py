@@ -1,0 +1,80 @@
+"""How long a plan takes, and a folder of thousands of finished cells to be found finished: simulated results."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from statistics import fmean
+from typing import Any
+from unittest.mock import patch
+
+from benchmark import grid, profile
+from benchmark.environment import environment, now
+from benchmark.grid import Planned
+from benchmark.profile import Profile
+from benchmark.result import header
+from benchmark.store import Store
+from tests.performance.runners import command
+
+METHODS = ("full", "bitfit", "adapter", "lora", "prompt")
+ROWS = 240  # of a test set
+POINTS = 60  # of a learning curve
+
+
+def many(cells: int, folder: Path) -> Profile:
+    """A grid of so many cells: five methods on all tasks, and as many seeds as that takes."""
+    seeds = -(-cells // (len(METHODS) * len(Profile().tasks)))
+    return profile.load("demo", {"methods": METHODS, "seeds": list(range(seeds)), "results": str(folder)})
+
+
+def resume(cells: int, scratch: Path, *, report: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Seconds of the verbs on a grid of so many cells, empty and finished."""
+    folder = scratch / f"cells-{cells}"
+    shutil.rmtree(folder, ignore_errors=True)
+    found = many(cells, folder)
+    first = command(found, scratch, "plan")  # finds out about methods and records, which the cache has afterwards
+    seconds = {"first plan": first, "plan, nothing done": command(found, scratch, "plan")}
+    yield f"plan of {cells} cells: {seconds['plan, nothing done']:.2f} s", {"cells": cells, "seconds": seconds}
+    finish(found, grid.plan(found))
+    verbs = {
+        "finished, first look": ("run", "--dry"),  # no index yet: every file is read
+        "finished, resume": ("run", "--dry"),
+    } | ({"finished, resume and report": ("run",)} if report else {})
+    for name, verb in verbs.items():
+        seconds[name] = command(found, scratch, *verb)
+        yield f"{cells} cells, {name}: {seconds[name]:.2f} s", {"cells": cells, "seconds": seconds}
+    shutil.rmtree(folder)
+
+
+def finish(found: Profile, cells: Sequence[Planned]) -> None:
+    """A result for every cell as a run leaves it, without waiting for the disk; predictions are shared by link."""
+    store, rng, curve = Store(found.folder), Random(0), [[step, 1 / step] for step in range(1, POINTS + 1)]
+    machine, kept = environment("cpu"), {}
+    for planned in cells:
+        result = header(planned, found, now(), 5.0) | {"environment": machine, "state": "done"}
+        correct, path = rng.randrange(8), store.predictions(planned)  # one of eight sets of predictions
+        columns, shared = answers(planned, correct), (planned.cell.task, correct)
+        with patch("os.fsync"):
+            if shared not in kept:
+                kept[shared] = store.save_predictions(planned, columns)
+            else:
+                os.link(store.folder / kept[shared]["file"], path)
+            result |= {
+                "metrics": {split: {result["task"]["metric"]: fmean(columns["score"])} for split in ("dev", "test")},
+                "training": {"steps": POINTS, "gradients": POINTS, "best": POINTS, "stopped": 0, "loss": curve,
+                             "watched": {}, "dev": [[20, 0.5, 1.0], [40, 0.6, 0.9], [60, 0.7, 0.8]]},
+                "data": {"splits": {"train": 32, "dev": 32, "test": ROWS}, "offered": {}, "cut": {}, "short": {}, "leaked": {}},
+                "cost": {"trained_parameters": 28672, "adapter_bytes": 114688, "pack": 1, "parts": 1, "tokens": 10**5,
+                         "seconds": {"train": 3.0, "test": 1.0, "rest": 1.0}, "tokens_per_second": 3e4,
+                         "padded_share": 0.08, "peak_bytes": 7 * 10**8, "peak_of": "process"},
+                "predictions": kept[shared] | {"file": path.relative_to(store.folder).as_posix()},
+            }  # fmt: skip
+            store.save(planned, result)
+
+
+def answers(planned: Planned, correct: int) -> dict[str, list]:
+    """A test set's columns, with one in eight more right for each number."""
+    score = [float(row % 8 <= correct) for row in range(ROWS)]
+    uid = [f"{planned.cell.task}:{row}" for row in range(ROWS)]
+    return {"uid": uid, "group": [""] * ROWS, "asked": uid, "score": score}

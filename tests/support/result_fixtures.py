@@ -1,0 +1,121 @@
+"""Results made by hand, for everything that only reads them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from benchmark import grid, profile
+from benchmark.environment import now
+from benchmark.grid import Planned
+from benchmark.profile import Profile
+from benchmark.result import header
+from benchmark.store import Store
+from tests.support.wandb_runs import KEY, Caught
+
+SECONDS = {"load": 0.1, "tokenise": 0.1, "train": 1.0, "dev": 0.2, "test": 0.5, "save": 0.1, "rest": 0.0}
+
+
+@pytest.fixture
+def small(tmp_path: Path, model_folders: dict[str, Path]) -> Profile:
+    """Two trained methods and a control, a source and two target tasks, two numbers of shots, three seeds."""
+    changes = {
+        "methods": ["zero_shot", "lora", "prompt"], "tasks": ["afqmc", "chnsent", "cote_bd"], "shots": [4, 16],
+        "seeds": [0, 1, 2], "results": str(tmp_path / "results"), "backbone": {"name": str(model_folders["qwen3"])},
+    }  # fmt: skip
+    return profile.load("smoke", changes)
+
+
+@pytest.fixture
+def fake() -> Callable[..., dict]:
+    """A finished cell with this score, saved."""
+
+    def make(found: Profile, planned: Planned, score: float | None, **more: object) -> dict:
+        result = header(planned, found, now(), 2.0) | {
+            "state": "done",
+            "environment": {"commit": None},
+            "metrics": {"test": {result_metric(planned): score}, "dev": {result_metric(planned): 0.5}},
+            "training": {"steps": 3, "best": 2, "stopped": 0, "loss": [[1, 2.0], [2, 1.5], [3, 1.0]], "dev": [[2, 0.5, 1.1]]},
+            "data": {},
+            "cost": {"trained_parameters": 1000, "adapter_bytes": 4000, "seconds": SECONDS, "pack": 1, "tokens": 90,
+                     "tokens_per_second": 90.0, "padded_share": 0.1, "peak_bytes": 2**20, "peak_of": "process"},
+            "predictions": {"file": "predictions/none.parquet", "sha256": "", "rows": 0},
+        } | more  # fmt: skip
+        Store(found.folder).save(planned, result)
+        return result
+
+    return make
+
+
+@pytest.fixture
+def answered(fake) -> Callable[..., dict]:
+    """A finished cell with a score for each of its test examples, in the predictions beside it."""
+
+    def make(found: Profile, planned: Planned, scores: Sequence[float], **columns: object) -> dict:
+        uid = [f"{planned.cell.task}:{index}" for index in range(len(scores))]
+        kept = {
+            "uid": uid,
+            "asked": uid,
+            "group": [""] * len(uid),
+            "score": [float(score) for score in scores],
+        } | columns
+        predictions = Store(found.folder).save_predictions(planned, kept)
+        return fake(found, planned, fmean(scores), predictions=predictions)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shown(tmp_path_factory: pytest.TempPathFactory, model_folders: dict[str, Path]) -> tuple[Profile, Path, str]:
+    """The page of a grid made by hand."""
+    from tests.support.pages import built
+
+    return built(tmp_path_factory.mktemp("page"), model_folders["qwen3"])
+
+
+def result_metric(planned: Planned) -> str:
+    return grid.catalogue.task(planned.members[0])["metric"]
+
+
+@pytest.fixture
+def offline(small: Profile, fake, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """A grid of which seven cells are there, where no account is known."""
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for planned in grid.plan(small):
+        if planned.cell.task == "chnsent" and planned.cell.shots in (0, 4):
+            fake(small, planned, 0.25)
+    return small
+
+
+@pytest.fixture
+def caught(offline: Profile, monkeypatch: pytest.MonkeyPatch) -> list[Caught]:
+    """Runs that W&B does not get."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setattr("benchmark.dashboards.start", Caught)
+    monkeypatch.setattr(Caught, "sent", [], raising=False)
+    return Caught.sent
+
+
+TWO_STAGES = '''
+"""A method that learns from the sources first, and from the prompts of each source before that."""
+from methods.base import SOURCE, TARGET, Parent
+from methods.lora import LoRA
+
+class Heir(LoRA):
+    name = "heir"
+    stages = (SOURCE, TARGET)
+    parent = Parent("prompt", {"length": 3}, ("lr",))
+    late = ("alpha",)
+'''
+
+
+@pytest.fixture
+def heir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: Profile) -> Profile:
+    """A grid whose method rests on cells of its own and of another method."""
+    (tmp_path / "heirs.py").write_text(TWO_STAGES)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = {"heirs:Heir": {"lr": 0.125}}
+    return replace(small, methods=("heirs:Heir",), shots=(4,), seeds=(0, 1), sources=("afqmc", "bq"), config=config)

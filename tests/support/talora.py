@@ -1,0 +1,35 @@
+"""TA-LoRA at the start of any stage, and what its banks hold."""
+
+import torch
+
+from benchmark.proofs.material import items
+from methods.backbone import Backbone
+from methods.base import SOURCE, TARGET
+from methods.ta_lora import TALoRA, part
+from tests.support.stages import away as anywhere
+
+SMALL = {"length": 4, "tokens": 5, "rank": 2}
+
+
+def ready(backbone: Backbone, stage=SOURCE, slots=3, sources=3, **options) -> TALoRA:
+    """Brought to the start of a stage; what the sources learned is made up."""
+    method = TALoRA(backbone, SMALL | options)
+    for own in TALoRA.stages[: TALoRA.stages.index(stage) + 1]:
+        count = slots if own == TARGET else sources
+        if own == TARGET:
+            anywhere(method)
+        method.enter(own, list(range(count)), [items(6, 100 + i) for i in range(count)])
+    return method
+
+
+def away(method: TALoRA) -> TALoRA:
+    return anywhere(method).eval()
+
+
+def bank(method: TALoRA, name: str, layer: int = 0):
+    return method.prompt if name == "prompt" else getattr(method.layers[str(layer)], name)
+
+
+def named(method: TALoRA, *parts: str) -> dict[str, torch.Tensor]:
+    """A copy of what these banks hold."""
+    return {name: t.clone() for name, t in method.learned().items() if part(name) in parts}
