@@ -26,7 +26,6 @@ from tasks.typed import near
 if TYPE_CHECKING:
     from methods.base import Method
 
-FORMAT = 1  # of cached values: raise it when a function whose result is cached here returns something else
 INDEXES = {"methods", "tasks", "tasks.samples"}  # an index names all; what it finds is followed, not the index
 
 
@@ -35,9 +34,18 @@ def digest(value: object) -> str:
     return sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str).encode()).hexdigest()
 
 
+@cache
+def source_hash(file: str) -> str:
+    """sha256 of a source file: an edit there makes what its functions computed earlier worthless."""
+    return sha256(Path(file).read_bytes()).hexdigest()
+
+
 def remembered(key: object, make: Callable[[], Any]) -> Any:
-    """What `make` returned for this key, now or in an earlier process of this very code."""
-    path = cache_folder() / "facts" / f"{digest([FORMAT, key])[:32]}.json"
+    """Return the value cached on disk for `key`, else compute and store it.
+
+    The key includes the source file of `make`, so a changed function never returns what an older version computed.
+    """
+    path = cache_folder() / "facts" / f"{digest([source_hash(make.__code__.co_filename), key])[:32]}.json"
     try:
         made, seal = json.loads(path.read_text(encoding="utf-8"))
         if seal == digest(made):

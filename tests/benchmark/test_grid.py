@@ -178,7 +178,7 @@ def test_facts_of_an_older_version_of_the_catalogue_are_not_used(monkeypatch, tm
     monkeypatch.setenv("ADAPTERBENCH_CACHE", str(tmp_path))
     assert catalogue.remembered("key", lambda: "old") == "old"
     assert catalogue.remembered("key", lambda: "new") == "old"
-    monkeypatch.setattr(catalogue, "parsed", lambda module: ("other code", []))
+    monkeypatch.setattr(catalogue, "source_hash", lambda file: "other code")
     assert catalogue.remembered("key", lambda: "new") == "new"
 
 
