@@ -8,10 +8,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, Cache
 
 import methods
-from benchmark.memory import Shape
 from benchmark.proofs.material import built
-from methods.backbone import SITES, Backbone, load_tokenizer
+from benchmark.scheduling.memory_model import Shape
+from methods.backbone import Backbone, load_tokenizer
 from methods.base import Method
+from methods.files import SITES
 from tasks.example import UsageError
 
 SIGMA = 0.02  # of the embedding's entries; no count depends on it

@@ -17,8 +17,10 @@ from typing import NamedTuple
 
 import methods
 import tasks
-from benchmark import catalogue, grid, profile
-from benchmark.report import count
+from benchmark.config import loading
+from benchmark.grid import code_hash, data_hash, planner, specs
+from benchmark.system import disk_cache
+from benchmark.system.formatting import format_count
 from methods.config import Config
 
 DOCS = Path(__file__).parent
@@ -106,7 +108,7 @@ def low_rank(s: Shape, r: int) -> int:
 
 def trained(name: str, s: Shape) -> int:
     """Numbers that learn on one target with the default options: the closed forms of the docstrings."""
-    c = catalogue.method(name)["options"]
+    c = specs.get_method_spec(name)["options"]
     # fmt: off
     match name:
         case "full": return full(s)
@@ -125,7 +127,7 @@ def trained(name: str, s: Shape) -> int:
         case "hydra_lora":
             r, n = c["rank"], c["heads"]
             return sum(r * i + n * r * o + n * i for i, o in s.linears)
-        case "mtl_lora": return len(s.linears) * (c["rank"] ** 2 + c["ups"])
+        case "mtl_lora": return len(s.linears) * (c["rank"] ** 2 + c["up_projections"])
         case "moe_lora": return 64 + 64 * c["experts"]
     # fmt: on
     return 0
@@ -137,7 +139,7 @@ def trained(name: str, s: Shape) -> int:
 def every_method() -> str:
     rows = []
     for name in methods.NAMES:
-        facts = catalogue.method(name)
+        facts = specs.get_method_spec(name)
         stages = " > ".join(stage["name"] for stage in facts["stages"]) if facts["trains"] else "none"
         rests = f"{facts['parent']['method']} on each source" if facts["parent"] else ""
         link = f"[{name}]({HERE[name]}#{name})"
@@ -148,13 +150,13 @@ def every_method() -> str:
 
 def every_count() -> str:
     shapes = {"tiny": tiny(), **QWEN}
-    rows = [(name, *(count(trained(name, shape)) for shape in shapes.values()))
-            for name in methods.NAMES if catalogue.method(name)["trains"]]  # fmt: skip
+    rows = [(name, *(format_count(trained(name, shape)) for shape in shapes.values()))
+            for name in methods.NAMES if specs.get_method_spec(name)["trains"]]  # fmt: skip
     return table(("method", *shapes), rows, right=len(shapes))
 
 
 def one_method(name: str) -> str:
-    facts, kind = catalogue.method(name), methods.load(name)
+    facts, kind = specs.get_method_spec(name), methods.load(name)
     source = Path(inspect.getsourcefile(kind)).relative_to(DOCS.parent).as_posix()
     paper = f"**Origin:** {facts['paper']}. " if facts["paper"] else ""
     said = [f"**What trains:** {facts['what']}.", f"{paper}**Code:** [{source}](../{source})."]
@@ -222,7 +224,7 @@ def common_options() -> str:
 def every_task(*names: str) -> str:
     rows = []
     for name in names:
-        facts = catalogue.task(name)
+        facts = specs.get_task_spec(name)
         labels = str(len(facts["words"]) or "")
         said = [facts[key] for key in ("role", "family", "form", "metric", "licence")]
         rows.append((f"[{name}](#{name})", *said[:3], labels, *said[3:]))
@@ -230,9 +232,14 @@ def every_task(*names: str) -> str:
 
 
 def one_task(name: str) -> str:
-    code = name, catalogue.task(name)["code"], catalogue.code_of("tasks.describe"), catalogue.backbone("tiny", None)
-    key = ["described", *code, catalogue.records(name, "sample", None)]
-    return f"```text\n{catalogue.remembered(key, lambda: described(name))}\n```"
+    code = (
+        name,
+        specs.get_task_spec(name)["code"],
+        code_hash.hash_code("tasks.describe"),
+        data_hash.hash_backbone("tiny", None),
+    )
+    key = ["described", *code, data_hash.hash_records(name, "sample", None)]
+    return f"```text\n{disk_cache.load_or_compute(key, lambda: described(name))}\n```"
 
 
 def described(name: str) -> str:
@@ -247,8 +254,11 @@ def described(name: str) -> str:
 
 
 def every_profile() -> str:
-    found = [profile.load(name) for name in profile.names()]
-    rows = [(f"`{p.name}`", p.about, p.backbone.name, p.source, f"{len([*grid.cells(p)]):,}") for p in found]
+    found = [loading.load_profile(name) for name in loading.list_presets()]
+    rows = [
+        (f"`{p.name}`", p.about, p.backbone.name, p.source, f"{len([*planner.iterate_table_cells(p)]):,}")
+        for p in found
+    ]
     return table(("profile", "for", "backbone", "records", "cells"), rows, right=1)
 
 

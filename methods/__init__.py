@@ -28,8 +28,8 @@ def method_of(row: str) -> str:
 def load(name: str) -> "type[Method]":
     """The method's class, by its name (or a row's) or by import path."""
     match method_of(name):
-        case "zero_shot": from methods.controls import ZeroShot as found
-        case "majority": from methods.controls import Majority as found
+        case "zero_shot": from methods.baselines import ZeroShot as found
+        case "majority": from methods.baselines import Majority as found
         case "head_only": from methods.head_only import HeadOnly as found
         case "full": from methods.full import Full as found
         case "bitfit": from methods.bitfit import BitFit as found

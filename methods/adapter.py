@@ -23,42 +23,47 @@ PLACEMENTS = {"houlsby": ("o down", "silu"), "pfeiffer": ("down", "relu")}  # af
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu, "relu": F.relu, "gelu": F.gelu, "identity": lambda z: z,
 }  # fmt: skip
-NORMS = {"o": "input_layernorm", "down": "post_attention_layernorm"}  # reads the stream h that the sublayer adds to
-INPUTS = ("sublayer", "residual")
+SUBLAYER_NORMS = {
+    "o": "input_layernorm",
+    "down": "post_attention_layernorm",
+}  # reads the stream h that the sublayer adds to
+ADAPTER_INPUTS = ("sublayer", "residual")
 
 
 class Bottleneck(nn.Module):
     """Adds a(s), or a(h + s), to a sublayer's output s. W_up and the biases start at 0: at first it changes nothing."""
 
-    def __init__(self, width: int, size: int, act: str, norm: bool, rows: Rows) -> None:
+    def __init__(self, width: int, bottleneck_size: int, activation: str, has_norm: bool, slot_context: Rows) -> None:
         super().__init__()
-        self.width, self.size, self.act = width, size, ACTIVATIONS[act]
-        self.down, self.down_bias = Bank(rows), Bank(rows)  # W_down [m, d], b_down [1, m] of each slot
-        self.up, self.up_bias = Bank(rows), Bank(rows)  # W_up [d, m], b_up [1, d]
-        self.norm = Bank(rows) if norm else None  # [1, d]
-        self.stream: Tensor | None = None  # h [b, s, d], where it is wanted
+        self.width, self.bottleneck_size, self.activation = width, bottleneck_size, ACTIVATIONS[activation]
+        self.down, self.down_bias = Bank(slot_context), Bank(slot_context)  # W_down [m, d], b_down [1, m] of each slot
+        self.up, self.up_bias = Bank(slot_context), Bank(slot_context)  # W_up [d, m], b_up [1, d]
+        self.norm = Bank(slot_context) if has_norm else None  # [1, d]
+        self.residual: Tensor | None = None  # h [b, s, d], where it is wanted
 
-    def start(self, draw: torch.Generator) -> None:
+    def add_slot(self, generator: torch.Generator) -> None:
         """Add one slot."""
-        self.down.add(nn.init.kaiming_uniform_(torch.empty(self.size, self.width), a=5**0.5, generator=draw))
-        self.down_bias.add(torch.zeros(1, self.size))
-        self.up.add(torch.zeros(self.width, self.size))
+        self.down.add(
+            nn.init.kaiming_uniform_(torch.empty(self.bottleneck_size, self.width), a=5**0.5, generator=generator)
+        )
+        self.down_bias.add(torch.zeros(1, self.bottleneck_size))
+        self.up.add(torch.zeros(self.width, self.bottleneck_size))
         self.up_bias.add(torch.zeros(1, self.width))
         if self.norm is not None:
             self.norm.add(torch.ones(1, self.width))
 
-    def see(self, _norm: nn.Module, inputs: tuple[Tensor]) -> None:
+    def capture_residual(self, _norm: nn.Module, inputs: tuple[Tensor]) -> None:
         """Remember the stream h on its way into the sublayer."""
-        self.stream = inputs[0]
+        self.residual = inputs[0]
 
     def forward(self, x: Tensor, s: Tensor) -> Tensor:
         """s [b, s, d] -> [b, s, d]"""
         z = s
-        if self.stream is not None:
-            z, self.stream = self.stream + s, None
+        if self.residual is not None:
+            z, self.residual = self.residual + s, None
         if self.norm is not None:
             z = F.rms_norm(z.float(), (self.width,), eps=1e-6) * self.norm()
-        z = self.act(z @ self.down().mT + self.down_bias())
+        z = self.activation(z @ self.down().mT + self.down_bias())
         return s + (z @ self.up().mT + self.up_bias()).to(s.dtype)
 
 
@@ -79,7 +84,11 @@ class Adapter(Method):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for option, known in (("placement", PLACEMENTS), ("activation", ["", *ACTIVATIONS]), ("input", INPUTS)):
+            for option, known in (
+                ("placement", PLACEMENTS),
+                ("activation", ["", *ACTIVATIONS]),
+                ("input", ADAPTER_INPUTS),
+            ):
                 if getattr(self, option) not in known:
                     raise UsageError(f"adapter: no {option} {getattr(self, option)!r}; there are: {', '.join(known)}")
             if self.reduction < 1 or self.bottleneck < 0:
@@ -96,12 +105,12 @@ class Adapter(Method):
         if c.input == "residual":
             for key, adapter in self.adapters.items():
                 layer, site = key.split("_")
-                norm = self.backbone.model.model.layers[int(layer)].get_submodule(NORMS[site])
-                self.backbone.undo(norm.register_forward_pre_hook(adapter.see).remove)
+                norm = self.backbone.model.model.layers[int(layer)].get_submodule(SUBLAYER_NORMS[site])
+                self.backbone.undo(norm.register_forward_pre_hook(adapter.capture_residual).remove)
 
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
         for adapter in self.adapters.values():
-            adapter.start(draw)
+            adapter.add_slot(draw)
 
     def rate(self, name: str) -> Rate:
         """No decay on biases and norms."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from methods.base import Bank, Rate
-from methods.prompt import SOURCE_PROMPTS, Prompt, prompts_of
+from methods.prompt import SOURCE_PROMPTS, Prompt, stack_source_prompts
 from tasks.example import Encoded, UsageError
 
 
@@ -53,20 +53,20 @@ class ATTEMPT(Prompt):
         super().build()
         self.down, self.up = Bank(self.rows), Bank(self.rows)  # W_down [m, d], W_up [d, m]
         self.weight, self.bias = Bank(self.rows), Bank(self.rows)  # of the norm [d]
-        self.register_buffer("sources", torch.empty(0, self.virtual, self.backbone.width))  # P_j [S, l, d]
+        self.register_buffer("source_prompts", torch.empty(0, self.virtual, self.backbone.width))  # P_j [S, l, d]
 
     def inherit(self, parents: Sequence[Mapping[str, Tensor]]) -> None:
-        self.sources = prompts_of(parents, self)
+        self.source_prompts = stack_source_prompts(parents, self)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        self.sources = state.get("sources", self.sources).clone()
+        self.source_prompts = state.get("source_prompts", self.source_prompts).clone()
         super().load(state)
 
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
-        if not len(self.sources):
+        if not len(self.source_prompts):
             raise UsageError("method attempt: the prompts of the sources come first (inherit)")
         width, inner = self.backbone.width, self.config.inner
-        self.prompt.add(self.sources[0].clone())
+        self.prompt.add(self.source_prompts[0].clone())
         self.down.add(torch.empty(inner, width).normal_(0, 0.01, generator=draw))
         self.up.add(torch.empty(width, inner).normal_(0, 0.01, generator=draw))
         self.weight.add(torch.ones(width))
@@ -75,12 +75,12 @@ class ATTEMPT(Prompt):
     def front(self, embeds: Tensor, source: Tensor) -> Tensor:
         text = embeds.float().masked_fill(~source[..., None], float("-inf")).amax(1)  # xhat [b, d]
         own = self.prompt().expand(len(text), -1, -1)  # P_* [b, l, d]
-        return mixed(own, self.sources, self.query(text), self.config.temperature)
+        return mix_prompts(own, self.source_prompts, self.compute_query(text), self.config.temperature)
 
-    def query(self, text: Tensor) -> Tensor:
+    def compute_query(self, pooled_text: Tensor) -> Tensor:
         """g: xhat [b, d] -> [b, d]"""
-        inner = F.silu(self.down() @ text[..., None])  # [b, m, 1]
-        return F.layer_norm((self.up() @ inner)[..., 0], text.shape[-1:]) * self.weight() + self.bias()
+        inner = F.silu(self.down() @ pooled_text[..., None])  # [b, m, 1]
+        return F.layer_norm((self.up() @ inner)[..., 0], pooled_text.shape[-1:]) * self.weight() + self.bias()
 
     def rate(self, name: str) -> Rate:
         bank = name.split(".")[0]
@@ -89,10 +89,14 @@ class ATTEMPT(Prompt):
         return Rate(self.config.attention_lr, 0.0 if bank in ("weight", "bias") else self.config.weight_decay)
 
 
-def mixed(own: Tensor, sources: Tensor, query: Tensor, temperature: float) -> Tensor:
+def mix_prompts(target_prompt: Tensor, source_prompts: Tensor, query: Tensor, temperature: float) -> Tensor:
     """P(x): P_* [b, l, d], P_j [S, l, d], g [b, d] -> [b, l, d]"""
-    pooled = sources.amax(1)  # phat [S, d]
-    scores = torch.cat([query @ pooled.mT, (query * own.amax(1)).sum(-1, keepdim=True)], dim=1)  # [b, S + 1]
-    tau = temperature * own.shape[-1] * pooled.square().mean().sqrt()
+    pooled = source_prompts.amax(1)  # phat [S, d]
+    scores = torch.cat([query @ pooled.mT, (query * target_prompt.amax(1)).sum(-1, keepdim=True)], dim=1)  # [b, S + 1]
+    tau = temperature * target_prompt.shape[-1] * pooled.square().mean().sqrt()
     share = (scores / tau).softmax(-1)
-    return own + torch.einsum("bs,sld->bld", share[:, :-1], sources) + share[:, -1, None, None] * own
+    return (
+        target_prompt
+        + torch.einsum("bs,sld->bld", share[:, :-1], source_prompts)
+        + share[:, -1, None, None] * target_prompt
+    )

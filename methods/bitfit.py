@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from methods.base import Bank, Method, Rate, Rows
 from tasks.example import Encoded, UsageError
 
-BARE = "q k v"  # where biases are added to a backbone that has none (Llama, Qwen3): where Qwen2 has them
+FALLBACK_SITES = "q k v"  # where biases are added to a backbone that has none (Llama, Qwen3): where Qwen2 has them
 
 
-class Bias(nn.Module):
+class BiasDelta(nn.Module):
     """Adds D to a linear's output. D starts at 0, so at first it changes nothing."""
 
-    def __init__(self, linear: nn.Linear, rows: Rows) -> None:
+    def __init__(self, linear: nn.Linear, slot_context: Rows) -> None:
         super().__init__()
-        self.size, self.bias = linear.out_features, Bank(rows)  # D [1, out] of each slot
+        self.out_features, self.bias = linear.out_features, Bank(slot_context)  # D [1, out] of each slot
 
-    def start(self) -> None:
+    def add_slot(self) -> None:
         """Add one slot."""
-        self.bias.add(torch.zeros(1, self.size))
+        self.bias.add(torch.zeros(1, self.out_features))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """y [b, s, out] -> [b, s, out]"""
@@ -52,23 +52,23 @@ class BitFit(Method):
     config: Config
 
     def build(self) -> None:
-        self.places = self._places()
-        self.biases = self.backbone.attach(self.places, lambda linear: Bias(linear, self.rows))
+        self.bias_sites = self._resolve_sites()
+        self.biases = self.backbone.attach(self.bias_sites, lambda linear: BiasDelta(linear, self.rows))
         # a bias where the architecture has none cannot be saved in its weights
-        self.mergeable = all(linear.bias is not None for linear in self.backbone.linears(self.places).values())
+        self.mergeable = all(linear.bias is not None for linear in self.backbone.linears(self.bias_sites).values())
 
-    def _places(self) -> str:
+    def _resolve_sites(self) -> str:
         sites = " ".join(self.backbone.sites)
         if self.config.sites == "all":
             return sites
         if self.config.sites != "existing":
             return self.config.sites
         having = {key.split("_")[1] for key, linear in self.backbone.linears(sites).items() if linear.bias is not None}
-        return " ".join(site for site in self.backbone.sites if site in having) or BARE
+        return " ".join(site for site in self.backbone.sites if site in having) or FALLBACK_SITES
 
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
         for bias in self.biases.values():
-            bias.start()
+            bias.add_slot()
 
     def rate(self, name: str) -> Rate:
         """No decay: it would pull towards the pretrained biases here, towards 0 in the paper's form."""
@@ -77,8 +77,10 @@ class BitFit(Method):
     @torch.no_grad()
     def merged(self, slot: int = 0) -> dict[str, Tensor]:
         if not self.mergeable:
-            raise UsageError(f"method bitfit: {self.backbone.name} lacks biases at some of: {self.places}; no merge")
-        linears = self.backbone.linears(self.places)
+            raise UsageError(
+                f"method bitfit: {self.backbone.name} lacks biases at some of: {self.bias_sites}; no merge"
+            )
+        linears = self.backbone.linears(self.bias_sites)
         return {
             f"{self.backbone.path(key)}.bias": linears[key].bias + bias.bias.of(slot)[0].to(linears[key].bias.dtype)
             for key, bias in self.biases.items()

@@ -21,7 +21,7 @@ from methods.base import Bank, Method, Stage
 from tasks.encode import buckets
 from tasks.example import Encoded, UsageError
 
-TOKENS = 8192  # of a block of prompts
+TOKENS_PER_BATCH = 8192  # of a block of prompts
 
 
 class HeadOnly(Method):
@@ -54,7 +54,11 @@ class HeadOnly(Method):
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
         answers = [item.example.choices.index(item.example.answers[0]) for item in train]
         options = torch.tensor([len(item.choices) for item in train])
-        self.head.add(fit(self.features(train).double(), torch.tensor(answers), options, self.config.l2).float())
+        self.head.add(
+            fit_logistic_regression(
+                self.extract_features(train).double(), torch.tensor(answers), options, self.config.l2
+            ).float()
+        )
         self.head.requires_grad_(False)  # nothing learns by gradient
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -62,10 +66,10 @@ class HeadOnly(Method):
         self.head.requires_grad_(False)
 
     @torch.no_grad()
-    def features(self, items: Sequence[Encoded]) -> Tensor:
+    def extract_features(self, items: Sequence[Encoded]) -> Tensor:
         """Last hidden state at the end of each prompt [len(items), d], on the CPU."""
         device, found = self.backbone.device, torch.empty(len(items), self.backbone.width)
-        for block in buckets([len(item.prompt) for item in items], TOKENS):
+        for block in buckets([len(item.prompt) for item in items], TOKENS_PER_BATCH):
             rows = [torch.tensor(items[i].prompt) for i in block]
             ids = pad_sequence(rows, batch_first=True).to(device)
             size = torch.tensor([len(row) for row in rows], device=device)
@@ -77,7 +81,7 @@ class HeadOnly(Method):
     def guess(self, items: Sequence[Encoded], slots: Sequence[int]) -> list[str]:
         heads = [self.head.of(slot).detach().cpu() for slot in slots]
         found = []
-        for item, head, h in zip(items, heads, self.features(items), strict=True):
+        for item, head, h in zip(items, heads, self.extract_features(items), strict=True):
             logits = head[: len(item.choices), :-1] @ h + head[: len(item.choices), -1]
             found.append(item.example.choices[int(logits.argmax())])
         return found
@@ -86,11 +90,11 @@ class HeadOnly(Method):
         return slots * sum(head.numel() for head in self.head.sets[:1])
 
 
-def fit(x: Tensor, y: Tensor, options: Tensor, l2: float) -> Tensor:
+def fit_logistic_regression(x: Tensor, y: Tensor, num_options: Tensor, l2: float) -> Tensor:
     """x [m, d], y [m], how many options each item has [m] -> [W | b] [n, d + 1], for features as they are."""
     mean, spread = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
-    z, n = (x - mean) / spread, int(options.max())
-    absent = torch.arange(n) >= options[:, None]  # [m, n]
+    z, n = (x - mean) / spread, int(num_options.max())
+    absent = torch.arange(n) >= num_options[:, None]  # [m, n]
     weight, bias = (torch.zeros(n, size, dtype=x.dtype, requires_grad=True) for size in (x.shape[1], 1))
     solver = torch.optim.LBFGS(
         [weight, bias], max_iter=1000, tolerance_grad=1e-8, tolerance_change=1e-12, line_search_fn="strong_wolfe"

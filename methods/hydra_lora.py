@@ -19,29 +19,32 @@ from torch import Tensor, nn
 
 from methods.base import SOURCE, TARGET, Bank, Method, Rate
 from methods.config import some_of
-from methods.lora import LoRA, LowRank
+from methods.lora import LoRA, LowRankDelta
 from tasks.example import UsageError
 
 
-class Heads(LowRank):
+class MultiHeadDelta(LowRankDelta):
     """Adds scale * sum_i w_i(x) B_i A x to a linear's output."""
 
-    def __init__(self, linear: nn.Linear, heads: int, *args: Any) -> None:
+    def __init__(self, linear: nn.Linear, num_heads: int, *args: Any) -> None:
         super().__init__(linear, *args)
-        self.heads = heads
-        self.a, self.b = Bank(self.rows, shared=True), Bank(self.rows, shared=True)  # A [r, in], B [n, out, r]
-        self.router = Bank(self.rows, shared=True)  # R [n, in]
+        self.num_heads = num_heads
+        self.a, self.b = (
+            Bank(self.slot_context, shared=True),
+            Bank(self.slot_context, shared=True),
+        )  # A [r, in], B [n, out, r]
+        self.router = Bank(self.slot_context, shared=True)  # R [n, in]
 
-    def start(self, draw: torch.Generator) -> None:
-        out, width = self.shape
+    def add_slot(self, draw: torch.Generator) -> None:
+        out, width = self.weight_shape
         self.a.add(nn.init.kaiming_uniform_(torch.empty(self.rank, width), a=5**0.5, generator=draw))
-        self.b.add(torch.zeros(self.heads, out, self.rank))
-        self.router.add(nn.init.kaiming_uniform_(torch.empty(self.heads, width), a=5**0.5, generator=draw))
+        self.b.add(torch.zeros(self.num_heads, out, self.rank))
+        self.router.add(nn.init.kaiming_uniform_(torch.empty(self.num_heads, width), a=5**0.5, generator=draw))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x [b, s, in], y [b, s, out] -> [b, s, out]"""
         weights = (x @ self.router().mT).float().softmax(-1)  # [b, s, n]
-        low = self.drop(x) @ self.a().mT  # [b, s, r]
+        low = self.apply_dropout(x) @ self.a().mT  # [b, s, r]
         spread = (weights.to(low.dtype)[..., None] * low[..., None, :]).flatten(-2)  # [b, s, n r]
         return torch.add(y, spread @ self.b().mT.flatten(-3, -2), alpha=self.scale)  # the B_i^T stacked: [n r, out]
 
@@ -49,30 +52,30 @@ class Heads(LowRank):
 class HydraLoRA(LoRA):
     name = "hydra_lora"
     paper = "Tian et al. 2024, arXiv:2404.19245"
-    what = "A, the B_i and the router, one for all sources; on the target the parts in `target`"
+    what = "A, the B_i and the router, one for all sources; on the target the parts in `trainable_on_target`"
     stages = (SOURCE, TARGET)
-    late = ("target", "target_lr")
+    late = ("trainable_on_target", "target_lr")
     mergeable = False  # the weights depend on the token
 
     @dataclass(frozen=True)
     class Config(LoRA.Config):
         heads: int = 3
-        target: str = "a b router"  # what learns on the target; "router" alone is the smallest
+        trainable_on_target: str = "a b router"  # what learns on the target; "router" alone is the smallest
         target_lr: float = 1e-4
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            some_of(self.target, ("a", "b", "router"), "method hydra_lora: target")
+            some_of(self.trainable_on_target, ("a", "b", "router"), "method hydra_lora: target")
             if self.heads < 1:
                 raise UsageError(f"method hydra_lora: heads is at least 1, found {self.heads}")
 
     config: Config
 
-    def low_rank(self, linear: nn.Linear, *args: Any) -> Heads:
-        return Heads(linear, self.config.heads, *args)
+    def build_delta(self, linear: nn.Linear, *args: Any) -> MultiHeadDelta:
+        return MultiHeadDelta(linear, self.config.heads, *args)
 
     def learns(self, bank: str) -> bool:
-        return bank.rpartition(".")[2] in self.config.target.split()
+        return bank.rpartition(".")[2] in self.config.trainable_on_target.split()
 
     def rate(self, name: str) -> Rate:
         return Rate(self.config.target_lr if self.stage == TARGET else self.config.lr, self.config.weight_decay)

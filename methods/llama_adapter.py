@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from methods.base import Bank, Method, Rate
+from methods.core.attention import compute_gated_attention, project_keys_values
 from tasks.example import Encoded, UsageError
 
-UNTOUCHED = 2  # layers at the bottom, as published (30 of 32)
+UNADAPTED_LAYERS = 2  # layers at the bottom, as published (30 of 32)
 
 
 class LlamaAdapter(Method):
@@ -49,44 +49,26 @@ class LlamaAdapter(Method):
         depth = self.backbone.config.num_hidden_layers
         if self.config.layers > depth:
             raise UsageError(f"llama_adapter: {self.config.layers} layers, but {self.backbone.name} has {depth}")
-        top = range(depth - (self.config.layers or max(1, depth - UNTOUCHED)), depth)
+        top = range(depth - (self.config.layers or max(1, depth - UNADAPTED_LAYERS)), depth)
         self.prompts = nn.ModuleDict({str(layer): Bank(self.rows) for layer in top})  # P [K, d] of each slot
         self.gates = nn.ModuleDict({str(layer): Bank(self.rows) for layer in top})  # g [H]
-        self.backbone.attend(self.term)
+        self.backbone.attend(self.compute_attention_term)
 
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
         for prompt, gate in zip(self.prompts.values(), self.gates.values(), strict=True):
             prompt.add(torch.randn(self.config.length, self.backbone.width, generator=draw))
             gate.add(torch.zeros(self.backbone.config.num_attention_heads))
 
-    def term(self, attention: nn.Module, q: Tensor) -> Tensor | None:
+    def compute_attention_term(self, attention: nn.Module, q: Tensor) -> Tensor | None:
         """q [b, H, s, d_h] -> the gated second softmax [b, s, H, d_h]"""
         layer = str(attention.layer_idx)
         if layer not in self.prompts:
             return None
-        key, value = keys_values(attention, self.prompts[layer].present())
-        return gated_softmax(attention, q, self.rows.each(key), self.rows.each(value), self.gates[layer]().tanh())
+        key, value = project_keys_values(attention, self.prompts[layer].present())
+        return compute_gated_attention(
+            attention, q, self.rows.each(key), self.rows.each(value), self.gates[layer]().tanh()
+        )
 
     def rate(self, name: str) -> Rate:
         """No decay on the gates."""
         return Rate(self.config.lr, 0.0 if name.startswith("gates.") else self.config.weight_decay)
-
-
-def keys_values(attention: nn.Module, prompt: Tensor) -> tuple[Tensor, Tensor]:
-    """K_a and V_a [k, H_kv, K, d_h] of prompts [k, K, d], one of each slot present"""
-    prompt = prompt.to(attention.k_proj.weight.dtype)
-    key, value = (
-        project(prompt).unflatten(-1, (-1, attention.head_dim)) for project in (attention.k_proj, attention.v_proj)
-    )
-    if hasattr(attention, "k_norm"):
-        key = attention.k_norm(key)
-    return key.transpose(1, 2), value.transpose(1, 2)
-
-
-def gated_softmax(attention: nn.Module, q: Tensor, key: Tensor, value: Tensor, gate: Tensor) -> Tensor:
-    """q [b, H, s, d_h], keys and values [b or 1, H_kv, K, d_h], a factor [H] or [b, H] -> [b, s, H, d_h]"""
-    b, heads = q.shape[:2]
-    shared = heads // key.shape[1]  # query heads that share a key and a value head
-    key, value = (part.repeat_interleave(shared, 1).expand(b, -1, -1, -1).to(q.dtype) for part in (key, value))
-    seen = F.scaled_dot_product_attention(q, key, value, scale=attention.scaling)  # [b, H, s, d_h]
-    return seen.transpose(1, 2) * gate.unflatten(-1, (1, heads, 1)).to(q.dtype)

@@ -17,37 +17,45 @@ from methods.files import DECODER
 from tasks.example import Encoded, UsageError
 
 
-class LowRank(nn.Module):
+class LowRankDelta(nn.Module):
     """Adds scale * B A x to a linear's output. B starts at 0, so at first it changes nothing."""
 
-    def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float, rows: Rows) -> None:
+    def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float, slot_context: Rows) -> None:
         super().__init__()
-        self.shape, self.rank, self.scale, self.dropout, self.rows = linear.weight.shape, rank, scale, dropout, rows
-        self.a, self.b = Bank(rows), Bank(rows)  # A [r, in] and B [out, r] of each slot
+        self.weight_shape, self.rank, self.scale, self.dropout, self.slot_context = (
+            linear.weight.shape,
+            rank,
+            scale,
+            dropout,
+            slot_context,
+        )
+        self.a, self.b = Bank(slot_context), Bank(slot_context)  # A [r, in] and B [out, r] of each slot
 
-    def start(self, draw: torch.Generator) -> None:
+    def add_slot(self, generator: torch.Generator) -> None:
         """Add one slot."""
-        self.a.add(nn.init.kaiming_uniform_(torch.empty(self.rank, self.shape[1]), a=5**0.5, generator=draw))
-        self.b.add(torch.zeros(self.shape[0], self.rank))
+        self.a.add(
+            nn.init.kaiming_uniform_(torch.empty(self.rank, self.weight_shape[1]), a=5**0.5, generator=generator)
+        )
+        self.b.add(torch.zeros(self.weight_shape[0], self.rank))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x [b, s, in], y [b, s, out] -> [b, s, out]"""
-        return torch.add(y, self.drop(x) @ self.a().mT @ self.b().mT, alpha=self.scale)
+        return torch.add(y, self.apply_dropout(x) @ self.a().mT @ self.b().mT, alpha=self.scale)
 
-    def drop(self, x: Tensor) -> Tensor:
+    def apply_dropout(self, x: Tensor) -> Tensor:
         """Dropout on x, from a stream of its own."""
         if not (self.dropout and self.training):
             return x
-        keep = torch.empty_like(x).bernoulli_(1 - self.dropout, generator=self.rows.noise)
+        keep = torch.empty_like(x).bernoulli_(1 - self.dropout, generator=self.slot_context.noise)
         return x * keep / (1 - self.dropout)
 
-    def factors(self, slot: int) -> tuple[Tensor, Tensor]:
+    def get_factors(self, slot: int) -> tuple[Tensor, Tensor]:
         """A [r, in] and B [out, r] with which a plain LoRA of the same scale gives this slot's numbers."""
         return self.a.of(slot), self.b.of(slot)
 
-    def weight(self, slot: int) -> Tensor:
+    def get_delta_weight(self, slot: int) -> Tensor:
         """What it adds to the linear's weight [out, in]."""
-        a, b = self.factors(slot)
+        a, b = self.get_factors(slot)
         return self.scale * b @ a
 
 
@@ -77,15 +85,17 @@ class LoRA(Method):
         c = self.config
         scale = c.alpha / (c.rank**0.5 if c.rslora else c.rank)
         parts = (c.rank, scale, c.dropout, self.rows)
-        self.deltas = self.backbone.attach(c.sites, lambda linear: self.low_rank(linear, *parts))
+        self.deltas = self.backbone.attach(c.sites, lambda linear: self.build_delta(linear, *parts))
 
-    def low_rank(self, linear: nn.Linear, rank: int, scale: float, dropout: float, rows: Rows) -> LowRank:
+    def build_delta(
+        self, linear: nn.Linear, rank: int, scale: float, dropout: float, slot_context: Rows
+    ) -> LowRankDelta:
         """What is put on one linear."""
-        return LowRank(linear, rank, scale, dropout, rows)
+        return LowRankDelta(linear, rank, scale, dropout, slot_context)
 
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
         for delta in self.deltas.values():
-            delta.start(draw)
+            delta.add_slot(draw)
 
     def enter(self, stage: Stage, seeds: Sequence[int], train: Sequence[Sequence[Encoded]] = ()) -> None:
         if self.config.dropout and len(seeds) > 1 and stage.batches == "packed":
@@ -99,7 +109,8 @@ class LoRA(Method):
     def merged(self, slot: int = 0) -> dict[str, Tensor]:
         linears = self.backbone.linears(self.config.sites)
         return {
-            f"{self.backbone.path(key)}.weight": linears[key].weight + delta.weight(slot).to(linears[key].weight.dtype)
+            f"{self.backbone.path(key)}.weight": linears[key].weight
+            + delta.get_delta_weight(slot).to(linears[key].weight.dtype)
             for key, delta in self.deltas.items()
         }
 
@@ -110,7 +121,7 @@ class LoRA(Method):
         c, tensors = self.config, {}
         for key, delta in self.deltas.items():
             path = f"base_model.model.{self.backbone.path(key)}"
-            tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = delta.factors(slot)
+            tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = delta.get_factors(slot)
         scale = {"r": c.rank, "lora_alpha": c.alpha, "use_rslora": c.rslora, "lora_dropout": c.dropout}
         sites = [self.backbone.sites[site] for site in c.sites.split()]
         return {"peft_type": "LORA", **scale, "target_modules": sites, "bias": "none"}, tensors

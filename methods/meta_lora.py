@@ -31,21 +31,23 @@ from methods.plan import Plan, parts
 from methods.shared_lora import SharedLoRA
 from tasks.example import Batch, Encoded, Episode, UsageError
 
-INNER = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
-Theta = dict[str, Tensor]  # or a theta_i, by the names of the parameters
+INNER_OPTIMIZERS = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+NamedParameters = dict[str, Tensor]  # or a theta_i, by the names of the parameters
 
 
-class Trial(NamedTuple):
+class TaskUpdate(NamedTuple):
     """What one task contributes to an outer step."""
 
     gradient: Tensor  # [p] of its query loss
-    watched: dict[str, Tensor]  # that loss, and how the inner loop went
+    diagnostics: dict[str, Tensor]  # that loss, and how the inner loop went
 
 
 class MetaLoRA(SharedLoRA):
     name = "meta_lora"
     paper = "MeTA-LoRA, arXiv:2510.11598; details ours"
-    what = "A and B, one for all sources, so that few steps adapt them; on the target the parts in `target`"
+    what = (
+        "A and B, one for all sources, so that few steps adapt them; on the target the parts in `trainable_on_target`"
+    )
     stages = (Stage("source", "sources", "episodes"), TARGET)
 
     @dataclass(frozen=True)
@@ -55,9 +57,9 @@ class MetaLoRA(SharedLoRA):
         pool: int = 50  # N
         tasks: int = 4  # n
         inner_steps: int = 3  # k
-        inner_rate: float = 0.1  # alpha: of .03 .1 .3 1 the one at which tiny's support loss falls by 10 to 30 %
+        inner_lr: float = 0.1  # alpha: of .03 .1 .3 1 the one at which tiny's support loss falls by 10 to 30 %
         inner_clip: float = 1.0  # 0: no clipping
-        inner: str = "sgd"  # or adamw, with fresh moments for every task and step
+        inner_optimizer: str = "sgd"  # or adamw, with fresh moments for every task and step
         second_order: bool = False
 
         def __post_init__(self) -> None:
@@ -67,10 +69,14 @@ class MetaLoRA(SharedLoRA):
                     "method meta_lora: tasks >= 1, inner_steps >= 0 and a pool of 2 or more (0: all), "
                     f"found {self.tasks}, {self.inner_steps}, {self.pool}"
                 )
-            if self.inner not in INNER:
-                raise UsageError(f"method meta_lora: no inner {self.inner!r}; there are: {', '.join(INNER)}")
-            if self.second_order and self.inner != "sgd":
-                raise UsageError("method meta_lora: second_order goes through plain gradient steps; set inner to sgd")
+            if self.inner_optimizer not in INNER_OPTIMIZERS:
+                raise UsageError(
+                    f"method meta_lora: no inner_optimizer {self.inner_optimizer!r}; there are: {', '.join(INNER_OPTIMIZERS)}"
+                )
+            if self.second_order and self.inner_optimizer != "sgd":
+                raise UsageError(
+                    "method meta_lora: second_order goes through plain gradient steps; set inner_optimizer to sgd"
+                )
 
     config: Config
 
@@ -93,10 +99,10 @@ class MetaLoRA(SharedLoRA):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if not isinstance(batch, Episode):
             return super().on_before_batch_transfer(batch, dataloader_idx)
-        support = tuple(tuple(self.passes(part) for part in own) for own in batch.support)
-        return Episode(support, tuple(map(self.passes, batch.query)))
+        support = tuple(tuple(self.split_into_micro_batches(part) for part in own) for own in batch.support)
+        return Episode(support, tuple(map(self.split_into_micro_batches, batch.query)))
 
-    def passes(self, batch: Batch) -> list[Plan]:
+    def split_into_micro_batches(self, batch: Batch) -> list[Plan]:
         """A batch in as many passes as the device's memory asks for, mostly one."""
         return [self.plan(batch)] if self.parts == 1 else parts(batch, self.parts, self.plan)
 
@@ -108,20 +114,24 @@ class MetaLoRA(SharedLoRA):
             raise UsageError("method meta_lora learns from episodes on the sources: give it Group(tasks, 'episodes')")
         theta = {name: p for part in self.owned().values() for name, p in part.items()}
         own = list(zip(batch.support, batch.query, strict=True))[self.global_rank :: self.trainer.world_size]
-        trials = [self.trial(theta, support, query) for support, query in own]  # each process has tasks of its own
-        total = torch.stack([torch.zeros_like(flat(theta.values())), *(trial.gradient for trial in trials)]).sum(0)
+        trials = [
+            self.compute_task_update(theta, support, query) for support, query in own
+        ]  # each process has tasks of its own
+        total = torch.stack(
+            [torch.zeros_like(flatten_tensors(theta.values())), *(trial.gradient for trial in trials)]
+        ).sum(0)
         total = self.trainer.strategy.reduce(total, reduce_op="sum")  # nothing here passes the hooks of DDP
-        self.outer(theta, total / len(batch.query))
+        self.apply_outer_step(theta, total / len(batch.query))
         passed = [(*support, query) for support, query in own]
         return {
-            "losses": torch.stack([trial.watched["query"] for trial in trials]) if trials else total[:0],
+            "losses": torch.stack([trial.diagnostics["query"] for trial in trials]) if trials else total[:0],
             "present": tuple(query[0].present[0] for _, query in own),
             "tokens": tuple(sum(plan.tokens[0] for batch in batches for plan in batch) for batches in passed),
             "padded": tuple(sum(plan.padded[0] for batch in batches for plan in batch) for batches in passed),
-            "watched": summary(trials) if trials else {},
+            "watched": summarize_updates(trials) if trials else {},
         }
 
-    def outer(self, theta: Theta, gradient: Tensor) -> None:
+    def apply_outer_step(self, theta: NamedParameters, gradient: Tensor) -> None:
         """(4), with the gradient [p] of all tasks."""
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         for p, part in zip(theta.values(), gradient.split([p.numel() for p in theta.values()]), strict=True):
@@ -131,86 +141,102 @@ class MetaLoRA(SharedLoRA):
         schedule.step()
         optimizer.zero_grad()
 
-    def trial(self, theta: Theta, support: Sequence[Sequence[Plan]], query: Sequence[Plan]) -> Trial:
+    def compute_task_update(
+        self, theta: NamedParameters, support: Sequence[Sequence[Plan]], query: Sequence[Plan]
+    ) -> TaskUpdate:
         """(2) and a task's part of (3)."""
         second = self.config.second_order
         with sdpa_kernel(SDPBackend.MATH) if second else nullcontext():  # no other kernel is differentiable twice
             own, watched = self.adapt(theta, support)
-            loss, found = self.gradient(own, query, theta if second else own)
-        return Trial(flat(found), watched | {"query": loss})
+            loss, found = self.compute_gradient(own, query, theta if second else own)
+        return TaskUpdate(flatten_tensors(found), watched | {"query": loss})
 
-    def gradient(
-        self, own: Theta, batch: Sequence[Plan], of: Theta, graph: bool = False
+    def compute_gradient(
+        self,
+        adapted: NamedParameters,
+        micro_batches: Sequence[Plan],
+        inputs: NamedParameters,
+        create_graph: bool = False,
     ) -> tuple[Tensor, list[Tensor]]:
         """A batch's loss at `own` and its gradient by `of`, pass after pass."""
         losses, found = [], []
-        for plan in batch:
+        for plan in micro_batches:
             # with second order all passes go back through the inner steps that led to `own`
-            keep = graph or (self.config.second_order and plan is not batch[-1])
-            loss, gradient = functional_call(self, own, (plan, [*of.values()], graph, keep))
+            keep = create_graph or (self.config.second_order and plan is not micro_batches[-1])
+            loss, gradient = functional_call(self, adapted, (plan, [*inputs.values()], create_graph, keep))
             losses.append(loss.detach())
             found.append(gradient)
         return torch.stack(losses).sum(), [sum(each) for each in zip(*found, strict=True)]
 
-    def adapt(self, theta: Theta, support: Sequence[Sequence[Plan]]) -> tuple[Theta, dict[str, Tensor]]:
+    def adapt(
+        self, theta: NamedParameters, support: Sequence[Sequence[Plan]]
+    ) -> tuple[NamedParameters, dict[str, Tensor]]:
         """theta_i^k: a copy of theta, or with second order a function of it."""
         c = self.config
         own = theta if c.second_order else {name: p.detach().clone().requires_grad_() for name, p in theta.items()}
-        inner = INNER[c.inner](own.values(), lr=c.inner_rate, weight_decay=0.0)  # fresh for every task and step
+        inner = INNER_OPTIMIZERS[c.inner_optimizer](
+            own.values(), lr=c.inner_lr, weight_decay=0.0
+        )  # fresh for every task and step
         losses = []
         for batch in support:
-            loss, found = self.gradient(own, batch, own, c.second_order)
-            found = clipped(found, c.inner_clip)
+            loss, found = self.compute_gradient(own, batch, own, c.second_order)
+            found = clip_gradient(found, c.inner_clip)
             if c.second_order:
-                own = {name: p - c.inner_rate * g for (name, p), g in zip(own.items(), found, strict=True)}
+                own = {name: p - c.inner_lr * g for (name, p), g in zip(own.items(), found, strict=True)}
             else:
                 for p, g in zip(own.values(), found, strict=True):
                     p.grad = g
                 inner.step()
             losses.append(loss)
-        return own, self.watch(theta, own, support, losses)
+        return own, self.compute_diagnostics(theta, own, support, losses)
 
     @torch.no_grad()
-    def watch(
-        self, theta: Theta, own: Theta, support: Sequence[Sequence[Plan]], losses: Sequence[Tensor]
+    def compute_diagnostics(
+        self,
+        theta: NamedParameters,
+        adapted: NamedParameters,
+        support: Sequence[Sequence[Plan]],
+        losses: Sequence[Tensor],
     ) -> dict[str, Tensor]:
         """How far theta_i^k is from theta, in lengths of theta, and the loss of the first batch at either."""
         if not support:
             return {}
-        start = flat(theta.values())
+        start = flatten_tensors(theta.values())
         return {
-            "moved": (flat(own.values()) - start).norm() / start.norm(),
+            "moved": (flatten_tensors(adapted.values()) - start).norm() / start.norm(),
             "support_before": losses[0],
-            "support_after": torch.stack([functional_call(self, own, (plan,))[0] for plan in support[0]]).sum(),
+            "support_after": torch.stack([functional_call(self, adapted, (plan,))[0] for plan in support[0]]).sum(),
         }
 
     def forward(
-        self, plan: Plan, of: Sequence[Tensor] = (), graph: bool = False, keep: bool = False
+        self, plan: Plan, inputs: Sequence[Tensor] = (), create_graph: bool = False, retain_graph: bool = False
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """The loss of one task's batch, or its part of it, and the gradient by `of`.
 
         Taken in here, while theta_i is in theta's place: under checkpointing the way back computes layers anew.
         """
         loss = self.losses(plan).sum()
-        return loss, torch.autograd.grad(loss, of, create_graph=graph, retain_graph=keep) if of else ()
+        return loss, torch.autograd.grad(
+            loss, inputs, create_graph=create_graph, retain_graph=retain_graph
+        ) if inputs else ()
 
 
-def flat(tensors: Iterable[Tensor]) -> Tensor:
+def flatten_tensors(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors])  # [p]
 
 
-def clipped(gradient: Sequence[Tensor], most: float) -> list[Tensor]:
+def clip_gradient(gradient: Sequence[Tensor], max_norm: float) -> list[Tensor]:
     """As `clip_grad_norm_` does, but differentiable."""
-    if not most:
+    if not max_norm:
         return list(gradient)
     norm = torch.stack([g.norm() for g in gradient]).norm()
-    return [g * (most / (norm + 1e-6)).clamp(max=1.0) for g in gradient]
+    return [g * (max_norm / (norm + 1e-6)).clamp(max=1.0) for g in gradient]
 
 
-def summary(trials: Sequence[Trial]) -> dict[str, Tensor]:
+def summarize_updates(updates: Sequence[TaskUpdate]) -> dict[str, Tensor]:
     """Means over the tasks of a step; `agreement` is the mean cosine between the gradients of two of them."""
-    found = {name: torch.stack([t.watched[name] for t in trials]).mean() for name in trials[0].watched}
-    if len(trials) > 1:
-        units, n = F.normalize(torch.stack([trial.gradient for trial in trials])), len(trials)
+    found = {name: torch.stack([t.diagnostics[name] for t in updates]).mean() for name in updates[0].diagnostics}
+    if len(updates) > 1:
+        units, n = F.normalize(torch.stack([trial.gradient for trial in updates])), len(updates)
         found["agreement"] = (units.sum(0).square().sum() - n) / (n * (n - 1))
     return found

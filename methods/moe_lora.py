@@ -5,7 +5,7 @@ y = W x + (alpha / r) sum_i w_i B_i A_i x,   w = softmax(G e_t)
 E experts of rank r/E: A_i [r/E, d_in], B_i [d_out, r/E]; e_t [64] is the task's embedding, G [E, 64] one gate for all
 linears (or one for each). All but e_t is one for all sources. Trained for T tasks: sum r (d_in + d_out) + 64 T + 64 E
 numbers (the authors' table has one more row, for padding). The scale is that of the whole r, as in the authors' code.
-A target starts from the mean of the e_t and, unless `target` says more, learns its embedding and the gate.
+A target starts from the mean of the e_t and, unless `trainable_on_target` says more, learns its embedding and the gate.
 
 A_i starts N(0, 0.01), B_i at 0, so at first it changes nothing; e_t N(0, 1), G as `nn.Linear` does. Rank, alpha and E
 are the authors'; the linears (theirs: all), no dropout (theirs: 0.1), and what a target does are our choice.
@@ -20,65 +20,72 @@ from torch import Tensor, nn
 
 from methods.base import SOURCE, TARGET, Bank, Rate
 from methods.config import some_of
-from methods.lora import LoRA, LowRank
+from methods.lora import LoRA, LowRankDelta
 from tasks.example import Encoded, UsageError
 
-WIDTH = 64  # of a task's embedding
-GATES = ("shared", "per_linear")
+TASK_EMBEDDING_SIZE = 64  # of a task's embedding
+GATE_TYPES = ("shared", "per_linear")
 
 
-class Experts(LowRank):
+class ExpertDelta(LowRankDelta):
     """Adds scale * sum_i w_i B_i A_i x to a linear's output; the A_i lie below and the B_i beside each other."""
 
-    def __init__(self, linear: nn.Linear, experts: int, task: Bank, gate: Bank | None, *args: Any) -> None:
+    def __init__(
+        self, linear: nn.Linear, num_experts: int, task_embedding: Bank, gate: Bank | None, *args: Any
+    ) -> None:
         super().__init__(linear, *args)
         self.a.shared = self.b.shared = True  # A [r, in], B [out, r]
-        self.experts, self.outer = experts, (task, gate)  # in a tuple: they are the method's, not this linear's
+        self.num_experts, self.method_parameters = (
+            num_experts,
+            (task_embedding, gate),
+        )  # in a tuple: they are the method's, not this linear's
         if gate is None:
-            self.gate = Bank(self.rows, shared=True)
+            self.gate = Bank(self.slot_context, shared=True)
 
-    def start(self, draw: torch.Generator) -> None:
-        self.a.add(torch.empty(self.rank, self.shape[1]).normal_(0, 0.01, generator=draw))
-        self.b.add(torch.zeros(self.shape[0], self.rank))
-        if self.outer[1] is None:
-            self.gate.add(first_gate(self.experts, draw))
+    def add_slot(self, draw: torch.Generator) -> None:
+        self.a.add(torch.empty(self.rank, self.weight_shape[1]).normal_(0, 0.01, generator=draw))
+        self.b.add(torch.zeros(self.weight_shape[0], self.rank))
+        if self.method_parameters[1] is None:
+            self.gate.add(initialize_gate(self.num_experts, draw))
 
-    def gates(self) -> tuple[Bank, Bank]:
+    def get_task_and_gate(self) -> tuple[Bank, Bank]:
         """The tasks' embeddings and the gate that reads them."""
-        task, gate = self.outer
+        task, gate = self.method_parameters
         return task, self.gate if gate is None else gate
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x [b, s, in], y [b, s, out] -> [b, s, out]"""
-        task, gate = self.gates()
-        low = self.drop(x) @ self.a().mT  # [b, s, r]
-        weights = self.each(weigh(task(), gate())).to(low.dtype)  # [b, r] or [r]
+        task, gate = self.get_task_and_gate()
+        low = self.apply_dropout(x) @ self.a().mT  # [b, s, r]
+        weights = self.expand_weights(compute_expert_weights(task(), gate())).to(low.dtype)  # [b, r] or [r]
         return torch.add(y, low * weights.unsqueeze(-2) @ self.b().mT, alpha=self.scale)
 
-    def each(self, weights: Tensor) -> Tensor:
+    def expand_weights(self, weights: Tensor) -> Tensor:
         """[..., e] -> [..., r]: an expert's weight for each of its r/e dimensions."""
-        return weights.repeat_interleave(self.rank // self.experts, -1)
+        return weights.repeat_interleave(self.rank // self.num_experts, -1)
 
-    def factors(self, slot: int) -> tuple[Tensor, Tensor]:
-        task, gate = self.gates()
-        return self.a.of(slot), self.b.of(slot) * self.each(weigh(task.of(slot), gate.of(slot)))
+    def get_factors(self, slot: int) -> tuple[Tensor, Tensor]:
+        task, gate = self.get_task_and_gate()
+        return self.a.of(slot), self.b.of(slot) * self.expand_weights(
+            compute_expert_weights(task.of(slot), gate.of(slot))
+        )
 
 
-def weigh(task: Tensor, gate: Tensor) -> Tensor:
+def compute_expert_weights(task_embedding: Tensor, gate: Tensor) -> Tensor:
     """softmax(G e): e [..., 64], G [..., e, 64] -> [..., e]"""
-    return (gate @ task.unsqueeze(-1)).squeeze(-1).float().softmax(-1)
+    return (gate @ task_embedding.unsqueeze(-1)).squeeze(-1).float().softmax(-1)
 
 
-def first_gate(experts: int, draw: torch.Generator) -> Tensor:
-    return nn.init.kaiming_uniform_(torch.empty(experts, WIDTH), a=5**0.5, generator=draw)
+def initialize_gate(num_experts: int, generator: torch.Generator) -> Tensor:
+    return nn.init.kaiming_uniform_(torch.empty(num_experts, TASK_EMBEDDING_SIZE), a=5**0.5, generator=generator)
 
 
 class MoELoRA(LoRA):
     name = "moe_lora"
     paper = "Liu et al. 2023, arXiv:2310.18339"
-    what = "experts and gate, one for all sources, each source's embedding; on the target the parts in `target`"
+    what = "experts and gate, one for all sources, each source's embedding; on the target the parts in `trainable_on_target`"
     stages = (SOURCE, TARGET)
-    late = ("target", "target_lr")
+    late = ("trainable_on_target", "target_lr")
 
     @dataclass(frozen=True)
     class Config(LoRA.Config):
@@ -86,14 +93,14 @@ class MoELoRA(LoRA):
         alpha: float = 32.0
         experts: int = 8
         gate: str = "shared"  # or "per_linear"
-        target: str = "task gate"  # what learns on the target; on full data all: "a b task gate"
+        trainable_on_target: str = "task gate"  # what learns on the target; on full data all: "a b task gate"
         target_lr: float = 1e-4
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            some_of(self.target, ("a", "b", "task", "gate"), "method moe_lora: target")
-            if self.gate not in GATES:
-                raise UsageError(f"method moe_lora: no gate {self.gate!r}; there are: {', '.join(GATES)}")
+            some_of(self.trainable_on_target, ("a", "b", "task", "gate"), "method moe_lora: target")
+            if self.gate not in GATE_TYPES:
+                raise UsageError(f"method moe_lora: no gate {self.gate!r}; there are: {', '.join(GATE_TYPES)}")
             if self.experts < 1 or self.rank % self.experts:
                 raise UsageError(f"method moe_lora: {self.experts} experts do not divide a rank of {self.rank}")
 
@@ -104,18 +111,18 @@ class MoELoRA(LoRA):
         self.gate = Bank(self.rows, shared=True) if self.config.gate == "shared" else None  # G [e, 64]
         super().build()
 
-    def low_rank(self, linear: nn.Linear, *args: Any) -> Experts:
-        return Experts(linear, self.config.experts, self.task, self.gate, *args)
+    def build_delta(self, linear: nn.Linear, *args: Any) -> ExpertDelta:
+        return ExpertDelta(linear, self.config.experts, self.task, self.gate, *args)
 
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
         super().start(draw, train)
         if self.gate is not None:
-            self.gate.add(first_gate(self.config.experts, draw))
+            self.gate.add(initialize_gate(self.config.experts, draw))
         # the slot's row of one table: sources that share a seed still have embeddings of their own
-        self.task.add(torch.randn(len(self.task.sets) + 1, WIDTH, generator=draw)[-1])
+        self.task.add(torch.randn(len(self.task.sets) + 1, TASK_EMBEDDING_SIZE, generator=draw)[-1])
 
     def learns(self, bank: str) -> bool:
-        return bank.rpartition(".")[2] in self.config.target.split()
+        return bank.rpartition(".")[2] in self.config.trainable_on_target.split()
 
     def rate(self, name: str) -> Rate:
         c = self.config

@@ -25,16 +25,18 @@ from torch.nn import functional as F
 from methods.base import SOURCE, TARGET, Bank, Rate
 from methods.config import some_of
 from methods.plan import Plan, plan
-from methods.prompt import SOURCE_PROMPTS, Prompt, prompts_of
+from methods.prompt import SOURCE_PROMPTS, Prompt, stack_source_prompts
 from tasks.example import Batch, Encoded, UsageError
 
 
 class MPT(Prompt):
     name = "mpt"
     paper = "Wang et al. 2023, arXiv:2303.02861"
-    what = "virtual tokens, one for all sources, times each task's u v; on the target the parts in `target`"
+    what = (
+        "virtual tokens, one for all sources, times each task's u v; on the target the parts in `trainable_on_target`"
+    )
     stages = (SOURCE, TARGET)
-    late = ("target",)
+    late = ("trainable_on_target",)
     parent = SOURCE_PROMPTS
 
     @dataclass(frozen=True)
@@ -43,18 +45,20 @@ class MPT(Prompt):
         warmup: float = 0.1
         rank: int = 1
         factor_lr: float = 1e-2  # of u and v
-        distill: float = 0.9  # lambda
-        target: str = "prompt u v"  # what learns on the target
+        distillation_weight: float = 0.9  # lambda
+        trainable_on_target: str = "prompt u v"  # what learns on the target
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            some_of(self.target, ("prompt", "u", "v"), "method mpt: target")
-            if self.rank < 1 or self.distill < 0:
-                raise UsageError(f"method mpt: rank >= 1 and distill >= 0, found {self.rank}, {self.distill}")
+            some_of(self.trainable_on_target, ("prompt", "u", "v"), "method mpt: target")
+            if self.rank < 1 or self.distillation_weight < 0:
+                raise UsageError(
+                    f"method mpt: rank >= 1 and distill >= 0, found {self.rank}, {self.distillation_weight}"
+                )
 
     config: Config
-    teachers: Tensor | None = None  # [S, l, d], in the order of the source slots
-    teaching = False
+    teacher_prompts: Tensor | None = None  # [S, l, d], in the order of the source slots
+    is_teacher_pass = False
 
     def build(self) -> None:
         super().build()
@@ -62,13 +66,13 @@ class MPT(Prompt):
         self.u, self.v = Bank(self.rows), Bank(self.rows)
 
     def inherit(self, parents: Sequence[Mapping[str, Tensor]]) -> None:
-        self.teachers = prompts_of(parents, self)
+        self.teacher_prompts = stack_source_prompts(parents, self)
 
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
-        if self.teachers is None or len(self.teachers) != self.slots:
-            found = 0 if self.teachers is None else len(self.teachers)
+        if self.teacher_prompts is None or len(self.teacher_prompts) != self.slots:
+            found = 0 if self.teacher_prompts is None else len(self.teacher_prompts)
             raise UsageError(f"method mpt: {self.slots} sources need as many teachers (inherit), found {found}")
-        self.prompt.add(self.teachers.mean(0))
+        self.prompt.add(self.teacher_prompts.mean(0))
         u = torch.empty(self.virtual, self.config.rank).normal_(0, 0.02, generator=draw)
         u[:, 0] = 1
         v = torch.zeros(self.config.rank, self.backbone.width)
@@ -77,41 +81,41 @@ class MPT(Prompt):
         self.v.add(v)
 
     def front(self, embeds: Tensor, source: Tensor) -> Tensor:
-        if self.teaching:
-            return self.teachers[list(self.rows.slots)]
+        if self.is_teacher_pass:
+            return self.teacher_prompts[list(self.rows.slots)]
         return self.prompt() * (self.u() @ self.v())
 
     def plan(self, batch: Batch) -> Plan:
         """With a teacher beside it every row passes whole, so that hidden states can be compared place by place."""
-        return plan(batch, virtual=self.virtual, lead=not self.distills)
+        return plan(batch, virtual=self.virtual, lead=not self.is_distilling)
 
     @property
-    def distills(self) -> bool:
-        return self.stage == SOURCE and self.config.distill > 0
+    def is_distilling(self) -> bool:
+        return self.stage == SOURCE and self.config.distillation_weight > 0
 
     def losses(self, plan: Plan) -> Tensor:
-        if not self.distills:
+        if not self.is_distilling:
             return super().losses(plan)
         own = self.hidden(plan.input_ids, plan.attention_mask, plan.slots, source=plan.source).float()  # [b, s, d]
-        teacher = self.taught(plan)
+        teacher = self.compute_teacher_states(plan)
         logits, wanted = (self.backbone.head(hidden.flatten(0, 1)[plan.at]) for hidden in (own, teacher))  # [n, v]
         kl = F.kl_div(logits.log_softmax(-1), wanted.log_softmax(-1), reduction="none", log_target=True).sum(-1)
-        answer = F.cross_entropy(logits, plan.target, reduction="none") + self.config.distill * kl
+        answer = F.cross_entropy(logits, plan.target, reduction="none") + self.config.distillation_weight * kl
         far = ((own - teacher).square().mean(-1) * plan.attention_mask).sum(1) * plan.text[plan.owner]  # [b]
         loss = answer.new_zeros(len(plan.present)).index_add(0, plan.share, answer * plan.weight)
-        return loss.index_add(0, plan.owner, self.config.distill * far)
+        return loss.index_add(0, plan.owner, self.config.distillation_weight * far)
 
     @torch.no_grad()
-    def taught(self, plan: Plan) -> Tensor:
+    def compute_teacher_states(self, plan: Plan) -> Tensor:
         """Hidden states [b, s, d] under each row's teacher."""
-        self.teaching = True
+        self.is_teacher_pass = True
         try:
             return self.hidden(plan.input_ids, plan.attention_mask, plan.slots, source=plan.source).float()
         finally:
-            self.teaching = False
+            self.is_teacher_pass = False
 
     def learns(self, bank: str) -> bool:
-        return bank in self.config.target.split()
+        return bank in self.config.trainable_on_target.split()
 
     def rate(self, name: str) -> Rate:
         return super().rate(name) if name.startswith("prompt.") else Rate(self.config.factor_lr)  # no pull on factors

@@ -12,19 +12,80 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig, PromptLearningConfig, get_peft_model
 from peft.tuners.poly.layer import PolyLayer
 from torch import Tensor, nn
 from transformers import Cache
 
 from methods.base import Method, Stage, stream
-from methods.peft_options import read, settings
+from methods.config import Config
 from methods.plan import Plan, plan
 from tasks.example import Batch, Encoded, UsageError
+
+PEFT_CONFIG_CLASSES = {kind.value: config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+
+
+UNSUPPORTED_TYPES = {
+    "ADALORA": "its ranks are allocated between the steps, and it adds a loss of its own, in peft's training loop",
+    "SHADOW": "it adds a loss of its own in peft's forward pass",
+    "XLORA": "it mixes LoRA adapters that were trained before",
+}
+
+
+UNSUPPORTED_OPTIONS = (  # the same, as options
+    "use_asa", "alora_invocation_tokens", "eva_config", "corda_config", "lora_ga_config", "monteclora_config",
+    "arrow_config",
+)  # fmt: skip
+
+
+COMMON_OPTIONS = [option.name for option in fields(Config)]  # of every method
+
+
+DEFAULT_VIRTUAL_TOKENS = 20  # virtual tokens where none are asked for, as in `prompt`
+
+
+def load_peft_options(peft_type: str, file: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The type and its options, from the file where one is named; options beside it have the last word."""
+    if not file:
+        return peft_type.upper(), dict(options)
+    if not Path(file).is_file():
+        raise UsageError(f"method peft: no file {file}; give an adapter_config.json, or peft_type")
+    found = {**PeftConfig.from_json_file(file), **options}
+    return found.pop("peft_type", "").upper(), found
+
+
+def build_peft_config(peft_type: str, options: Mapping[str, Any]) -> PeftConfig:
+    """A type and its options -> peft's configuration, in which a typing error is an error."""
+    if peft_type not in PEFT_CONFIG_CLASSES:
+        raise UsageError(
+            f"method peft: no peft_type {peft_type!r}; there are: {', '.join(sorted(PEFT_CONFIG_CLASSES))}"
+        )
+    if peft_type in UNSUPPORTED_TYPES:
+        raise UsageError(f"method peft: {peft_type} does not fit here: {UNSUPPORTED_TYPES[peft_type]}")
+    known = [option.name for option in fields(PEFT_CONFIG_CLASSES[peft_type])]
+    for key in options:
+        if key not in known:
+            near = get_close_matches(key, [*known, *COMMON_OPTIONS], 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+            raise UsageError(f"method peft: {peft_type} has no option {key!r}; {hint}")
+    try:
+        found = PEFT_CONFIG_CLASSES[peft_type](**{**options, "task_type": "CAUSAL_LM", "inference_mode": False})
+    except (ValueError, TypeError, ImportError) as error:
+        raise UsageError(f"method peft: {peft_type} cannot be used: {str(error).strip().splitlines()[0]}") from error
+    for option in UNSUPPORTED_OPTIONS:
+        if getattr(found, option, None):
+            raise UsageError(
+                f"method peft: {peft_type} with {option} does not fit here: it needs peft's own training loop"
+            )
+    if isinstance(found, PromptLearningConfig) and not found.num_virtual_tokens:
+        found.num_virtual_tokens = DEFAULT_VIRTUAL_TOKENS
+    return found
 
 
 class Peft(Method):
@@ -47,80 +108,85 @@ class Peft(Method):
         own = {option.name for option in fields(cls.Config)} - {"options"}
         config: Any = super().configure({key: value for key, value in values.items() if key in own})
         others = {key: value for key, value in values.items() if key not in own and key != "options"}
-        kind, options = read(config.peft_type, config.file, {**values.get("options", {}), **others})
-        settings(kind, options)  # a wrong one is an error now
+        kind, options = load_peft_options(config.peft_type, config.file, {**values.get("options", {}), **others})
+        build_peft_config(kind, options)  # a wrong one is an error now
         return replace(config, peft_type=kind, options=options, file="")  # a cell is known by what the file says
 
     def build(self) -> None:
         c = self.config
-        self.original, self.settings = self.backbone, settings(*read(c.peft_type, c.file, c.options))
-        self.backbone = copy.copy(self.original)  # the same in all but the model
-        self.original.undo(self._release)
-        self.noise = torch.Generator()
-        self._inject(0)
+        self.original_backbone, self.peft_config = (
+            self.backbone,
+            build_peft_config(*load_peft_options(c.peft_type, c.file, c.options)),
+        )
+        self.backbone = copy.copy(self.original_backbone)  # the same in all but the model
+        self.original_backbone.undo(self._restore_backbone)
+        self.noise_generator = torch.Generator()
+        self._inject_adapter(0)
 
-    def _inject(self, seed: int) -> None:
+    def _inject_adapter(self, seed: int) -> None:
         """A fresh copy of the model with a fresh adapter, drawn from a stream of its own."""
-        self.backbone.model = model = copy.deepcopy(self.original.model)
+        self.backbone.model = model = copy.deepcopy(self.original_backbone.model)
         loaded = {id(part): part for part in chain(model.parameters(), model.buffers(), model.modules())}
         with torch.random.fork_rng(), warnings.catch_warnings():
             torch.manual_seed(seed)
             warnings.simplefilter("ignore", FutureWarning)  # of transformers, at how peft asks it things
             try:
-                adapted = get_peft_model(model, copy.deepcopy(self.settings)).to(self.original.device)
+                adapted = get_peft_model(model, copy.deepcopy(self.peft_config)).to(self.original_backbone.device)
             except (ValueError, TypeError, ImportError, NotImplementedError) as error:
                 reason = str(error).strip().splitlines()[0]
-                raise UsageError(f"method peft: {self.settings.peft_type.value} cannot be used: {reason}") from error
-        self.adapted: tuple[Any, ...] = (adapted,)  # no submodule of ours: what is saved and moved is `weights` alone
-        self.added = [module for module in adapted.modules() if id(module) not in loaded]
+                raise UsageError(f"method peft: {self.peft_config.peft_type.value} cannot be used: {reason}") from error
+        self.peft_model_holder: tuple[Any, ...] = (
+            adapted,
+        )  # no submodule of ours: what is saved and moved is `weights` alone
+        self.added_modules = [module for module in adapted.modules() if id(module) not in loaded]
         named = chain(adapted.named_parameters(), adapted.named_buffers())
-        self.own = {name: part for name, part in named if part.requires_grad or id(part) not in loaded}
-        weights = {name: part for name, part in self.own.items() if isinstance(part, nn.Parameter)}
+        self.adapter_tensors = {name: part for name, part in named if part.requires_grad or id(part) not in loaded}
+        weights = {name: part for name, part in self.adapter_tensors.items() if isinstance(part, nn.Parameter)}
         self.weights = nn.ParameterDict({name.replace(".", "/"): part for name, part in weights.items()})
-        self.virtual = getattr(self.settings, "num_virtual_tokens", 0)
-        for module in self.added:
+        self.virtual = getattr(self.peft_config, "num_virtual_tokens", 0)
+        for module in self.added_modules:
             if isinstance(module, PolyLayer):
-                module.register_forward_pre_hook(_task_zero, with_kwargs=True)
+                module.register_forward_pre_hook(_set_task_ids_to_zero, with_kwargs=True)
         self.train(self.training)
 
-    def _release(self) -> None:
-        self.backbone.model, self.backbone.lease, self.adapted = self.original.model, object(), ()
+    def _restore_backbone(self) -> None:
+        self.backbone.model, self.backbone.lease, self.peft_model_holder = self.original_backbone.model, object(), ()
 
     def close(self) -> None:
-        self.original.detach()
+        self.original_backbone.detach()
 
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
-        self._inject(draw.initial_seed())
+        self._inject_adapter(draw.initial_seed())
 
     def enter(self, stage: Stage, seeds: Sequence[int], train: Sequence[Sequence[Encoded]] = ()) -> None:
         if len(seeds) > 1:
             raise UsageError(f"method peft trains one cell at a time, found {len(seeds)}")
         super().enter(stage, seeds, train)
-        self.noise = stream(seeds[0], stage.name, "noise")
+        self.noise_generator = stream(seeds[0], stage.name, "noise")
 
     def train(self, mode: bool = True) -> "Peft":
         """Dropout and the like in what peft added; the backbone stays in evaluation mode."""
         super().train(mode)
         self.backbone.model.eval()
-        for module in self.added:
+        for module in self.added_modules:
             module.training = mode
         return self
 
     def front(self, embeds: Tensor, source: Tensor) -> Tensor | None:
-        found = self._virtual()
+        found = self._compute_virtual_tokens()
         return found if isinstance(found, Tensor) else None  # [1, l, d]
 
     def past(self) -> list[tuple[Tensor, Tensor]]:
-        found = self._virtual() if self.virtual else None
+        found = self._compute_virtual_tokens() if self.virtual else None
         if not isinstance(found, Cache):
             return []
         dtype = self.backbone.autocast_dtype or self.backbone.model.dtype
         return [(layer.keys.to(dtype), layer.values.to(dtype)) for layer in found.layers]
 
-    def _virtual(self) -> Tensor | Cache:
+    def _compute_virtual_tokens(self) -> Tensor | Cache:
         """Embeddings [1, l, d] or keys and values in front of the text."""
         task = torch.zeros(1, dtype=torch.long, device=self.backbone.device)
-        return self.adapted[0].get_prompt(batch_size=1, task_ids=task)
+        return self.peft_model_holder[0].get_prompt(batch_size=1, task_ids=task)
 
     def plan(self, batch: Batch) -> Plan:
         """Every row whole: noise that a type draws per pass must not differ between a row's parts."""
@@ -130,20 +196,23 @@ class Peft(Method):
         if not self.training:
             return super().losses(plan)
         with torch.random.fork_rng():  # peft draws from torch's one stream, on which others would depend
-            torch.manual_seed(int(torch.randint(2**62, (), generator=self.noise)))
+            torch.manual_seed(int(torch.randint(2**62, (), generator=self.noise_generator)))
             return super().losses(plan)
 
     def learned(self) -> dict[str, Tensor]:
-        return {name: part.detach() for name, part in self.own.items()}
+        return {name: part.detach() for name, part in self.adapter_tensors.items()}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        if wrong := self.own.keys() ^ state.keys():
+        if wrong := self.adapter_tensors.keys() ^ state.keys():
             raise UsageError(f"method peft: this state is not its own; they differ in {sorted(wrong)[:3]}")
-        for name, part in self.own.items():
+        for name, part in self.adapter_tensors.items():
             part.copy_(state[name])
 
 
-def _task_zero(_layer: nn.Module, inputs: tuple, given: dict) -> tuple[tuple, dict]:
+def _set_task_ids_to_zero(_layer: nn.Module, inputs: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """POLY asks in every layer of which task each row is."""
-    return inputs, {**given, "task_ids": torch.zeros(len(inputs[0]), dtype=torch.long, device=inputs[0].device)}
+    return inputs, {**kwargs, "task_ids": torch.zeros(len(inputs[0]), dtype=torch.long, device=inputs[0].device)}
+
+
+# what a type needs outside the model; without it the numbers would not be that method's

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Bank, Method, Rows
-from methods.prompt import opening
+from methods.core.prompt_initialization import select_task_tokens
 from tasks.example import Encoded, UsageError
 
 
@@ -46,7 +46,7 @@ class Prefix(Method):
     def build(self) -> None:
         self.virtual, layers = self.config.length, range(self.backbone.config.num_hidden_layers)
         if self.config.mlp:
-            self.table, self.inner, self.outer = Bank(self.rows), Linear(self.rows), Linear(self.rows)
+            self.table, self.inner, self.outer = Bank(self.rows), SlotLinear(self.rows), SlotLinear(self.rows)
         else:
             self.keys = nn.ModuleList(Bank(self.rows) for _ in layers)  # [H_kv, l, d_h] of each slot
             self.values = nn.ModuleList(Bank(self.rows) for _ in layers)
@@ -54,13 +54,13 @@ class Prefix(Method):
     @torch.no_grad()
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
         if self.config.mlp:
-            _, layers, heads, d_h = self.shape
+            _, layers, heads, d_h = self.cache_shape
             self.table.add(torch.randn(self.virtual, heads * d_h, generator=draw))
-            self.inner.add(self.config.mlp, heads * d_h, draw)
-            self.outer.add(2 * layers * heads * d_h, self.config.mlp, draw)
+            self.inner.add_slot(self.config.mlp, heads * d_h, draw)
+            self.outer.add_slot(2 * layers * heads * d_h, self.config.mlp, draw)
             return
         tokenizer = self.backbone.tokenizer
-        words = first_words(train, len(tokenizer), set(tokenizer.all_special_ids), draw)
+        words = select_prefix_tokens(train, len(tokenizer), set(tokenizer.all_special_ids), draw)
         ids = torch.tensor([[*islice(cycle(words), self.virtual)]], device=self.backbone.device)  # [1, l]
         cache, places = self.backbone.cache(), torch.arange(self.virtual, device=ids.device)[None]
         self.backbone.hidden(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=places, cache=cache)
@@ -69,7 +69,7 @@ class Prefix(Method):
             value.add(layer.values[0].float().clone())
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def cache_shape(self) -> tuple[int, int, int, int]:
         """(2, L, H_kv, d_h)"""
         config = self.backbone.config
         d_h = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -78,31 +78,33 @@ class Prefix(Method):
     def past(self) -> list[tuple[Tensor, Tensor]]:
         dtype = self.backbone.autocast_dtype or self.backbone.model.dtype
         if self.config.mlp:
-            _, layers, heads, d_h = self.shape
+            _, layers, heads, d_h = self.cache_shape
             made = self.outer(self.inner(self.table()).tanh())  # [..., l, 2 L d_kv], K_1 V_1 K_2 ... as in peft
             pairs = made.unflatten(-1, (layers, 2, heads, d_h)).movedim(-5, -2).to(dtype)  # [..., L, 2, H_kv, l, d_h]
             return [(key, value) for key, value in (layer.unbind(-4) for layer in pairs.unbind(-5))]
         return [(key().to(dtype), value().to(dtype)) for key, value in zip(self.keys, self.values, strict=True)]
 
 
-class Linear(nn.Module):
+class SlotLinear(nn.Module):
     """y = x W^T + b with a W and b of each slot."""
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, slot_context: Rows) -> None:
         super().__init__()
-        self.weight, self.bias = Bank(rows), Bank(rows)
+        self.weight, self.bias = Bank(slot_context), Bank(slot_context)
 
-    def add(self, out: int, width: int, draw: torch.Generator) -> None:
+    def add_slot(self, out_features: int, in_features: int, generator: torch.Generator) -> None:
         """One more slot: both uniform within 1 / sqrt(width)."""
-        for bank, size in ((self.weight, (out, width)), (self.bias, (out,))):
-            bank.add(torch.empty(size).uniform_(-(width**-0.5), width**-0.5, generator=draw))
+        for bank, size in ((self.weight, (out_features, in_features)), (self.bias, (out_features,))):
+            bank.add(torch.empty(size).uniform_(-(in_features**-0.5), in_features**-0.5, generator=generator))
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.weight().mT + self.bias().unsqueeze(-2)
 
 
-def first_words(train: Sequence[Encoded], vocabulary: int, special: set[int], draw: torch.Generator) -> list[int]:
+def select_prefix_tokens(
+    train: Sequence[Encoded], vocab_size: int, special_ids: set[int], generator: torch.Generator
+) -> list[int]:
     """Tokens of the label words and of the instruction; with neither, all tokens in a drawn order."""
-    labels, instruction = opening(train, special)
-    pool = torch.randperm(vocabulary, generator=draw).tolist()
-    return [*chain(*labels), *instruction] or [token for token in pool if token not in special]
+    labels, instruction = select_task_tokens(train, special_ids)
+    pool = torch.randperm(vocab_size, generator=generator).tolist()
+    return [*chain(*labels), *instruction] or [token for token in pool if token not in special_ids]

@@ -6,7 +6,6 @@ too: AdamW and a schedule, where they have Adafactor at a constant rate, and a s
 they draw from the first rows of T5's vocabulary, which are its commonest.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.backbone import Backbone
-from methods.base import Bank, Method, Parent, Rate, stream
+from methods.base import Bank, Method, Parent, Rate
+from methods.core.prompt_initialization import initialize_common_prompt, initialize_prompt
 from tasks.example import Encoded, UsageError
 
 SOURCE_PROMPTS = Parent("prompt", {"start": "common"}, ("length",))  # what SPoT, ATTEMPT and MPT rest on
-FREQUENT = 5000  # rows to sample from, as in Lester et al.; there the vocabulary's first, here training's commonest
 
 
 class Prompt(Method):
@@ -48,9 +46,9 @@ class Prompt(Method):
 
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
         if self.config.start == "common":
-            self.prompt.add(common_start(self.backbone, self.config.length))
+            self.prompt.add(initialize_common_prompt(self.backbone, self.config.length))
         else:
-            self.prompt.add(first_prompt(self.backbone, self.config.length, train, draw))
+            self.prompt.add(initialize_prompt(self.backbone, self.config.length, train, draw))
 
     def front(self, embeds: Tensor, source: Tensor) -> Tensor:
         return self.prompt()
@@ -70,51 +68,11 @@ class Prompt(Method):
         return {**config, **sizes, "num_transformer_submodules": 1}, {"prompt_embeddings": prompt}
 
 
-def prompts_of(sources: Sequence[Mapping[str, Tensor]], heir: Method) -> Tensor:
+def stack_source_prompts(source_states: Sequence[Mapping[str, Tensor]], method: Method) -> Tensor:
     """The prompts [S, l, d] that cells of `prompt` learned on the sources, for a method of the same length."""
-    found = [state["prompt.sets.0"].detach().to(heir.backbone.device, torch.float32) for state in sources]
-    wanted = (heir.virtual, heir.backbone.width)
+    found = [state["prompt.sets.0"].detach().to(method.backbone.device, torch.float32) for state in source_states]
+    wanted = (method.virtual, method.backbone.width)
     if not found or any(prompt.shape != wanted for prompt in found):
         shapes = sorted({tuple(prompt.shape) for prompt in found}) or "none"
-        raise UsageError(f"method {heir.name}: source prompts of shape {wanted} are needed, found {shapes}")
+        raise UsageError(f"method {method.name}: source prompts of shape {wanted} are needed, found {shapes}")
     return torch.stack(found)
-
-
-def common_start(backbone: Backbone, length: int) -> Tensor:
-    """One draw [l, d] for all tasks."""
-    return first_prompt(backbone, length, (), stream("prompt", "common start"))
-
-
-def first_prompt(backbone: Backbone, length: int, train: Sequence[Encoded], draw: torch.Generator) -> Tensor:
-    """Embeddings of real tokens [l, d]."""
-    tokenizer = backbone.tokenizer
-    ids = first_tokens(train, length, len(tokenizer), set(tokenizer.all_special_ids), draw)
-    rows = [backbone.embed(torch.tensor(word, device=backbone.device)).mean(0) for word in ids]
-    return torch.stack(rows).detach().float()
-
-
-def first_tokens(
-    train: Sequence[Encoded], length: int, vocabulary: int, special: set[int], draw: torch.Generator
-) -> list[tuple[int, ...]]:
-    """What the prompt starts from, an entry per virtual token: label words (averaged over their tokens), the tokens of
-    the instruction, then tokens drawn without replacement from the commonest of the training texts (or from all).
-    """
-    labels, instruction = opening(train, special)
-    words = [*labels, *((token,) for token in instruction)]
-    counts = Counter(token for item in train for token in item.prompt if token not in special)
-    pool = [token for token, _ in counts.most_common(FREQUENT)]
-    if len(words) + len(pool) < length:
-        pool = [token for token in range(vocabulary) if token not in special]
-    order = torch.randperm(len(pool), generator=draw).tolist()
-    words += [(pool[i],) for i in order]
-    return [words[i % len(words)] for i in range(length)]
-
-
-def opening(train: Sequence[Encoded], special: set[int]) -> tuple[list[tuple[int, ...]], list[int]]:
-    """Label words, unless every item brings its own options, and the tokens of the instruction."""
-    if not train:
-        return [], []
-    first = train[0]
-    fixed = all(item.choices == first.choices for item in train)
-    instruction = [token for token in first.prompt[: first.prefix] if token not in special]
-    return list(dict.fromkeys(first.choices)) if fixed else [], instruction

@@ -17,19 +17,19 @@ from tasks.example import UsageError
 class SharedLoRA(LoRA):
     name = "shared_lora"
     paper = "the plain multi-task baseline"
-    what = "A and B, one for all sources; on the target the parts in `target`"
+    what = "A and B, one for all sources; on the target the parts in `trainable_on_target`"
     stages = (SOURCE, TARGET)
-    late = ("target", "target_lr")
+    late = ("trainable_on_target", "target_lr")
 
     @dataclass(frozen=True)
     class Config(LoRA.Config):
         pool: int = 0  # examples of each source that are learned from, drawn by the seed; 0: all
-        target: str = "a b"  # what learns on the target
+        trainable_on_target: str = "a b"  # what learns on the target
         target_lr: float = 1e-4  # few-shot: from a good start, half of the sources' rate
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            some_of(self.target, ("a", "b"), "method shared_lora: target")
+            some_of(self.trainable_on_target, ("a", "b"), "method shared_lora: target")
             if self.pool < 0:
                 raise UsageError(f"method shared_lora: pool is a number of examples, or 0 for all; found {self.pool}")
 
@@ -41,7 +41,7 @@ class SharedLoRA(LoRA):
             delta.a.shared = delta.b.shared = True
 
     def learns(self, bank: str) -> bool:
-        return bank.rpartition(".")[2] in self.config.target.split()
+        return bank.rpartition(".")[2] in self.config.trainable_on_target.split()
 
     def rate(self, name: str) -> Rate:
         return Rate(self.config.target_lr if self.stage == TARGET else self.config.lr, self.config.weight_decay)

@@ -16,20 +16,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.base import SOURCE, TARGET, Method, Rate, Stage
-from methods.prompt import SOURCE_PROMPTS, Prompt, prompts_of
-from tasks.encode import collate, pad_token
+from methods.base import SOURCE, TARGET, Rate, Stage
+from methods.core.losses import compute_mean_loss
+from methods.prompt import SOURCE_PROMPTS, Prompt, stack_source_prompts
 from tasks.example import Encoded, UsageError
 
-EMBED = Stage("embed", "target", "packed")  # the target's own prompt, by which its neighbours are found
+EMBEDDING_STAGE = Stage("embed", "target", "packed")  # the target's own prompt, by which its neighbours are found
 RETRIEVALS = ("average", "best")
 SIMILARITIES = ("mean", "tokens")
-ROWS = 8  # `best` looks at this many training examples, so many rows at a time
-TRIED = 64
+PROBE_EXAMPLES = 64
 
 
 class SpotGeneric(Prompt):
@@ -59,7 +57,7 @@ class SPoT(Prompt):
     name = "spot"
     paper = "Vu et al. 2021, arXiv:2110.07904"
     what = "virtual tokens, from those of the nearest sources"
-    stages = (EMBED, TARGET)
+    stages = (EMBEDDING_STAGE, TARGET)
     parent = SOURCE_PROMPTS
 
     @dataclass(frozen=True)
@@ -78,56 +76,58 @@ class SPoT(Prompt):
 
     config: Config
     rate = SpotGeneric.rate
-    sources: Tensor | None = None  # e_s [S, l, d]; not stored: P is all that a target needs
+    source_prompts: Tensor | None = None  # e_s [S, l, d]; not stored: P is all that a target needs
 
     def inherit(self, parents: Sequence[Mapping[str, Tensor]]) -> None:
-        self.sources = prompts_of(parents, self)
+        self.source_prompts = stack_source_prompts(parents, self)
 
     @torch.no_grad()
     def enter(self, stage: Stage, seeds: Sequence[int], train: Sequence[Sequence[Encoded]] = ()) -> None:
-        if self.sources is None:
+        if self.source_prompts is None:
             raise UsageError("method spot: the prompts of the sources come first (inherit)")
         super().enter(stage, seeds, train)
         if stage == TARGET:
             for slot, own in enumerate(self.prompt.sets):
-                own.copy_(self.first(slot, train[slot] if train else ()))
+                own.copy_(self.compute_initial_prompt(slot, train[slot] if train else ()))
 
-    def first(self, slot: int, train: Sequence[Encoded]) -> Tensor:
+    def compute_initial_prompt(self, slot: int, train: Sequence[Encoded]) -> Tensor:
         """P_0 [l, d] for the target whose own prompt e_t this slot holds."""
-        near = similarities(self.prompt.sets[slot], self.sources, self.config.similarity)
+        near = compute_similarities(self.prompt.sets[slot], self.source_prompts, self.config.similarity)
         near, places = near.topk(min(self.config.nearest, len(near)))
-        candidates = self.sources[places]  # [k, l, d], the nearest first
+        candidates = self.source_prompts[places]  # [k, l, d], the nearest first
         if self.config.retrieval == "average":
-            return torch.einsum("k,kld->ld", shares(near), candidates)
+            return torch.einsum("k,kld->ld", compute_mixing_weights(near), candidates)
         if len(candidates) > 1 and not train:
             raise UsageError("method spot: retrieval 'best' needs the target's training examples")
-        misfits = [self.misfit(slot, prompt, train) for prompt in candidates] if len(candidates) > 1 else [0.0]
+        misfits = (
+            [self.compute_candidate_loss(slot, prompt, train) for prompt in candidates]
+            if len(candidates) > 1
+            else [0.0]
+        )
         return candidates[misfits.index(min(misfits))]
 
     @torch.no_grad()
-    def misfit(self, slot: int, prompt: Tensor, items: Sequence[Encoded]) -> float:
+    def compute_candidate_loss(self, slot: int, prompt: Tensor, examples: Sequence[Encoded]) -> float:
         """Mean loss of some examples under this prompt."""
         self.prompt.sets[slot].copy_(prompt)
-        return mean_loss(self, slot, items[:TRIED])
+        return compute_mean_loss(self, slot, examples[:PROBE_EXAMPLES])
 
 
-@torch.no_grad()
-def mean_loss(method: Method, slot: int, items: Sequence[Encoded]) -> float:
-    """Of some examples under what this slot holds."""
-    parts = [items[i : i + ROWS] for i in range(0, len(items), ROWS)]
-    batches = [collate(part, (slot,) * len(part), pad_token(method.backbone.tokenizer)) for part in parts]
-    losses = [method.loss(move_data_to_device(method.plan(batch), method.backbone.device)).item() for batch in batches]
-    return sum(loss * len(part) for loss, part in zip(losses, parts, strict=True)) / len(items)
-
-
-def similarities(own: Tensor, sources: Tensor, kind: str) -> Tensor:
+def compute_similarities(target_prompt: Tensor, source_prompts: Tensor, similarity: str) -> Tensor:
     """e_t [l, d], e_s [S, l, d] -> [S]"""
-    if kind == "mean":
-        return F.cosine_similarity(own.mean(0), sources.mean(1), dim=-1)
-    return torch.einsum("id,sjd->s", F.normalize(own, dim=-1), F.normalize(sources, dim=-1)) / len(own) ** 2
+    if similarity == "mean":
+        return F.cosine_similarity(target_prompt.mean(0), source_prompts.mean(1), dim=-1)
+    return (
+        torch.einsum("id,sjd->s", F.normalize(target_prompt, dim=-1), F.normalize(source_prompts, dim=-1))
+        / len(target_prompt) ** 2
+    )
 
 
-def shares(near: Tensor) -> Tensor:
+def compute_mixing_weights(nearest_similarities: Tensor) -> Tensor:
     """Similarities [k] -> weights [k] that sum to 1; equal ones where nothing is similar at all."""
-    near = near.clamp(min=0)
-    return near / near.sum() if near.sum() > 0 else torch.full_like(near, 1 / len(near))
+    nearest_similarities = nearest_similarities.clamp(min=0)
+    return (
+        nearest_similarities / nearest_similarities.sum()
+        if nearest_similarities.sum() > 0
+        else torch.full_like(nearest_similarities, 1 / len(nearest_similarities))
+    )

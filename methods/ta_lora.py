@@ -18,11 +18,12 @@ no rotation, but passes k_norm where there is one (Qwen3). P starts at real toke
 they 0, nothing but g would ever learn), a_t at 0. With g = 0 all logits are prompt tuning's with P, to the bit.
 
 Stages: `prompt`, P alone on all sources, for the share `first` of the sources' budget; `source`, all of it, slow
-weights at `slow` times the rate and P at rest in warm-up; `target`, from a copy of P, a_t as `start` says and g = 0.
+weights at `slow_lr_multiplier` times the rate and P at rest in warm-up; `trainable_on_target`, from a copy of P, a_t as `start` says and g = 0.
 Trained: l0 d + |S| (r d + m r) slow numbers and |S| (m r + H) for each task; few-shot, A_0 and B are left out.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,64 +33,130 @@ from torch.nn import functional as F
 
 from methods.bank import Memory
 from methods.base import SOURCE, TARGET, Bank, Method, Rate, Rows, Stage
-from methods.llama_adapter import gated_softmax, keys_values
-from methods.prompt import common_start
-from methods.spot import mean_loss
-from methods.ta_lora_options import Options
+from methods.config import Config, some_of
+from methods.core.attention import compute_gated_attention, project_keys_values
+from methods.core.losses import compute_mean_loss
+from methods.core.prompt_initialization import initialize_common_prompt
 from tasks.example import Encoded, UsageError
 
-PROMPT = Stage("prompt", "sources")  # what is shared comes first, as plain prompt tuning
-FAST = ("a", "g")
-TRIED = 64  # training examples by which the nearest source is found
+PROMPT_STAGE = Stage("prompt", "sources")  # what is shared comes first, as plain prompt tuning
+FAST_PARAMETERS = ("a", "g")
+PROBE_EXAMPLES = 64  # training examples by which the nearest source is found
+
+
+PARAMETER_NAMES = ("prompt", "a0", "b", "a", "g")
+
+
+OPTION_CHOICES = {
+    "form": ("additive", "hadamard", "input"),
+    "gate": ("per_task", "shared", "none"),
+    "gate_fn": ("tanh", "identity"),
+    "slow_factor": ("A", "B"),
+    "start": ("mean", "zero", "nearest"),
+    "gate_start": ("zero", "source"),
+}
+
+
+@dataclass(frozen=True)
+class TALoRAConfig(Config):
+    """`lr` is that of the fast weights a_t and g_t; `weight_decay` is on A_0 and B alone."""
+
+    lr: float = 2e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.1
+    schedule: str = "cosine"
+    prompt_lr: float = 0.3  # of P, in units of the embedding's standard deviation, as in `prompt`
+    slow_lr_multiplier: float = 0.1  # rho: slow weights learn at this share of their rate
+    slow_update_interval: int = 1  # K_s: on the sources they step every so often, on the mean of the gradients since
+    freeze_prompt_in_warmup: bool = True  # P stays where it is while the sources' stage warms up
+    prompt_stage_fraction: float = 1 / 3  # share of the sources' budget that trains P alone
+    length: int = 20  # l0: 20 few-shot, 100 on full data; 0: no shared prompt
+    tokens: int = 16  # m
+    rank: int = 8  # r; 9 on Qwen2.5-7B
+    layers: int = 0  # |S|, from the top; 0: all
+    trainable_on_target: str = "prompt a g"  # what learns on the target; on full data all: "prompt a0 b a g"
+    start: str = "mean"  # a_t of a target: mean of the sources', zero, or the source's that fits its examples best
+    gate_start: str = "zero"  # g_t of a target; source: from where a_t comes
+    # other readings
+    low_rank: bool = True  # False: Delta_t = D_0 + d_t, free matrices [m, d]
+    slow_factor: str = "B"  # A: Delta_t = A_0 (B + b_t), where each task has b_t [r, d] instead of a_t
+    form: str = "additive"  # (5), or at the input only, with one gate and m = l0: P (1 + tanh(g_t) Delta_t) elementwise
+    # (hadamard), or P + sigma tanh(g_t) Delta_t (input; sigma: the embedding's standard deviation)
+    gate: str = "per_task"  # shared: one g for all tasks; none: 1 in place of tanh(g)
+    gate_fn: str = "tanh"  # identity: g in place of tanh(g)
+    norm: bool = False  # Delta_t passes the layer's frozen RMSNorm before the projections
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        some_of(self.trainable_on_target, PARAMETER_NAMES, "ta_lora: target")
+        for name, known in OPTION_CHOICES.items():
+            if (value := getattr(self, name)) not in known:
+                raise UsageError(f"ta_lora: no {name} {value!r}; there are: {', '.join(known)}")
+        if (
+            min(self.tokens, self.rank, self.slow_update_interval) < 1
+            or min(self.length, self.layers, self.slow_lr_multiplier) < 0
+        ):
+            found = f"{self.tokens}, {self.rank}, {self.slow_update_interval}, {self.length}, {self.layers}, {self.slow_lr_multiplier}"
+            raise UsageError(f"ta_lora: tokens, rank, slow_every >= 1, length, layers, slow >= 0, found {found}")
+        if not 0 <= self.prompt_stage_fraction < 1:
+            raise UsageError(
+                f"ta_lora: first is a share of the sources' budget, 0 <= prompt_stage_fraction < 1, found {self.prompt_stage_fraction}"
+            )
+        if self.form != "additive" and not self.length:
+            raise UsageError(f"ta_lora: form {self.form} changes the shared prompt and needs length >= 1")
+        if self.start == "nearest" and "a" not in self.trainable_on_target.split():
+            raise UsageError(
+                "ta_lora: start nearest gives each target an a_t of its own, so trainable_on_target must name a"
+            )
 
 
 class TaskPrompt(nn.Module):
     """Delta_t [m, d] and g_t [H] of one layer: equations (2), (3), (6)."""
 
-    def __init__(self, rows: Rows, options: Options, tokens: int, width: int, heads: int) -> None:
+    def __init__(self, slot_context: Rows, config: TALoRAConfig, num_tokens: int, width: int, num_heads: int) -> None:
         super().__init__()
-        self.options, self.tokens, self.width, self.heads = options, tokens, width, heads
-        self.a0, self.a = Bank(rows, shared=True), Bank(rows)  # A_0 and a_t [m, r]
-        if options.low_rank:
-            self.b = Bank(rows, shared=True)  # B [r, d]
-        if options.gate != "none":
-            self.g = Bank(rows, shared=options.gate == "shared")  # g_t [H]
+        self.config, self.num_tokens, self.width, self.num_heads = config, num_tokens, width, num_heads
+        self.a0, self.a = Bank(slot_context, shared=True), Bank(slot_context)  # A_0 and a_t [m, r]
+        if config.low_rank:
+            self.b = Bank(slot_context, shared=True)  # B [r, d]
+        if config.gate != "none":
+            self.g = Bank(slot_context, shared=config.gate == "shared")  # g_t [H]
 
-    def start(self, draw: torch.Generator) -> None:
+    def add_slot(self, generator: torch.Generator) -> None:
         """Add one slot."""
-        rank = self.options.rank if self.options.low_rank else self.width
-        scale = rank**-0.5 if self.options.low_rank else 1.0  # either way Delta has entries of size 1
-        self.a0.add(scale * torch.randn(self.tokens, rank, generator=draw))
-        if self.options.low_rank:
-            self.b.add(torch.randn(rank, self.width, generator=draw))
-        self.a.add(torch.zeros_like((self.b if self.options.slow_factor == "A" else self.a0).sets[0].data))
-        if self.options.gate != "none":
-            self.g.add(torch.zeros(self.heads))
+        rank = self.config.rank if self.config.low_rank else self.width
+        scale = rank**-0.5 if self.config.low_rank else 1.0  # either way Delta has entries of size 1
+        self.a0.add(scale * torch.randn(self.num_tokens, rank, generator=generator))
+        if self.config.low_rank:
+            self.b.add(torch.randn(rank, self.width, generator=generator))
+        self.a.add(torch.zeros_like((self.b if self.config.slow_factor == "A" else self.a0).sets[0].data))
+        if self.config.gate != "none":
+            self.g.add(torch.zeros(self.num_heads))
 
-    def delta(self, of: Callable[[Bank], Tensor] = Bank.present) -> Tensor:
+    def compute_delta(self, get_tensor: Callable[[Bank], Tensor] = Bank.present) -> Tensor:
         """[k, m, d] of the slots present, or whatever `of` takes from a bank"""
-        a0, a = of(self.a0), of(self.a)
-        if not self.options.low_rank:
+        a0, a = get_tensor(self.a0), get_tensor(self.a)
+        if not self.config.low_rank:
             return a0 + a
-        return a0 @ (of(self.b) + a) if self.options.slow_factor == "A" else (a0 + a) @ of(self.b)
+        return a0 @ (get_tensor(self.b) + a) if self.config.slow_factor == "A" else (a0 + a) @ get_tensor(self.b)
 
-    def gate(self) -> Tensor:
+    def compute_gate(self) -> Tensor:
         """tanh(g_t): [H] or [b, H]"""
-        if self.options.gate == "none":
-            return self.a0.sets[0].new_ones(self.heads)
-        return self.g().tanh() if self.options.gate_fn == "tanh" else self.g()
+        if self.config.gate == "none":
+            return self.a0.sets[0].new_ones(self.num_heads)
+        return self.g().tanh() if self.config.gate_fn == "tanh" else self.g()
 
 
 class TALoRA(Method):
     name = "ta_lora"
     paper = "Zhang et al. 2025, arXiv:2505.00009 (our reconstruction from its abstract)"
     what = "virtual tokens and low-rank directions, one for all sources, each task's mix of them behind a gate"
-    stages = (PROMPT, SOURCE, TARGET)
-    late = ("target", "start", "gate_start")
+    stages = (PROMPT_STAGE, SOURCE, TARGET)
+    late = ("trainable_on_target", "start", "gate_start")
     betas = (0.9, 0.95)
 
-    Config = Options
-    config: Options
+    Config = TALoRAConfig
+    config: TALoRAConfig
 
     def build(self) -> None:
         c, shape = self.config, self.backbone.config
@@ -103,89 +170,93 @@ class TALoRA(Method):
             top = range(shape.num_hidden_layers - (c.layers or shape.num_hidden_layers), shape.num_hidden_layers)
             places, tokens, heads = map(str, top), c.tokens, shape.num_attention_heads
         self.layers = nn.ModuleDict({p: TaskPrompt(self.rows, c, tokens, self.backbone.width, heads) for p in places})
-        self.backbone.attend(self.term)
-        self.memory = Memory()  # K_t and V_t [1, H_kv, m, d_h] of layers and slots
-        self.held: dict[str, Tensor] = {}  # gradients of slow weights since they stepped
-        self.passed = 0  # steps of this stage
+        self.backbone.attend(self.compute_attention_term)
+        self.key_value_cache = Memory()  # K_t and V_t [1, H_kv, m, d_h] of layers and slots
+        self.accumulated_gradients: dict[str, Tensor] = {}  # gradients of slow weights since they stepped
+        self.stage_steps = 0  # steps of this stage
 
     def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
         if self.config.length:
-            self.prompt.add(common_start(self.backbone, self.config.length))
+            self.prompt.add(initialize_common_prompt(self.backbone, self.config.length))
         for layer in self.layers.values():
-            layer.start(draw)
+            layer.add_slot(draw)
 
     # ---------------------------------------------------------------- forward
 
     def front(self, embeds: Tensor, source: Tensor) -> Tensor:
         """P of (1); where `form` says so, with the task's part in it."""
         prompt = self.prompt()  # [l0, d] or [b, l0, d]
-        if self.stage == PROMPT or "input" not in self.layers:
+        if self.stage == PROMPT_STAGE or "input" not in self.layers:
             return prompt
-        delta, gate = self.rows.each(self.layers["input"].delta()), self.layers["input"].gate()
+        delta, gate = self.rows.each(self.layers["input"].compute_delta()), self.layers["input"].compute_gate()
         return prompt + gate[..., None] * delta * (prompt if self.config.form == "hadamard" else self.backbone.sigma)
 
-    def term(self, attention: nn.Module, q: Tensor) -> Tensor | None:
+    def compute_attention_term(self, attention: nn.Module, q: Tensor) -> Tensor | None:
         """q [b, H, s, d_h] -> the second part of (5) [b, s, H, d_h]"""
         layer = str(attention.layer_idx)
-        if self.stage == PROMPT or layer not in self.layers:
+        if self.stage == PROMPT_STAGE or layer not in self.layers:
             return None
-        key, value = map(self.rows.each, self.keys_values(attention, layer))
-        return gated_softmax(attention, q, key, value, self.layers[layer].gate())
+        key, value = map(self.rows.each, self.compute_keys_values(attention, layer))
+        return compute_gated_attention(attention, q, key, value, self.layers[layer].compute_gate())
 
-    def keys_values(self, attention: nn.Module, layer: str) -> tuple[Tensor, Tensor]:
+    def compute_keys_values(self, attention: nn.Module, layer: str) -> tuple[Tensor, Tensor]:
         """(4) of the slots present [k, H_kv, m, d_h]; where nothing learns, each task's are made once and kept."""
         own, norm = self.layers[layer], nn.Identity()
         if self.config.norm:
             norm = self.backbone.model.model.layers[attention.layer_idx].input_layernorm
 
         def made(of: Callable[[Bank], Tensor] = Bank.present) -> tuple[Tensor, Tensor]:
-            return keys_values(attention, norm(own.delta(of)))
+            return project_keys_values(attention, norm(own.compute_delta(of)))
 
         if torch.is_grad_enabled():
-            self.memory.kept.clear()  # an optimiser may follow
+            self.key_value_cache.kept.clear()  # an optimiser may follow
             return made()
         found = []
         for slot in self.rows.present:
-            alone = partial(made, partial(only, slot))
-            found.append(self.memory((layer, slot), [bank.of(slot) for bank in own.children()], alone))
+            alone = partial(made, partial(select_slot, slot))
+            found.append(self.key_value_cache((layer, slot), [bank.of(slot) for bank in own.children()], alone))
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
     @torch.no_grad()
     def enter(self, stage: Stage, seeds: Sequence[int], train: Sequence[Sequence[Encoded]] = ()) -> None:
-        sources = {name: list(bank.sets) for name, bank in self.banks().items() if part(name) in FAST}
+        sources = {
+            name: list(bank.sets) for name, bank in self.banks().items() if extract_short_name(name) in FAST_PARAMETERS
+        }
         super().enter(stage, seeds, train)
-        self.memory, self.held, self.passed = Memory(), {}, 0
+        self.key_value_cache, self.accumulated_gradients, self.stage_steps = Memory(), {}, 0
         for name, bank in self.banks().items() if stage != TARGET else ():
             bank.requires_grad_(stage == SOURCE or name == "prompt")
         for slot in range(len(seeds)) if stage == TARGET else ():
-            self.settle(slot, sources, train[slot] if train else ())
+            self.initialize_target_slot(slot, sources, train[slot] if train else ())
 
-    def settle(self, slot: int, sources: dict[str, list[Tensor]], train: Sequence[Encoded]) -> None:
+    def initialize_target_slot(
+        self, slot: int, source_tensors: dict[str, list[Tensor]], train: Sequence[Encoded]
+    ) -> None:
         """a_t and g_t of a target from those of the sources; it starts with their means."""
-        c, own = self.config, {name: self.banks()[name].of(slot) for name in sources}
+        c, own = self.config, {name: self.banks()[name].of(slot) for name in source_tensors}
 
         def take(source: int) -> None:
-            for name, sets in sources.items():
+            for name, sets in source_tensors.items():
                 own[name].copy_(sets[source if len(sets) > 1 else 0])
 
         if c.start == "nearest":
             if not train:
                 raise UsageError("ta_lora: start nearest needs the target's training examples")
             misfits = []
-            for source in range(max(map(len, sources.values()))):
+            for source in range(max(map(len, source_tensors.values()))):
                 take(source)
-                misfits.append(mean_loss(self, slot, train[:TRIED]))
+                misfits.append(compute_mean_loss(self, slot, train[:PROBE_EXAMPLES]))
             take(misfits.index(min(misfits)))
         for name, tensor in own.items():
-            if (c.start if part(name) == "a" else c.gate_start) == "zero":
+            if (c.start if extract_short_name(name) == "a" else c.gate_start) == "zero":
                 tensor.zero_()
 
     def learns(self, bank: str) -> bool:
-        return part(bank) in self.config.target.split()
+        return extract_short_name(bank) in self.config.trainable_on_target.split()
 
     def share(self, stage: Stage) -> float:
-        first = self.config.first if self.config.length else 0.0
-        return {PROMPT: first, SOURCE: 1 - first}.get(stage, 1.0)
+        first = self.config.prompt_stage_fraction if self.config.length else 0.0
+        return {PROMPT_STAGE: first, SOURCE: 1 - first}.get(stage, 1.0)
 
     # ---------------------------------------------------------------- to look at
 
@@ -193,22 +264,24 @@ class TALoRA(Method):
         """With the mean size of each layer's gates beside the losses."""
         found = super().training_step(batch, batch_idx)
         if self.stage == SOURCE:
-            gates = {f"gate, layer {name}": layer.gate().detach() for name, layer in self.layers.items()}
+            gates = {f"gate, layer {name}": layer.compute_gate().detach() for name, layer in self.layers.items()}
             found["watched"] = {name: gate.abs().mean() for name, gate in gates.items()}
         return found
 
     @torch.no_grad()
     def inside(self, tasks: Sequence[str]) -> dict[str, Any]:
         """How alike the fast weights of two tasks are, and how much of Delta_t the slow ones give, by layer."""
-        if self.stage == PROMPT:
+        if self.stage == PROMPT_STAGE:
             return {}
         fast = torch.stack([
             torch.cat([layer.a.of(slot).flatten() for layer in self.layers.values()]) for slot in range(len(tasks))
         ])  # fmt: skip
         shares = []
         for layer in self.layers.values():
-            own = torch.stack([layer.delta(lambda bank, slot=slot: bank.of(slot)) for slot in range(len(tasks))])
-            slow = layer.delta(lambda bank, layer=layer: bank.of(0) * (bank is not layer.a))
+            own = torch.stack(
+                [layer.compute_delta(lambda bank, slot=slot: bank.of(slot)) for slot in range(len(tasks))]
+            )
+            slow = layer.compute_delta(lambda bank, layer=layer: bank.of(0) * (bank is not layer.a))
             shares.append(1 - float((own - slow).square().sum() / own.square().sum()))
         alike = F.cosine_similarity(fast[:, None], fast[None], dim=-1)
         return {
@@ -219,26 +292,28 @@ class TALoRA(Method):
     # ---------------------------------------------------------------- two speeds
 
     def rate(self, name: str) -> Rate:
-        c, bank = self.config, part(name)
+        c, bank = self.config, extract_short_name(name)
         if bank == "prompt":
-            slow = 1.0 if self.stage == PROMPT else c.slow
-            return Rate(slow * c.prompt_lr * self.backbone.sigma, rests=c.rest and self.stage == SOURCE)
-        return Rate(c.lr) if bank in FAST else Rate(c.slow * c.lr, c.weight_decay)
+            slow = 1.0 if self.stage == PROMPT_STAGE else c.slow_lr_multiplier
+            return Rate(
+                slow * c.prompt_lr * self.backbone.sigma, rests=c.freeze_prompt_in_warmup and self.stage == SOURCE
+            )
+        return Rate(c.lr) if bank in FAST_PARAMETERS else Rate(c.slow_lr_multiplier * c.lr, c.weight_decay)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Hold the gradients of slow weights back until their K_s-th step."""
-        every, self.passed = self.config.slow_every, self.passed + 1
+        every, self.stage_steps = self.config.slow_update_interval, self.stage_steps + 1
         for name, parameter in self.named_parameters() if every > 1 and self.stage == SOURCE else ():
-            if parameter.grad is not None and part(name) not in FAST:
-                self.held[name] = self.held.get(name, 0) + parameter.grad / every
-                parameter.grad = None if self.passed % every else self.held.pop(name)
+            if parameter.grad is not None and extract_short_name(name) not in FAST_PARAMETERS:
+                self.accumulated_gradients[name] = self.accumulated_gradients.get(name, 0) + parameter.grad / every
+                parameter.grad = None if self.stage_steps % every else self.accumulated_gradients.pop(name)
 
 
-def only(slot: int, bank: Bank) -> Tensor:
+def select_slot(slot: int, bank: Bank) -> Tensor:
     """A slot's own as the only one: [1, ...]"""
     return bank.of(slot)[None]
 
 
-def part(name: str) -> str:
+def extract_short_name(parameter_name: str) -> str:
     """Of a bank or a set of it: `layers.3.a0` or `layers.3.a0.sets.1` -> a0"""
-    return name.partition(".sets.")[0].rpartition(".")[2]
+    return parameter_name.partition(".sets.")[0].rpartition(".")[2]

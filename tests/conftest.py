@@ -15,7 +15,10 @@ pytest_plugins = ["tests.support.result_fixtures"]
 
 pytest.register_assert_rewrite("benchmark.proofs")  # so that a failing proof shows its values
 
-from benchmark.proofs.models import ARCHITECTURES, write_model  # noqa: E402
+from benchmark.proofs.models import (
+    ARCHITECTURES,
+    write_model,  # noqa: E402
+)
 from methods import NAMES  # noqa: E402
 from methods.backbone import Backbone  # noqa: E402
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmark import profile
-from benchmark.__main__ import entry
+from benchmark.cli.main import main
+from benchmark.config import loading
 from tasks.check import check
 
 FOLDER = Path(__file__).parents[1] / "examples" / "own_method"
@@ -89,7 +89,7 @@ def test_every_declaration_of_the_page_reads_the_records_of_the_folder(form: str
 
 @pytest.mark.parametrize("name", ["own_method:MyAdapter", "package.module:Class", "package.module:Class:row"])
 def test_an_option_is_set_by_the_import_path(name: str):
-    found = profile.load("smoke", {"methods": [name]}, [f"{name}.lr=0.5", f"config.{name}.sites=q"])
+    found = loading.load_profile("smoke", {"methods": [name]}, [f"{name}.lr=0.5", f"config.{name}.sites=q"])
     assert found.config[name] == {"lr": 0.5, "sites": "q"}
 
 
@@ -118,20 +118,20 @@ def test_a_backbone_of_ones_own_is_a_folder(inside: Path, model_folders, tmp_pat
         "--results",
         str(tmp_path / "r"),
     ]
-    assert entry(["run", *words, *SMALL]) == 0
+    assert main(["run", *words, *SMALL]) == 0
     assert "1 done, 0 failed" in capsys.readouterr().out
 
 
 def test_the_method_proves_what_every_method_proves(inside: Path, model_folders):
     """On one architecture; `benchmark check own_method:MyAdapter` takes all three."""
     import methods
-    from benchmark.check import FAILS, tried
     from benchmark.proofs.kit import PROOFS
     from methods.backbone import Backbone
+    from methods.conformance.runner import FAILED, run_check
 
     kind, backbone = methods.load("own_method:MyAdapter"), Backbone.load(str(model_folders["qwen2"]))
-    states = {name: tried(proof, kind, backbone) for name, proof in PROOFS.items()}
-    assert [(name, why) for name, (state, why) in states.items() if state == FAILS] == []
+    states = {name: run_check(proof, kind, backbone) for name, proof in PROOFS.items()}
+    assert [(name, why) for name, (state, why) in states.items() if state == FAILED] == []
 
 
 def test_the_method_is_the_equation(inside: Path):

@@ -56,7 +56,7 @@ def test_a_wheel_says_its_licence_and_brings_its_text(wheel: Path):
         names = {name.partition(".dist-info/")[2]: name for name in file.namelist()}
         about = message_from_bytes(file.read(names["METADATA"]))
         text = file.read(names["licenses/LICENSE"])
-        assert b"adapterbench = benchmark.__main__:entry" in file.read(names["entry_points.txt"])
+        assert b"adapterbench = benchmark.cli.main:main" in file.read(names["entry_points.txt"])
     assert about["License-Expression"] == "Apache-2.0"
     assert text == (ROOT / "LICENSE").read_bytes()
 
@@ -68,7 +68,7 @@ def test_the_installed_command_works_from_any_folder_and_finds_what_is_ones_own_
     (here / "mine.py").write_text("class Mine(:\n")  # that it is found shows before anything heavy is imported
     (here / "tasks.py").write_text("raise ImportError('a file here hides a package')\n")
     command = tmp_path / "adapterbench"  # as pip writes it: its own folder is on the path, not the one it is called in
-    command.write_text("import sys\nfrom benchmark.__main__ import entry\nsys.exit(entry())\n")
+    command.write_text("import sys\nfrom benchmark.cli.main import main\nsys.exit(main())\n")
     files = contents(site)
 
     def call(*words: str) -> subprocess.CompletedProcess:

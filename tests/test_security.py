@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.__main__ import entry
-from benchmark.environment import failure, private
+from benchmark.cli.main import main
+from benchmark.system.redaction import describe_failure, redact_private_text
 from methods.files import FILES
 
 ROOT = Path(__file__).parents[1]
@@ -33,14 +33,14 @@ class Leaks(LoRA):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_secret_of_the_environment_is_never_part_of_a_message(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(name, KEY)
-    assert private(f"401 with {KEY}!") == f"401 with <{name}>!"
-    assert KEY not in str(failure(RuntimeError(KEY)))
+    assert redact_private_text(f"401 with {KEY}!") == f"401 with <{name}>!"
+    assert KEY not in str(describe_failure(RuntimeError(KEY)))
 
 
 def test_what_is_no_secret_is_left_in_place(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_TOKEN", "")
     monkeypatch.setenv("MONKEY", "readable words")
-    assert private("readable words") == "readable words"
+    assert redact_private_text("readable words") == "readable words"
 
 
 def test_a_planted_key_is_in_no_result_and_no_output(model_folders, tmp_path, monkeypatch, capfd):
@@ -51,8 +51,8 @@ def test_a_planted_key_is_in_no_result_and_no_output(model_folders, tmp_path, mo
     results = tmp_path / "results"
     words = ["--profile", "smoke", "--backbone", str(model_folders["qwen3"]), "--tasks", "chnsent", "--workers", "1",
              "--results", str(results), "--methods", "zero_shot,leak:Leaks"]  # fmt: skip
-    assert entry(["run", *words]) == 1
-    assert entry(["show", "leak:Leaks/chnsent/4/0", *words]) == 0
+    assert main(["run", *words]) == 1
+    assert main(["show", "leak:Leaks/chnsent/4/0", *words]) == 0
     out = capfd.readouterr()
     assert "<HF_TOKEN>" in out.out
     assert KEY not in out.out + out.err
@@ -63,7 +63,7 @@ def test_a_planted_key_is_in_no_result_and_no_output(model_folders, tmp_path, mo
 
 def test_an_error_of_the_command_line_shows_no_key(monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", KEY)
-    assert entry(["plan", "--profile", KEY]) == 2
+    assert main(["plan", "--profile", KEY]) == 2
     assert "no profile '<HF_TOKEN>'" in capsys.readouterr().err
 
 

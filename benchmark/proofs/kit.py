@@ -164,7 +164,9 @@ def learns_by_heart(cls: type[Method], backbone: Backbone) -> str | None:
     before = start.losses(given(start)).item()
     for factor in (10, 100):
         own = {field.name: getattr(cls.Config(), field.name) for field in fields(cls.Config)}
-        rates: dict[str, Any] = {name: factor * max(own[name], 1e-3) for name in own if name.split("_")[-1] == "lr"}
+        rates: dict[str, Any] = {
+            name: factor * max(own[name], 1e-3) for name in own if name.endswith("lr") and name != "inner_lr"
+        }
         config = replace(cls.Config(), schedule="constant", **rates)
         method = built(cls, backbone, 1, away=False, config=config, then=learn)
         after = method.losses(given(method)).item()

@@ -9,7 +9,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmark.learn import quiet
+from benchmark.training.stage import quiet
 from methods import load
 from methods.backbone import Backbone
 from methods.base import Method, Stage

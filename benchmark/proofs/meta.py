@@ -24,7 +24,9 @@ def tasks_of_an_episode_meet_in_their_mean(cls: type[Method], backbone: Backbone
     stage = next((stage for stage in cls.stages if stage.batches == "episodes"), None)
     if stage is None:
         return "no stage of episodes"
-    still: dict[str, Any] = {field.name: 0.0 for field in fields(cls.Config) if field.name.split("_")[-1] == "lr"}
+    still: dict[str, Any] = {
+        field.name: 0.0 for field in fields(cls.Config) if field.name.endswith("lr") and field.name != "inner_lr"
+    }
     method = entered(cls, backbone, stage, replace(cls.Config(), clip=0.0, **still))
     before = {name: tensor.clone() for name, tensor in method.learned().items()}
     one, other = (outer_gradient(method, episode(slot)) for slot in (0, 1))

@@ -2,26 +2,26 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import profile
-from benchmark.budget import Budget
+from benchmark.config import loading
+from benchmark.config.budget import Budget
 from tasks.example import UsageError
 
 
-@pytest.mark.parametrize("name", profile.names())
+@pytest.mark.parametrize("name", loading.list_presets())
 def test_profiles_that_ship_are_valid(name: str):
-    found = profile.load(name)
+    found = loading.load_profile(name)
     assert found.name == name
     assert found.about
 
 
 def test_the_profiles_that_ship():
     grids = ["data-efficiency", "demo", "paper", "small", "smoke", "transfer"]
-    assert profile.names() == sorted([*grids, "meta-lora-ablation", "ta-lora-ablation"])
+    assert loading.list_presets() == sorted([*grids, "meta-lora-ablation", "ta-lora-ablation"])
 
 
 def test_flags_and_settings_change_only_what_they_name():
-    found = profile.load("demo", {"shots": ["4", "full"], "seeds": None}, ["budget.epochs=3", "lora.lr=1e-3"])
-    plain = profile.load("demo")
+    found = loading.load_profile("demo", {"shots": ["4", "full"], "seeds": None}, ["budget.epochs=3", "lora.lr=1e-3"])
+    plain = loading.load_profile("demo")
     assert found.shots == (4, "full")
     assert found.seeds == plain.seeds
     assert found.budget.epochs == 3
@@ -30,7 +30,7 @@ def test_flags_and_settings_change_only_what_they_name():
 
 
 def test_a_method_may_have_several_rows():
-    found = profile.load("smoke", {"methods": ["lora", "lora:rank-2"]}, ["lora:rank-2.rank=2"])
+    found = loading.load_profile("smoke", {"methods": ["lora", "lora:rank-2"]}, ["lora:rank-2.rank=2"])
     assert found.methods == ("lora", "lora:rank-2")
     assert found.config["lora:rank-2"] == {"rank": 2}
 
@@ -38,7 +38,7 @@ def test_a_method_may_have_several_rows():
 def test_a_file_of_ones_own_is_a_profile(tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text("methods: [lora]\ntasks: [ocnli]\nbudget: {epochs: 2}\n")
-    found = profile.load(str(path))
+    found = loading.load_profile(str(path))
     assert (found.name, found.methods, found.budget) == ("mine", ("lora",), Budget(epochs=2))
 
 
@@ -73,7 +73,7 @@ BAD = [
 @pytest.mark.parametrize(("changes", "name", "settings", "said"), BAD)
 def test_bad_input_is_one_line_that_says_what_and_where(changes: dict, name: str, settings: list[str], said: str):
     with pytest.raises(UsageError) as caught:
-        profile.load(name, changes, settings)
+        loading.load_profile(name, changes, settings)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -83,11 +83,11 @@ def test_a_bad_file_is_one_line(text: str, tmp_path: Path):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     with pytest.raises(UsageError) as caught:
-        profile.load(str(path))
+        loading.load_profile(str(path))
     assert "\n" not in str(caught.value)
     assert "bad" in str(caught.value)
 
 
 def test_seeds_of_streams_that_do_not_vary_stay_at_zero():
-    found = profile.load("smoke", {"vary": ["split"]})
-    assert found.seeds_of(5) == {"split": 5, "start": 0, "order": 0}
+    found = loading.load_profile("smoke", {"seed_streams": ["split"]})
+    assert found.get_stream_seeds(5) == {"split": 5, "start": 0, "order": 0}

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from benchmark.evaluation.answer_tree import build_answer_tree
+from benchmark.evaluation.scoring import compute_log_likelihoods, decode_answers, predict
 from benchmark.proofs.material import built, items, run
 from benchmark.proofs.models import write_model
-from benchmark.score import decode, likelihoods, predict, tree
 from methods import load
 from methods.backbone import Backbone
 from methods.base import Method
@@ -42,7 +43,9 @@ def test_one_pass_equals_one_pass_per_answer(backbone: Backbone, method_name: st
     slots = [(2 * i + 1) % method.slots for i in range(len(mixed))]
     if not method.shares_lead:
         pytest.skip("virtual tokens depend on the row: `run` on prompt and answer would show them the answer")
-    for item, slot, scores in zip(mixed, slots, likelihoods(method, mixed, slots, tokens=tokens), strict=True):
+    for item, slot, scores in zip(
+        mixed, slots, compute_log_likelihoods(method, mixed, slots, tokens_per_pass=tokens), strict=True
+    ):
         assert scores == pytest.approx(one_by_one(method, item, slot), abs=2e-4)
 
 
@@ -50,7 +53,7 @@ def test_eager_attention_scores_the_same(tmp_path):
     folder = str(write_model(tmp_path, "qwen2"))
     found = []
     for attention in ("sdpa", "eager"):
-        found.append(likelihoods(Method(Backbone.load(folder, attention=attention)), asked(5, 1), [0] * 5))
+        found.append(compute_log_likelihoods(Method(Backbone.load(folder, attention=attention)), asked(5, 1), [0] * 5))
     for one, other in zip(*found, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
 
@@ -58,8 +61,8 @@ def test_eager_attention_scores_the_same(tmp_path):
 def test_the_first_token_alone_is_another_measure(qwen3: Backbone):
     """What the exact sum is there for: the two disagree on many rows."""
     method, many = Method(qwen3), asked(40, 5, ((5, 6), (7, 8), (9, 10)))
-    whole = [row.index(max(row)) for row in likelihoods(method, many, [0] * 40)]
-    first = likelihoods(method, [item._replace(choices=((5,), (7,), (9,))) for item in many], [0] * 40)
+    whole = [row.index(max(row)) for row in compute_log_likelihoods(method, many, [0] * 40)]
+    first = compute_log_likelihoods(method, [item._replace(choices=((5,), (7,), (9,))) for item in many], [0] * 40)
     assert sum(a != row.index(max(row)) for a, row in zip(whole, first, strict=True)) > 4
 
 
@@ -75,9 +78,9 @@ def test_the_likeliest_choice_is_answered_per_sum_or_per_token(qwen3: Backbone):
 
 
 def test_beginnings_shared_by_answers_are_passed_once():
-    made = tree(ANSWERS)
-    assert sorted(made.ids.tolist()) == [3, 5, 6, 7, 40]  # 5 | 5 6 | 5 6 3 | 5 7 | 40
-    assert tree(((5,), (6,))).ids.shape == (0,)
+    made = build_answer_tree(ANSWERS)
+    assert sorted(made.token_ids.tolist()) == [3, 5, 6, 7, 40]  # 5 | 5 6 | 5 6 3 | 5 7 | 40
+    assert build_answer_tree(((5,), (6,))).token_ids.shape == (0,)
 
 
 @pytest.mark.parametrize(("tokens", "leads"), [(10_000, [(2, 10)]), (100, [(1, 10), (1, 10)])])
@@ -85,14 +88,14 @@ def test_the_constant_start_is_passed_once_per_slot(qwen3: Backbone, monkeypatch
     """Slots whose items fit one pass share theirs, and answer as each alone."""
     method, sizes, right = built(LoRA, qwen3), [], qwen3.hidden
     every, slots = asked(20, 7), [0, 1] * 10
-    alone = [likelihoods(method, [item], [slot])[0] for item, slot in zip(every, slots, strict=True)]
+    alone = [compute_log_likelihoods(method, [item], [slot])[0] for item, slot in zip(every, slots, strict=True)]
 
     def counted(**given):
         sizes.append(tuple(given["input_ids"].shape))
         return right(**given)
 
     monkeypatch.setattr(qwen3, "hidden", counted)
-    found = likelihoods(method, every, slots, tokens=tokens)
+    found = compute_log_likelihoods(method, every, slots, tokens_per_pass=tokens)
     assert [size for size in sizes if size[1] == 10] == leads
     for one, other in zip(found, alone, strict=True):
         assert one == pytest.approx(other, abs=1e-4)
@@ -137,7 +140,7 @@ def test_decoding_equals_generate(backbone: Backbone, architecture_method: str):
     bias[1] = 3.0
     right = backbone.head
     backbone.head = lambda hidden: right(hidden) + bias
-    found = decode(method, free, [1 % method.slots] * 9, tokens=90, limit=12)
+    found = decode_answers(method, free, [1 % method.slots] * 9, tokens_per_pass=90, max_new_tokens=12)
     backbone.head = right
     want = []
     for item in free:

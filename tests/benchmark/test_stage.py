@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import tasks
-from benchmark import learn as module
-from benchmark import measure
-from benchmark.learn import Budget, learn
-from benchmark.score import predict
+from benchmark.config.budget import Budget
+from benchmark.evaluation import evaluate
+from benchmark.evaluation.scoring import predict
+from benchmark.training import model_selection
+from benchmark.training import stage as module
+from benchmark.training.stage import train_stage
 from methods import load
 from methods.backbone import Backbone
 from methods.base import SOURCE, TARGET, Method
@@ -48,20 +50,20 @@ def test_a_pack_of_real_cells_equals_each_alone(qwen3: Backbone, name: str):
     cells = [task("chnsent", qwen3), task("ocnli", qwen3, seed=1), task("cote_bd", qwen3, shots=5)]
     budget, options = Budget(epochs=5, max_steps=9), {"lr": 1e-2 if name == "lora" else 0.3}
     pack = load(name)(qwen3, options)
-    together = learn(pack, Group(cells), TARGET, budget, seeds=[0, 1, 2])
-    assert [history.steps for history in together] == [5, 9, 9]
+    together = train_stage(pack, Group(cells), TARGET, budget, seeds=[0, 1, 2])
+    assert [history.num_steps for history in together] == [5, 9, 9]
     packed = [flat(pack, slot).clone() for slot in range(3)]
     answers = [predict(pack, cell.encoded("test"), slot) for slot, cell in enumerate(cells)]
     for slot, cell in enumerate(cells):
         solo = load(name)(qwen3, options)
-        [history] = learn(solo, Group([cell]), TARGET, budget, seeds=[slot])
+        [history] = train_stage(solo, Group([cell]), TARGET, budget, seeds=[slot])
         assert (flat(solo) - packed[slot]).norm() < 1e-3 * packed[slot].norm()
-        assert history.best == together[slot].best
-        assert history.tokens == together[slot].tokens
-        for one, other in zip(history.dev, together[slot].dev, strict=True):
+        assert history.best_step == together[slot].best_step
+        assert history.num_tokens == together[slot].num_tokens
+        for one, other in zip(history.dev_scores, together[slot].dev_scores, strict=True):
             assert one == pytest.approx(other, rel=1e-3)
-        assert [loss for _, loss in history.curve] == pytest.approx(
-            [loss for _, loss in together[slot].curve], rel=1e-3
+        assert [loss for _, loss in history.loss_curve] == pytest.approx(
+            [loss for _, loss in together[slot].loss_curve], rel=1e-3
         )
         assert [row.text for row in predict(solo, cell.encoded("test"))] == [row.text for row in answers[slot]]
 
@@ -69,15 +71,15 @@ def test_a_pack_of_real_cells_equals_each_alone(qwen3: Backbone, name: str):
 def test_dev_is_scored_as_test_will_be(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
     """Per token where answers are chosen so; the loss is the sum in both."""
     asked: list[str] = []
-    real, cell = measure.predict, task("ocnli", qwen3, shots=1)
-    monkeypatch.setattr(measure, "predict", lambda *a, **given: asked.append(given["normalise"]) or real(*a, **given))
-    losses = [measure.evaluate(load("zero_shot")(qwen3), [cell], [0], how)[0][1] for how in ("sum", "mean")]
+    real, cell = evaluate.predict, task("ocnli", qwen3, shots=1)
+    monkeypatch.setattr(evaluate, "predict", lambda *a, **given: asked.append(given["normalise"]) or real(*a, **given))
+    losses = [evaluate.evaluate_on_dev(load("zero_shot")(qwen3), [cell], [0], how)[0][1] for how in ("sum", "mean")]
     assert max(len(choice) for item in cell.encoded("dev") for choice in item.choices) > 1
     assert (losses[0], asked) == (pytest.approx(losses[1]), ["sum", "mean"])
     asked.clear()
-    monkeypatch.setattr(module, "evaluate", lambda *given: asked.append(given[3]) or [(0.0, 0.0)])
+    monkeypatch.setattr(model_selection, "evaluate_on_dev", lambda *given: asked.append(given[3]) or [(0.0, 0.0)])
     budget = Budget(epochs=1, max_steps=1, evaluations=1)
-    learn(LoRA(qwen3), Group([cell]), TARGET, budget, seeds=[0], normalise="mean")
+    train_stage(LoRA(qwen3), Group([cell]), TARGET, budget, seeds=[0], normalise="mean")
     assert asked == ["mean"]
 
 
@@ -87,8 +89,8 @@ def test_every_method_runs_a_stage(qwen3: Backbone, method_name: str):
         pytest.skip("several stages: walked by the run's own test")
     method = cls(qwen3)
     cell = task("chnsent", qwen3)
-    [history] = learn(method, Group([cell]), TARGET, Budget(epochs=1, max_steps=1), seeds=[0])
-    assert history.steps == (1 if cls.trains else 0)
+    [history] = train_stage(method, Group([cell]), TARGET, Budget(epochs=1, max_steps=1), seeds=[0])
+    assert history.num_steps == (1 if cls.trains else 0)
     assert len(predict(method, cell.encoded("test"))) == 12
 
 
@@ -100,16 +102,16 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[tuple[float, float]])
         seen.extend(flat(method, slot).clone() for slot in slots)
         return [next(left) for _ in slots]
 
-    monkeypatch.setattr(module, "evaluate", evaluate)
+    monkeypatch.setattr(model_selection, "evaluate_on_dev", evaluate)
     return seen
 
 
 def test_the_best_weights_are_kept_and_ties_go_to_the_lower_loss(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
     seen = scripted(monkeypatch, [(0.5, 1.0), (0.7, 3.0), (0.7, 2.0), (0.6, 0.1)])
     method = LoRA(qwen3, {"lr": 1e-2})
-    [history] = learn(method, Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=8, patience=0), seeds=[0])
-    assert [step for step, _, _ in history.dev] == [2, 4, 6, 8]
-    assert (history.best, history.score, history.stopped) == (6, 0.7, 0)
+    [history] = train_stage(method, Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=8, patience=0), seeds=[0])
+    assert [step for step, _, _ in history.dev_scores] == [2, 4, 6, 8]
+    assert (history.best_step, history.best_dev_score, history.stopped_step) == (6, 0.7, 0)
     assert torch.equal(flat(method), seen[2])
     assert not torch.equal(seen[2], seen[3])
 
@@ -118,19 +120,19 @@ def test_a_slot_stops_alone_when_dev_no_longer_improves(qwen3: Backbone, monkeyp
     seen = scripted(monkeypatch, [(0.9, 1.0), (0.1, 1.0), (0.8, 1.0), (0.2, 1.0), (0.7, 1.0), (0.3, 1.0), (0.4, 1.0)])
     method = LoRA(qwen3, {"lr": 1e-2})
     cells = [task("chnsent", qwen3), task("lcqmc", qwen3)]
-    first, second = learn(method, Group(cells), TARGET, Budget(epochs=8, evaluations=4, patience=2), seeds=[0, 1])
-    assert (first.best, first.stopped, len(first.dev)) == (2, 6, 3)
-    assert (second.best, second.stopped, len(second.dev)) == (8, 0, 4)
+    first, second = train_stage(method, Group(cells), TARGET, Budget(epochs=8, evaluations=4, patience=2), seeds=[0, 1])
+    assert (first.best_step, first.stopped_step, len(first.dev_scores)) == (2, 6, 3)
+    assert (second.best_step, second.stopped_step, len(second.dev_scores)) == (8, 0, 4)
     assert torch.equal(flat(method, 0), seen[0])
     assert torch.equal(flat(method, 1), seen[-1])
-    assert max(step for step, _ in first.curve) <= 7  # at most the batch that was already on its way
-    assert max(step for step, _ in second.curve) == 8
+    assert max(step for step, _ in first.loss_curve) <= 7  # at most the batch that was already on its way
+    assert max(step for step, _ in second.loss_curve) == 8
 
 
 def test_no_evaluations_keep_the_last_weights(qwen3: Backbone):
     method = LoRA(qwen3)
-    [history] = learn(method, Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=2, evaluations=0), seeds=[0])
-    assert (history.dev, history.best, len(history.curve)) == ([], 2, 2)
+    [history] = train_stage(method, Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=2, evaluations=0), seeds=[0])
+    assert (history.dev_scores, history.best_step, len(history.loss_curve)) == ([], 2, 2)
 
 
 class Breaks(LoRA):
@@ -157,13 +159,13 @@ def test_a_step_that_does_not_fit_goes_in_parts(qwen3: Backbone, names: list[str
     cells, budget, found = [task(name, qwen3) for name in names], Budget(epochs=3), {}
     for kind in (LoRA, Small):
         method = kind(qwen3, {"lr": 1e-2})
-        histories = learn(method, Group(cells), TARGET, budget, seeds=[0, 1][: len(cells)])
+        histories = train_stage(method, Group(cells), TARGET, budget, seeds=[0, 1][: len(cells)])
         found[kind] = histories, [flat(method, slot).clone() for slot in range(len(cells))]
     for one, other in zip(*(found[kind][0] for kind in (LoRA, Small)), strict=True):
-        assert (one.parts, other.parts) == (1, parts)
-        assert other.tokens == one.tokens
-        assert [step for step, _ in other.curve] == [step for step, _ in one.curve]
-        assert [loss for _, loss in other.curve] == pytest.approx([loss for _, loss in one.curve], rel=1e-3)
+        assert (one.num_micro_batches, other.num_micro_batches) == (1, parts)
+        assert other.num_tokens == one.num_tokens
+        assert [step for step, _ in other.loss_curve] == [step for step, _ in one.loss_curve]
+        assert [loss for _, loss in other.loss_curve] == pytest.approx([loss for _, loss in one.loss_curve], rel=1e-3)
     for one, other in zip(*(found[kind][1] for kind in (LoRA, Small)), strict=True):
         assert (one - other).norm() < 1e-3 * one.norm()
 
@@ -176,11 +178,11 @@ def test_a_later_stage_that_does_not_fit_begins_again_from_what_the_sources_taug
     cells, found = [task("chnsent", qwen3), task("ocnli", qwen3)], []
     for kind in (SharedLoRA, SmallShared):
         source = SharedLoRA(qwen3, {"lr": 1e-2})
-        learn(source, Group(cells, "mixed"), SOURCE, Budget(epochs=2), seeds=[0, 1])
+        train_stage(source, Group(cells, "mixed"), SOURCE, Budget(epochs=2), seeds=[0, 1])
         state = {name: tensor.clone() for name, tensor in source.learned().items()}
         method = kind(qwen3, {"lr": 1e-2})
         method.load(state)
-        learn(method, Group(cells), TARGET, Budget(epochs=2), seeds=[0, 1])
+        train_stage(method, Group(cells), TARGET, Budget(epochs=2), seeds=[0, 1])
         found.append([flat(method, slot).clone() for slot in range(2)])
     for one, other in zip(*found, strict=True):
         assert (one - other).norm() < 1e-3 * one.norm()
@@ -195,13 +197,13 @@ def test_an_episode_that_does_not_fit_goes_in_parts(qwen3: Backbone, second_orde
     cells, found = [task("chnsent", qwen3), task("ocnli", qwen3)], []
     for kind in (MetaLoRA, SmallMeta):
         method = kind(qwen3, {"lr": 1e-2, "pool": 0, "inner_steps": 2, "second_order": second_order})
-        histories = learn(
+        histories = train_stage(
             method, Group(cells, "episodes", tasks=2, support=2), kind.stages[0], Budget(epochs=2), seeds=[0, 1]
         )
         found.append((histories[0], flat(method, 0).clone()))
     (one, first), (other, second) = found
-    assert (one.parts, other.parts) == (1, 2)
-    assert [loss for _, loss in other.curve] == pytest.approx([loss for _, loss in one.curve], rel=1e-3)
+    assert (one.num_micro_batches, other.num_micro_batches) == (1, 2)
+    assert [loss for _, loss in other.loss_curve] == pytest.approx([loss for _, loss in one.loss_curve], rel=1e-3)
     assert (first - second).norm() < 1e-3 * first.norm()
 
 
@@ -211,23 +213,23 @@ def test_a_single_row_that_does_not_fit_is_an_error(qwen3: Backbone, monkeypatch
 
     monkeypatch.setattr(LoRA, "losses", full)
     with pytest.raises(torch.OutOfMemoryError):
-        learn(LoRA(qwen3), Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=1), seeds=[0])
+        train_stage(LoRA(qwen3), Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=1), seeds=[0])
 
 
 def test_a_loss_that_is_no_number_names_its_step(qwen3: Backbone):
     with pytest.raises(FloatingPointError, match="nan at step 4 of 8"):
-        learn(Breaks(qwen3), Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=8), seeds=[0])
+        train_stage(Breaks(qwen3), Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=8), seeds=[0])
 
 
 def test_the_loss_falls_and_the_curve_tells(qwen3: Backbone):
     method = LoRA(qwen3, {"lr": 2e-2, "sites": "q k v o gate up down"})
     cell = task("chnsent", qwen3)
-    [history] = learn(method, Group([cell]), TARGET, Budget(epochs=40, evaluations=1), seeds=[0])
-    losses = [loss for _, loss in history.curve]
-    assert len(losses) == history.steps == 40
+    [history] = train_stage(method, Group([cell]), TARGET, Budget(epochs=40, evaluations=1), seeds=[0])
+    losses = [loss for _, loss in history.loss_curve]
+    assert len(losses) == history.num_steps == 40
     assert sum(losses[-5:]) < 0.3 * sum(losses[:5])
-    assert history.tokens == 40 * sum(len(item.prompt) + len(item.answer) for item in cell.encoded("train"))
-    assert history.tokens < history.padded
+    assert history.num_tokens == 40 * sum(len(item.prompt) + len(item.answer) for item in cell.encoded("train"))
+    assert history.num_tokens < history.num_padded_tokens
     assert 0 < history.dev_seconds < history.seconds
 
 
@@ -235,7 +237,7 @@ def test_nothing_is_written(
     qwen3: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ):
     monkeypatch.chdir(tmp_path)
-    learn(LoRA(qwen3), Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=1), seeds=[0])
+    train_stage(LoRA(qwen3), Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=1), seeds=[0])
     assert list(tmp_path.iterdir()) == []
     assert "".join(capfd.readouterr()) == ""
 
@@ -248,7 +250,7 @@ class Interrupt(L.Callback):
 def test_ctrl_c_is_ctrl_c_and_stays_so(qwen3: Backbone):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        learn(
+        train_stage(
             LoRA(qwen3), Group([task("chnsent", qwen3)]), TARGET, Budget(epochs=5), seeds=[0], callbacks=[Interrupt()]
         )
     assert signal.getsignal(signal.SIGINT) is before
@@ -258,14 +260,14 @@ def test_ctrl_c_is_ctrl_c_and_stays_so(qwen3: Backbone):
     (Budget(), 8, 20), (Budget(), 9, 40), (Budget(min_steps=60), 8, 60), (Budget(max_steps=5), 900, 5), (Budget(batch_size=32, epochs=3), 100, 12),
 ])  # fmt: skip
 def test_steps_follow_epochs_within_limits(budget: Budget, examples: int, steps: int):
-    assert budget.steps(examples) == steps
+    assert budget.compute_num_steps(examples) == steps
 
 
 def test_wrong_input_is_one_line(qwen3: Backbone):
     with pytest.raises(UsageError, match="1 or more"):
         Budget(epochs=0)
     with pytest.raises(UsageError, match="2 seeds for 1 members"):
-        learn(LoRA(qwen3), Group([task("chnsent", qwen3)]), TARGET, Budget(), seeds=[0, 1])
+        train_stage(LoRA(qwen3), Group([task("chnsent", qwen3)]), TARGET, Budget(), seeds=[0, 1])
 
 
 def test_a_plain_trainer_trains_a_method_on_a_task(qwen3: Backbone):

@@ -23,7 +23,7 @@ def test_proof(proof: Callable, method_name: str, backbone: Backbone):
         ("ta_lora", {"low_rank": False, "gate": "none"}),
         ("ta_lora", {"form": "hadamard"}),
         ("ta_lora", {"form": "input", "gate_fn": "identity"}),
-        ("mpt", {"rank": 2, "distill": 0.0}),
+        ("mpt", {"rank": 2, "distillation_weight": 0.0}),
         ("moe_lora", {"gate": "per_linear"}),
         ("adapter", {"input": "residual", "ln_before": True}),
         ("prefix", {"mlp": 7}),

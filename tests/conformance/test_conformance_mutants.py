@@ -164,8 +164,8 @@ class SumsTasks(MetaLoRA):
         self.count = len(batch.query)
         return super().training_step(batch, batch_idx)
 
-    def outer(self, theta, gradient):
-        super().outer(theta, self.count * gradient)
+    def apply_outer_step(self, theta, gradient):
+        super().apply_outer_step(theta, self.count * gradient)
 
 
 class SkipsSupport(MetaLoRA):

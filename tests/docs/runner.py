@@ -19,8 +19,9 @@ from pathlib import Path
 
 import methods
 import tasks
-from benchmark.__main__ import VERBS, entry, parser
-from benchmark.verbs import profile_of
+from benchmark.cli.main import main
+from benchmark.cli.parser import COMMAND_HELP, build_parser
+from benchmark.cli.session import build_validated_profile
 from tasks.example import UsageError
 from tests.docs.blocks import ROOT
 
@@ -96,11 +97,11 @@ def script(words: list[str]) -> None:
 def ours(words: list[str], *, run: bool) -> None:
     if not words or words == ["--help"]:
         return
-    if words[0] not in VERBS:
+    if words[0] not in COMMAND_HELP:
         raise Wrong(f"no verb {words[0]}")
     if "--help" in words:
         return
-    options = parser().parse_args(words)
+    options = build_parser().parse_args(words)
     if any(part.startswith("your") for word in words for part in word.split(",")):
         return
     if run and words[0] == "check":
@@ -108,7 +109,7 @@ def ours(words: list[str], *, run: bool) -> None:
     if "settings" in options and (run or "." not in options.profile):
         if options.data_dir:
             Path(options.data_dir).mkdir(parents=True, exist_ok=True)
-        profile_of(options)
+        build_validated_profile(options)
     if run and words[0] in RUNS:
         quick = small(words, options)
         if words[0] in READS:
@@ -156,7 +157,7 @@ def wanted(options: Namespace) -> dict[str, str]:
 
 def fill(grid: dict[str, str], options: Namespace) -> None:
     """Run these cells of a profile."""
-    where = ["--profile", profile_of(options).name if "." not in options.profile else options.profile]
+    where = ["--profile", build_validated_profile(options).name if "." not in options.profile else options.profile]
     where += ["--results", options.results] if options.results else []
     where += ["--suite", options.suite] if options.suite else []
     cells = [word for name, value in grid.items() for word in (f"--{name}", value)]
@@ -169,8 +170,8 @@ DONE: dict[tuple[str, str], int] = {}
 
 def once(words: list[str], wrong: str) -> None:
     """A verb in this process; the same words again in the same folder would do the same."""
-    key = os.getcwd(), repr(parser().parse_args(words))
+    key = os.getcwd(), repr(build_parser().parse_args(words))
     if key not in DONE:
-        DONE[key] = entry(words)
+        DONE[key] = main(words)
     if DONE[key] != 0:
         raise Wrong(wrong.format(DONE[key]))

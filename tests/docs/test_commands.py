@@ -10,8 +10,8 @@ import torch
 import yaml
 from torch import nn
 
-from benchmark import profile
-from benchmark.__main__ import entry
+from benchmark.cli.main import main
+from benchmark.config import loading, profile, validation
 from methods.base import Bank, Method
 from tasks.example import UsageError
 from tests.docs.blocks import NOT_RUN, ROOT, SHELL, Block, blocks, commands, inline, pages, title
@@ -53,7 +53,7 @@ def test_commands(block, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
     for words in commands(block.text):
         if block.refused:
-            assert entry(words[3:]) == 2, words
+            assert main(words[3:]) == 2, words
             assert " ".join(capsys.readouterr().err.split()) == " ".join(block.refused.split())
             continue
         try:
@@ -103,7 +103,7 @@ def test_yaml(block):
     """A profile has fields and values that exist."""
     found = yaml.safe_load(block.text)
     if not block.reason and isinstance(found, dict) and found.keys() <= profile.Profile.__dataclass_fields__.keys():
-        profile.check(profile.named({"name": "page"} | found, block.where))
+        validation.validate_profile(loading.parse_profile({"name": "page"} | found, block.where))
 
 
 def test_a_block_says_what_language_it_is_in():

@@ -6,7 +6,7 @@ import pytest
 
 import methods
 import tasks
-from benchmark import listing
+from benchmark.cli import listing
 from methods.backbone import Backbone
 from tests.docs.blocks import ROOT, pages, title
 
@@ -38,11 +38,11 @@ def test_every_method_and_task_has_a_section():
 @pytest.mark.parametrize("name", [name for name in methods.NAMES if name not in ("zero_shot", "majority", "head_only")])
 def test_closed_forms_count_what_trains(name, loaded):
     """On the embedded backbone, and on a random Qwen2 and Llama (biases, none; no norms of queries)."""
-    assert make.trained(name, make.tiny()) == listing.counted(name, embedded())
+    assert make.trained(name, make.tiny()) == listing.count_trained_parameters(name, embedded())
     if name == "adapter":
         return  # its bottleneck would be of 2
     for backbone in (loaded["qwen2"], loaded["llama"]):
-        assert make.trained(name, shape(backbone)) == listing.counted(name, backbone)
+        assert make.trained(name, shape(backbone)) == listing.count_trained_parameters(name, backbone)
         backbone.detach()
 
 

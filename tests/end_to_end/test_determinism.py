@@ -7,20 +7,21 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from benchmark import engine, grid
-from benchmark.profile import Profile
-from benchmark.progress import Progress
-from benchmark.store import Store
+from benchmark.config.profile import Profile
+from benchmark.execution import process_pool
+from benchmark.execution.progress import Progress
+from benchmark.grid import planner
+from benchmark.results.store import ResultStore
 
 
 def predictions(found: Profile, folder: str, *, backwards: bool = False) -> dict[str, str]:
     """Cell -> hash of its predictions with their scores, in the order in which they were done."""
-    cells, place = grid.plan(found), Store(found.folder / folder)
+    cells, place = planner.plan_grid(found), ResultStore(found.results_folder / folder)
     due = [(cell,) for cell in (reversed(cells) if backwards else cells)]  # a parent is waited for
     price = {cell.identity: 1.0 for cell in cells}
     with Progress(cells, 0, price, 1, Console(quiet=True)) as progress:
-        assert not engine.fill(found, due, place, progress, 1).left
-    return {r["key"]: r["predictions"]["sha256"] for r in place.results() if "predictions" in r}
+        assert not process_pool.run_packs(found, due, place, progress, 1).num_unfinished
+    return {r["key"]: r["predictions"]["sha256"] for r in place.load_results() if "predictions" in r}
 
 
 @pytest.fixture
@@ -41,6 +42,8 @@ def test_the_same_cells_twice_give_the_same_predictions_and_results(four: Profil
     """But for times."""
     once, again = (predictions(four, folder) for folder in ("once", "again"))
     assert once == again
-    for one, other in zip(*(Store(four.folder / folder).results() for folder in ("once", "again")), strict=True):
+    for one, other in zip(
+        *(ResultStore(four.results_folder / folder).load_results() for folder in ("once", "again")), strict=True
+    ):
         for part in ("identity", "metrics", "training", "data"):
             assert one[part] == other[part]

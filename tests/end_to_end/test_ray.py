@@ -12,35 +12,39 @@ from unittest.mock import Mock
 
 import pytest
 
-from benchmark import cluster, grid, locks, ray_engine, report, running
-from benchmark.__main__ import entry
-from benchmark.environment import now
-from benchmark.limits import Limits
-from benchmark.profile import Profile
-from benchmark.result import header
-from benchmark.shop import Shop
-from benchmark.store import Store
+from benchmark.cli import run
+from benchmark.cli.main import main
+from benchmark.config.profile import Profile
+from benchmark.config.run_limits import RunLimits
+from benchmark.execution import ray_cluster, ray_pool
+from benchmark.execution.record import build_result_header
+from benchmark.execution.scheduler import Scheduler
+from benchmark.grid import cells, planner
+from benchmark.reporting import build
+from benchmark.results import locks
+from benchmark.results.store import ResultStore
+from benchmark.system.resources import get_timestamp
 from tasks.example import UsageError
-from tests.fault_injection.harness import numbers, tables
+from tests.fault_injection.harness import build_tables, numbers
 
 
-class Light(ray_engine.Hand):
+class Light(ray_pool.RayWorker):
     """Writes results without computing them; what the file of a cell says in the folder `faults`, it does first."""
 
-    def load(self) -> ray_engine.Home | UsageError:
-        if (self.profile.folder / "faults" / "load").exists():
+    def load(self) -> ray_pool.ProcessInfo | UsageError:
+        if (self.profile.results_folder / "faults" / "load").exists():
             return UsageError("no such backbone")
-        self.bench = Bench(self.profile, Store(self.profile.folder, self.tried))
-        return ray_engine.Home.here()
+        self.cell_runner = Bench(self.profile, ResultStore(self.profile.results_folder, self.previous_attempts))
+        return ray_pool.ProcessInfo.current()
 
 
 class Bench:
-    def __init__(self, profile: Profile, store: Store) -> None:
+    def __init__(self, profile: Profile, store: ResultStore) -> None:
         self.profile, self.store = profile, store
 
-    def run(self, pack: list[grid.Planned]) -> list[dict]:
+    def run(self, pack: list[cells.PlannedCell]) -> list[dict]:
         for planned in pack:
-            self.fault(self.profile.folder / "faults" / planned.cell.key.replace("/", "-"))
+            self.fault(self.profile.results_folder / "faults" / planned.cell.key.replace("/", "-"))
         return [self.result(planned) for planned in pack]
 
     def fault(self, path: Path) -> None:
@@ -50,10 +54,13 @@ class Bench:
         path.write_text(f"{what} {int(times) - 1}") if int(times) > 1 else path.unlink()
         os.kill(os.getpid(), signal.SIGKILL) if what == "die" else time.sleep(60)
 
-    def result(self, planned: grid.Planned) -> dict:
-        found = header(planned, self.profile, now(), 0.0) | {"state": "done", "metrics": {"test": {}, "dev": {}}}
-        self.store.save(planned, found)
-        with (self.profile.folder / "done").open("a") as file:
+    def result(self, planned: cells.PlannedCell) -> dict:
+        found = build_result_header(planned, self.profile, get_timestamp(), 0.0) | {
+            "state": "done",
+            "metrics": {"test": {}, "dev": {}},
+        }
+        self.store.save_result(planned, found)
+        with (self.profile.results_folder / "done").open("a") as file:
             file.write(f"{planned.cell.key}\n")
         return found
 
@@ -62,19 +69,19 @@ class Seen:
     """A progress that remembers."""
 
     def __init__(self, then: Callable[[], None] = lambda: None) -> None:
-        self.failed, self.then, self.lines = 0, then, []
+        self.num_failed, self.then, self.lines = 0, then, []
 
-    def start(self, pack) -> None: ...
+    def start_pack(self, pack) -> None: ...
 
-    def put_back(self, planned) -> None: ...
+    def release_cell(self, planned) -> None: ...
 
-    def again(self, pack, reason) -> None: ...
+    def report_requeue(self, pack, reason) -> None: ...
 
-    def line(self, text, style) -> None:
+    def print_line(self, text, style) -> None:
         self.lines.append(text)
 
-    def finish(self, planned, result) -> None:
-        self.failed += result["state"] == "failed"
+    def finish_cell(self, planned, result) -> None:
+        self.num_failed += result["state"] == "failed"
         self.then()
 
 
@@ -84,8 +91,8 @@ def two() -> Iterator[None]:
     if find_spec("ray") is None:
         pytest.skip("Ray is not installed: pip install ray")
     before = signal.getsignal(signal.SIGTERM)
-    cluster.start(2)
-    ray = cluster.library()
+    ray_cluster.start_local_ray(2)
+    ray = ray_cluster.import_ray()
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield
     ray.shutdown()
@@ -93,42 +100,48 @@ def two() -> Iterator[None]:
 
 
 @pytest.fixture
-def filled(small: Profile, two: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Shop]:
+def filled(small: Profile, two: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Scheduler]:
     """What became of a grid of the first cells of `lora`, each alone or in packs, with faults of some."""
-    monkeypatch.setattr(ray_engine, "Hand", Light)
-    running.prepare(small)
+    monkeypatch.setattr(ray_pool, "RayWorker", Light)
+    run.prepare_results_folder(small)
 
-    def fill(cells: int, pack: int = 1, workers: int = 1, seen: Seen | None = None, faults=(), **given) -> Shop:
-        place = Store(small.folder)
-        planned = [cell for cell in grid.plan(small) if cell.cell.method == "lora"][:cells]
-        due = [cell for cell in planned if not place.done(cell)]
+    def fill(cells: int, pack: int = 1, workers: int = 1, seen: Seen | None = None, faults=(), **given) -> Scheduler:
+        place = ResultStore(small.results_folder)
+        planned = [cell for cell in planner.plan_grid(small) if cell.cell.method == "lora"][:cells]
+        due = [cell for cell in planned if not place.is_done(cell)]
         for name, what in dict(faults).items():
-            (small.folder / "faults").mkdir(exist_ok=True)
-            (small.folder / "faults" / name).write_text(what)
+            (small.results_folder / "faults").mkdir(exist_ok=True)
+            (small.results_folder / "faults" / name).write_text(what)
         packs = [tuple(due[first : first + pack]) for first in range(0, len(due), pack)]
-        return ray_engine.fill(small, packs, place, seen or Seen(), workers, Limits(**given))
+        return ray_pool.run_packs(small, packs, place, seen or Seen(), workers, RunLimits(**given))
 
     return fill
 
 
 def done(small: Profile) -> list[str]:
-    return (small.folder / "done").read_text().split()
+    return (small.results_folder / "done").read_text().split()
 
 
 def failed(small: Profile) -> dict[str, str]:
-    return {r["key"]: r["error"]["reason"] for r in Store(small.folder).results() if r["state"] == "failed"}
+    return {
+        r["key"]: r["error"]["reason"]
+        for r in ResultStore(small.results_folder).load_results()
+        if r["state"] == "failed"
+    }
 
 
 def clean(small: Profile) -> bool:
     """No lock and no probe is left."""
-    return not list((small.folder / "locks").iterdir()) and not list((small.folder / "cells").glob(".*"))
+    return not list((small.results_folder / "locks").iterdir()) and not list(
+        (small.results_folder / "cells").glob(".*")
+    )
 
 
 def test_a_killed_actor_costs_its_pack_only(small: Profile, filled, monkeypatch):
     """First a pack of two, whose cells come up alone; then the one of them that kills whoever takes it."""
-    monkeypatch.setattr(ray_engine, "TRIES", 2)
+    monkeypatch.setattr(ray_pool, "MAX_WORKER_DEATHS", 2)
     assert filled(4, pack=2, workers=2, faults={"lora-afqmc-4-0": "die 9"}).left == 0
-    assert (small.folder / "faults" / "lora-afqmc-4-0").read_text() == "die 6"
+    assert (small.results_folder / "faults" / "lora-afqmc-4-0").read_text() == "die 6"
     assert list(failed(small)) == ["lora/afqmc/4/0"]
     assert failed(small)["lora/afqmc/4/0"].startswith("the worker died")
     assert failed(small)["lora/afqmc/4/0"].endswith("2 times")
@@ -155,35 +168,39 @@ def test_an_interruption_keeps_what_is_done_and_leaves_no_lock(small: Profile, f
 
 
 @pytest.fixture
-def actors(small: Profile, monkeypatch: pytest.MonkeyPatch) -> ray_engine.Actors:
+def actors(small: Profile, monkeypatch: pytest.MonkeyPatch) -> ray_pool.RayPool:
     """Of a Ray that only says yes."""
-    monkeypatch.setattr(ray_engine, "library", Mock)
-    monkeypatch.setattr(ray_engine, "devices", lambda profile: 0)
-    crew = ray_engine.Actors(Shop([], small, Store(small.folder), Seen()), 1, ())
+    monkeypatch.setattr(ray_pool, "import_ray", Mock)
+    monkeypatch.setattr(ray_pool, "count_cluster_gpus", lambda profile: 0)
+    crew = ray_pool.RayPool(Scheduler([], small, ResultStore(small.results_folder), Seen()), 1, ())
     crew.ray.cluster_resources.return_value = {"CPU": 2.0}
     return crew
 
 
-def test_an_actor_whose_node_is_gone_is_killed_before_another_has_its_pack(actors: ray_engine.Actors, monkeypatch):
-    monkeypatch.setattr(ray_engine, "GONE", 0.0)
+def test_an_actor_whose_node_is_gone_is_killed_before_another_has_its_pack(actors: ray_pool.RayPool, monkeypatch):
+    monkeypatch.setattr(ray_pool, "KILL_TIMEOUT_SECONDS", 0.0)
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    home = ray_engine.Home.here()._replace(process=process.pid, born=locks.born(process.pid))
-    actors.end([ray_engine.Worker(None, 0.0, home=home._replace(born="1"))])
+    home = ray_pool.ProcessInfo.current()._replace(
+        pid=process.pid, created_at=locks.get_process_start_time(process.pid)
+    )
+    actors.kill_workers([ray_pool.RayWorkerState(None, 0.0, process_info=home._replace(created_at="1"))])
     assert process.poll() is None  # another process with the number of one that is gone
-    actors.end([ray_engine.Worker(None, 0.0, home=home)])
+    actors.kill_workers([ray_pool.RayWorkerState(None, 0.0, process_info=home)])
     assert process.wait() == -signal.SIGKILL
 
 
-def test_that_nobody_works_is_said_and_that_actors_have_a_low_priority(actors: ray_engine.Actors, monkeypatch):
-    lines, begun = actors.shop.progress.lines, actors.told
-    actors.busy[0] = ray_engine.Worker(None, begun)
+def test_that_nobody_works_is_said_and_that_actors_have_a_low_priority(actors: ray_pool.RayPool, monkeypatch):
+    lines, begun = actors.scheduler.progress.lines, actors.last_activity_time
+    actors.busy_workers[0] = ray_pool.RayWorkerState(None, begun)
     for after, pack in ((59, None), (60, None), (61, None), (119, (1,)), (130, None)):
-        monkeypatch.setattr(ray_engine, "monotonic", lambda after=after: begun + after)
-        actors.busy[0].pack = pack
-        actors.tell()
+        monkeypatch.setattr(ray_pool, "monotonic", lambda after=after: begun + after)
+        actors.busy_workers[0].pack = pack
+        actors.warn_if_inactive()
     assert lines == ["no actor has loaded for 60 s: Ray has 2 CPUs and 0 GPUs, and others may use them"]
     for niceness in (0, 15, 15):
-        actors.warn(ray_engine.Home.here()._replace(niceness=os.getpriority(os.PRIO_PROCESS, 0) + niceness))
+        actors.warn_if_low_priority(
+            ray_pool.ProcessInfo.current()._replace(niceness=os.getpriority(os.PRIO_PROCESS, 0) + niceness)
+        )
     assert len(lines) == 2
     assert "RAY_worker_niceness=0" in lines[1]
 
@@ -209,12 +226,12 @@ def test_a_pack_costs_little(small: Profile, filled):
 
 def test_a_grid_has_the_tables_of_the_other_engine(small: Profile, two, tmp_path, monkeypatch):
     """A backbone, two stages and packs, from the command line."""
-    monkeypatch.setattr(report, "make", numbers)
+    monkeypatch.setattr(build, "build_report", numbers)
     words = ["run", "--profile", "smoke", "--backbone", small.backbone.name, "--methods", "zero_shot,lora,shared_lora",
              "--tasks", "chnsent,lcqmc", "--seeds", "0", "--set", "sources=[afqmc, bq]", "--workers", "1"]  # fmt: skip
     for name in ("processes", "ray"):
-        assert entry([*words, "--engine", name, "--results", str(tmp_path / name)]) == 0
-    assert tables(tmp_path / "ray") == tables(tmp_path / "processes")
+        assert main([*words, "--engine", name, "--results", str(tmp_path / name)]) == 0
+    assert build_tables(tmp_path / "ray") == build_tables(tmp_path / "processes")
 
 
 @pytest.mark.parametrize(
@@ -228,12 +245,12 @@ def test_a_grid_has_the_tables_of_the_other_engine(small: Profile, two, tmp_path
     ],
 )
 def test_who_cannot_be_asked_to_do_the_work(words: list[str], said: str, monkeypatch, capsys):
-    monkeypatch.setattr(cluster, "find_spec", lambda name: True)
-    assert entry(["run", "--profile", "smoke", *words]) == 2
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda name: True)
+    assert main(["run", "--profile", "smoke", *words]) == 2
     assert said in capsys.readouterr().err
 
 
 def test_ray_that_is_not_installed(monkeypatch, capsys):
-    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
-    assert entry(["run", "--profile", "smoke", "--engine", "ray"]) == 2
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda name: None)
+    assert main(["run", "--profile", "smoke", "--engine", "ray"]) == 2
     assert "pip install ray" in capsys.readouterr().err

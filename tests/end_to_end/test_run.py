@@ -15,10 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from benchmark import engine, grid, shop
-from benchmark.__main__ import entry
-from benchmark.profile import Profile
-from benchmark.store import Store
+from benchmark.cli.main import main
+from benchmark.config.profile import Profile
+from benchmark.execution import process_pool, scheduler
+from benchmark.grid import planner
+from benchmark.results.store import ResultStore
 
 ROOT = Path(__file__).parents[2]
 BROKEN = """
@@ -62,7 +63,7 @@ class Slow(LoRA):
 def words(small: Profile) -> list[str]:
     """A grid of two cells on a random backbone."""
     return ["--profile", "smoke", "--backbone", small.backbone.name, "--tasks", "cote_bd,ocnli", "--seeds", "0",
-            "--results", str(small.folder), "--workers", "1"]  # fmt: skip
+            "--results", str(small.results_folder), "--workers", "1"]  # fmt: skip
 
 
 @pytest.fixture
@@ -74,23 +75,23 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def results(folder: Path) -> dict[str, dict]:
-    return {result["key"]: result for result in Store(folder).results()}
+    return {result["key"]: result for result in ResultStore(folder).load_results()}
 
 
 def test_a_grid_runs_and_running_again_does_nothing(small: Profile, words, capsys):
-    assert entry(["run", *words, "--methods", "lora"]) == 0
+    assert main(["run", *words, "--methods", "lora"]) == 0
     assert "2 done, 0 failed" in capsys.readouterr().out
-    found = results(small.folder)
+    found = results(small.results_folder)
     assert set(found) == {"lora/cote_bd/4/0", "lora/ocnli/4/0"}
-    times = {path: path.stat().st_mtime_ns for path in (small.folder / "cells").iterdir()}
-    assert entry(["run", *words, "--methods", "lora"]) == 0
+    times = {path: path.stat().st_mtime_ns for path in (small.results_folder / "cells").iterdir()}
+    assert main(["run", *words, "--methods", "lora"]) == 0
     assert "nothing is due" in capsys.readouterr().out
-    assert times == {path: path.stat().st_mtime_ns for path in (small.folder / "cells").iterdir()}
+    assert times == {path: path.stat().st_mtime_ns for path in (small.results_folder / "cells").iterdir()}
 
 
 def test_a_result_says_everything_the_protocol_asks_for(small: Profile, words):
-    assert entry(["run", *words, "--methods", "lora"]) == 0
-    result = results(small.folder)["lora/ocnli/4/0"]
+    assert main(["run", *words, "--methods", "lora"]) == 0
+    result = results(small.results_folder)["lora/ocnli/4/0"]
     assert result["state"] == "done"
     assert {"accuracy", "macro_f1"} <= set(result["metrics"]["test"])
     assert set(result["cost"]["seconds"]) == {"load", "tokenise", "train", "dev", "test", "save", "rest"}
@@ -103,18 +104,18 @@ def test_a_result_says_everything_the_protocol_asks_for(small: Profile, words):
     text = result.path.read_text()
     assert os.uname().nodename not in text
     assert str(Path.home()) + "/" not in text
-    assert str(small.folder) not in text
+    assert str(small.results_folder) not in text
 
 
 def test_scores_can_be_recomputed_from_the_kept_predictions(small: Profile, words):
     import pyarrow.parquet
 
-    assert entry(["run", *words, "--methods", "lora"]) == 0
-    for result in results(small.folder).values():  # a choice and a span
-        found = pyarrow.parquet.read_table(small.folder / result["predictions"]["file"])["score"].to_pylist()
+    assert main(["run", *words, "--methods", "lora"]) == 0
+    for result in results(small.results_folder).values():  # a choice and a span
+        found = pyarrow.parquet.read_table(small.results_folder / result["predictions"]["file"])["score"].to_pylist()
         assert isclose(fmean(found), result["metrics"]["test"][result["task"]["metric"]])
-    result = results(small.folder)["lora/ocnli/4/0"]
-    rows = pyarrow.parquet.read_table(small.folder / result["predictions"]["file"]).to_pylist()
+    result = results(small.results_folder)["lora/ocnli/4/0"]
+    rows = pyarrow.parquet.read_table(small.results_folder / result["predictions"]["file"]).to_pylist()
     assert len(rows) == 16
     assert sum(row["correct"] for row in rows) / 16 == result["metrics"]["test"]["accuracy"]
     assert all(len(row["scores"]) == 3 for row in rows)
@@ -122,9 +123,9 @@ def test_scores_can_be_recomputed_from_the_kept_predictions(small: Profile, word
 
 
 def test_a_cell_that_fails_is_recorded_and_the_grid_goes_on(small: Profile, words, broken, capsys):
-    assert entry(["run", *words, "--methods", "broken:Raises,broken:NoNumber,lora"]) == 1
+    assert main(["run", *words, "--methods", "broken:Raises,broken:NoNumber,lora"]) == 1
     assert "2 done, 4 failed" in capsys.readouterr().out
-    found = results(small.folder)
+    found = results(small.results_folder)
     error = found["broken:Raises/ocnli/4/0"]["error"]
     assert error["reason"] == "RuntimeError: on purpose"
     assert "training_step" in error["traceback"]
@@ -141,12 +142,12 @@ def test_a_grid_in_packs_gives_what_each_cell_gives_alone(small: Profile, words)
             "--set", "budget.evaluations=6", "--set", "budget.patience=1"]  # fmt: skip
     found, states = {}, {}
     for pack in ("1", "3"):
-        folder = small.folder / pack
-        there = [str(folder) if word == str(small.folder) else word for word in words]
-        assert entry(["run", *there, *more, "--pack", pack]) == 0
+        folder = small.results_folder / pack
+        there = [str(folder) if word == str(small.results_folder) else word for word in words]
+        assert main(["run", *there, *more, "--pack", pack]) == 0
         found[pack] = results(folder)
-        place = Store(folder)
-        states[pack] = {key: load(place.artefact(r["identity"]).read_bytes()) for key, r in found[pack].items()}
+        place = ResultStore(folder)
+        states[pack] = {key: load(place.get_adapter_path(r["identity"]).read_bytes()) for key, r in found[pack].items()}
     assert {result["cost"]["pack"] for result in found["1"].values()} == {1}
     assert max(result["cost"]["pack"] for result in found["3"].values()) == 3
     steps = {result["training"]["steps"] for result in found["1"].values()}
@@ -165,26 +166,27 @@ def test_a_grid_in_packs_gives_what_each_cell_gives_alone(small: Profile, words)
         for name, tensor in states["1"][key].items():
             assert (states["3"][key][name] - tensor).norm() <= 1e-3 * tensor.norm() + 1e-6
         answers = [
-            pyarrow.parquet.read_table(small.folder / pack / found[pack][key]["predictions"]["file"]) for pack in "13"
+            pyarrow.parquet.read_table(small.results_folder / pack / found[pack][key]["predictions"]["file"])
+            for pack in "13"
         ]
         assert answers[0]["predicted"] == answers[1]["predicted"]
 
 
 def test_only_the_guilty_cell_of_a_pack_fails(small: Profile, words, broken, capsys):
-    assert entry(["run", *words, "--methods", "broken:Picky", "--tasks", "cote_bd,ocnli,chnsent", "--pack", "3"]) == 1
+    assert main(["run", *words, "--methods", "broken:Picky", "--tasks", "cote_bd,ocnli,chnsent", "--pack", "3"]) == 1
     assert "2 done, 1 failed" in capsys.readouterr().out
-    found = results(small.folder)
+    found = results(small.results_folder)
     assert found["broken:Picky/ocnli/4/0"]["error"]["reason"] == "RuntimeError: not this one"
     assert found["broken:Picky/chnsent/4/0"]["cost"]["unpacked"] == "RuntimeError: not this one"
     assert found["broken:Picky/chnsent/4/0"]["cost"]["pack"] == 1
 
 
 def test_a_pack_is_resumed_without_the_cells_that_are_done(small: Profile, words, capsys):
-    assert entry(["run", *words, "--methods", "lora", "--tasks", "ocnli", "--pack", "3"]) == 0
-    before = (small.folder / "cells").iterdir().__next__()
+    assert main(["run", *words, "--methods", "lora", "--tasks", "ocnli", "--pack", "3"]) == 0
+    before = (small.results_folder / "cells").iterdir().__next__()
     stamp = before.stat().st_mtime_ns
     capsys.readouterr()
-    assert entry(["run", *words, "--methods", "lora", "--tasks", "cote_bd,ocnli,chnsent", "--pack", "3"]) == 0
+    assert main(["run", *words, "--methods", "lora", "--tasks", "cote_bd,ocnli,chnsent", "--pack", "3"]) == 0
     assert "2 done, 0 failed, 1 cached" in capsys.readouterr().out
     assert before.stat().st_mtime_ns == stamp
 
@@ -192,7 +194,7 @@ def test_a_pack_is_resumed_without_the_cells_that_are_done(small: Profile, words
 class Runs:
     """A bench that only notes which cells it was asked to run."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: ResultStore) -> None:
         self.store, self.asked = store, []
 
     def run(self, pack):
@@ -202,15 +204,15 @@ class Runs:
 
 def test_what_a_cell_learned_is_gone_when_the_next_begins(small: Profile, monkeypatch: pytest.MonkeyPatch):
     """Though nobody else looks for what is only held in circles."""
-    from benchmark import run
+    from benchmark.execution import cell_runner
     from methods.bank import Bank
 
     def banks() -> int:
         return sum(isinstance(one, Bank) for one in gc.get_objects() if issubclass(type(one), torch.nn.Module))
 
-    monkeypatch.setattr(run, "SELDOM", 0)
-    bench = run.Bench(small, Store(small.folder))
-    cells = [cell for cell in grid.plan(small) if cell.cell.method == "prompt"][:3]
+    monkeypatch.setattr(cell_runner, "GC_INTERVAL_FACTOR", 0)
+    bench = cell_runner.CellRunner(small, ResultStore(small.results_folder))
+    cells = [cell for cell in planner.plan_grid(small) if cell.cell.method == "prompt"][:3]
     gc.collect()
     gc.disable()
     try:
@@ -218,7 +220,7 @@ def test_what_a_cell_learned_is_gone_when_the_next_begins(small: Profile, monkey
         for cell in cells:
             bench.run([cell])
             after.append(banks() - before)
-        bench.forget()
+        bench.collect_garbage()
         assert after[0] > 0
         assert after == after[:1] * 3
         assert banks() == before
@@ -227,49 +229,53 @@ def test_what_a_cell_learned_is_gone_when_the_next_begins(small: Profile, monkey
 
 
 def test_cells_that_another_process_has_or_did_are_left_out_of_a_pack(small: Profile, fake):
-    pack = tuple(cell for cell in grid.plan(small) if cell.cell.method == "lora")[:3]
-    bench = Runs(Store(small.folder))
+    pack = tuple(cell for cell in planner.plan_grid(small) if cell.cell.method == "lora")[:3]
+    bench = Runs(ResultStore(small.results_folder))
     fake(small, pack[1], 0.5)
-    with Store(small.folder).lock(pack[:1]):
-        assert engine.attempt(bench, pack) == [engine.ELSEWHERE, engine.ELSEWHERE, {"state": "done"}]
-        assert engine.attempt(bench, pack[:2]) == [engine.ELSEWHERE] * 2
+    with ResultStore(small.results_folder).lock_cells(pack[:1]):
+        assert process_pool.run_unclaimed_cells(bench, pack) == [
+            process_pool.CLAIMED_ELSEWHERE,
+            process_pool.CLAIMED_ELSEWHERE,
+            {"state": "done"},
+        ]
+        assert process_pool.run_unclaimed_cells(bench, pack[:2]) == [process_pool.CLAIMED_ELSEWHERE] * 2
     assert bench.asked == [[pack[2]]]
-    assert engine.attempt(bench, pack)[0] == {"state": "done"}
+    assert process_pool.run_unclaimed_cells(bench, pack)[0] == {"state": "done"}
 
 
 def test_missing_cells_are_all_that_a_second_run_does(small: Profile, words, capsys):
-    assert entry(["run", *words, "--methods", "zero_shot"]) == 0
+    assert main(["run", *words, "--methods", "zero_shot"]) == 0
     capsys.readouterr()
-    assert entry(["run", *words, "--methods", "zero_shot,majority"]) == 0
+    assert main(["run", *words, "--methods", "zero_shot,majority"]) == 0
     assert "2 done, 0 failed, 2 cached" in capsys.readouterr().out
 
 
 def test_stages_run_as_parents_whose_adapters_their_targets_load(heir: Profile):
     chosen = replace(heir, tasks=("ocnli",), seeds=(0,))
-    cells = grid.plan(chosen)
+    cells = planner.plan_grid(chosen)
     assert [c.cell.stage for c in cells] == ["target", "target", "source", "target"]
-    from benchmark.run import Bench
+    from benchmark.execution.cell_runner import CellRunner
 
-    place = Store(chosen.folder)
-    bench = Bench(chosen, place)
+    place = ResultStore(chosen.results_folder)
+    bench = CellRunner(chosen, place)
     for planned in cells:
         (result,) = bench.run([planned])
         assert result["error"] is None, result["error"]["traceback"]
-        assert place.done(planned)
+        assert place.is_done(planned)
     assert set(result["metrics"]) == {"before", "test", "dev"}
-    assert len(list((chosen.folder / "adapters").iterdir())) == 3
+    assert len(list((chosen.results_folder / "adapters").iterdir())) == 3
 
 
 def test_a_cell_whose_parent_failed_is_not_tried(heir: Profile):
-    cells = grid.plan(replace(heir, tasks=("ocnli",), seeds=(0,)))
-    queue = shop.Queue([(cell,) for cell in cells])
-    assert queue.next() == (cells[0],)
-    assert queue.next() == (cells[1],)
-    assert queue.next() is None  # the rest waits for both
-    queue.over(cells[0], failed=True)
-    queue.over(cells[1], failed=False)
-    assert queue.next() == (cells[2],)
-    assert queue.orphaned(cells[2])
+    cells = planner.plan_grid(replace(heir, tasks=("ocnli",), seeds=(0,)))
+    queue = scheduler.PackQueue([(cell,) for cell in cells])
+    assert queue.pop_ready_pack() == (cells[0],)
+    assert queue.pop_ready_pack() == (cells[1],)
+    assert queue.pop_ready_pack() is None  # the rest waits for both
+    queue.mark_finished(cells[0], has_failed=True)
+    queue.mark_finished(cells[1], has_failed=False)
+    assert queue.pop_ready_pack() == (cells[2],)
+    assert queue.has_failed_dependency(cells[2])
 
 
 def test_workers_share_a_grid_and_a_dead_one_costs_its_cell(small: Profile, words, broken):
@@ -277,17 +283,17 @@ def test_workers_share_a_grid_and_a_dead_one_costs_its_cell(small: Profile, word
     there = [*words[:-1], "2", "--pack", "2", "--methods", "broken:Dies,lora"]
     said = subprocess.run([sys.executable, "-m", "benchmark", "run", *there], capture_output=True, text=True, cwd=ROOT)
     assert said.returncode == 1, said.stderr
-    found = results(small.folder)
+    found = results(small.results_folder)
     assert {key: result["state"] for key, result in found.items()} == {
         "broken:Dies/cote_bd/4/0": "done", "broken:Dies/ocnli/4/0": "failed",
         "lora/cote_bd/4/0": "done", "lora/ocnli/4/0": "done",
     }  # fmt: skip
     assert [found[f"{method}/cote_bd/4/0"]["cost"]["pack"] for method in ("broken:Dies", "lora")] == [1, 2]
     assert "SIGKILL" in found["broken:Dies/ocnli/4/0"]["error"]["reason"]
-    assert not list((small.folder / "locks").iterdir())
-    here = [str(small.folder / "here") if word == str(small.folder) else word for word in words]
-    assert entry(["run", *here, "--pack", "2", "--methods", "lora"]) == 0
-    for key, result in results(small.folder / "here").items():  # one process or several: bit by bit the same
+    assert not list((small.results_folder / "locks").iterdir())
+    here = [str(small.results_folder / "here") if word == str(small.results_folder) else word for word in words]
+    assert main(["run", *here, "--pack", "2", "--methods", "lora"]) == 0
+    for key, result in results(small.results_folder / "here").items():  # one process or several: bit by bit the same
         assert result["predictions"]["sha256"] == found[key]["predictions"]["sha256"]
 
 
@@ -302,8 +308,8 @@ def test_an_interrupted_grid_keeps_what_is_finished(number, code, small: Profile
     _, said = process.communicate(timeout=300)
     assert process.returncode == code, said
     assert said.splitlines()[-1].startswith("interrupted")
-    assert {result["key"] for result in results(small.folder).values()} == {
+    assert {result["key"] for result in results(small.results_folder).values()} == {
         "zero_shot/cote_bd/0/0",
         "zero_shot/ocnli/0/0",
     }
-    assert not list((small.folder / "locks").iterdir())
+    assert not list((small.results_folder / "locks").iterdir())

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import grid, profile
-from benchmark.run import Bench
-from benchmark.store import Store
+from benchmark.config import loading
+from benchmark.execution.cell_runner import CellRunner
+from benchmark.grid import cells, planner
+from benchmark.results.store import ResultStore
 from tasks import samples
 
 CHANGES = {
@@ -24,13 +25,13 @@ def ran(model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Monk
     """Cells of some methods by key, with their results, run in order as one process would."""
     monkeypatch.setenv("ADAPTERBENCH_CACHE", str(tmp_path / "records"))
 
-    def run(*methods: str, **config: dict) -> dict[str, tuple[grid.Planned, dict]]:
+    def run(*methods: str, **config: dict) -> dict[str, tuple[cells.PlannedCell, dict]]:
         backbone = {"name": str(model_folders["qwen3"]), "device": "cpu"}
         changes = CHANGES | {"methods": methods, "backbone": backbone, "results": str(tmp_path / "results")}
         changes |= {"config": config}
-        found = profile.load("smoke", changes)
-        bench = Bench(found, Store(found.folder))
-        return {cell.cell.key: (cell, bench.run([cell])[0]) for cell in grid.plan(found)}
+        found = loading.load_profile("smoke", changes)
+        bench = CellRunner(found, ResultStore(found.results_folder))
+        return {cell.cell.key: (cell, bench.run([cell])[0]) for cell in planner.plan_grid(found)}
 
     return run
 
@@ -41,9 +42,9 @@ def test_source_prompts_are_shared_and_every_stage_is_run(ran):
     assert len(found) == 2 + 4
     assert [result.get("error") for _, result in found.values()] == [None] * 6
     prompts = {cell.identity for key, (cell, _) in found.items() if key.startswith("prompt/")}
-    assert all(set(found[f"{method}/ocnli/4/0"][0].parents) == prompts for method in ("spot", "attempt"))
-    assert set(found["mpt.source/sources/full/0"][0].parents) == prompts
-    assert found["mpt/ocnli/4/0"][0].parents == (found["mpt.source/sources/full/0"][0].identity,)
+    assert all(set(found[f"{method}/ocnli/4/0"][0].dependencies) == prompts for method in ("spot", "attempt"))
+    assert set(found["mpt.source/sources/full/0"][0].dependencies) == prompts
+    assert found["mpt/ocnli/4/0"][0].dependencies == (found["mpt.source/sources/full/0"][0].identity,)
     tokens = {method: found[f"{method}/ocnli/4/0"][1]["cost"]["tokens"] for method in ("spot", "mpt")}
     assert tokens["spot"] == 2 * tokens["mpt"]  # its own prompt first, then the tuning
 
@@ -56,7 +57,7 @@ def test_a_mixture_of_sources_is_trained_once_and_carried_to_the_target(ran):
         if ".source/" in key:
             assert result["metrics"] == {"dev": {}}  # no evaluations were asked for, and test is never read
         else:
-            assert len(cell.parents) == 1
+            assert len(cell.dependencies) == 1
             assert set(result["metrics"]["test"]) >= {"accuracy"}
 
 
@@ -66,8 +67,8 @@ def test_stages_on_the_sources_follow_each_other(ran):
     assert (first, second) == ("ta_lora.prompt/sources/full/0", "ta_lora.source/sources/full/0")
     assert targets == ["ta_lora/ocnli/4/0", "ta_lora:zero/ocnli/4/0"]
     assert {result["state"] for _, result in found.values()} == {"done"}
-    assert found[second][0].parents == (found[first][0].identity,)
-    assert all(found[target][0].parents == (found[second][0].identity,) for target in targets)
+    assert found[second][0].dependencies == (found[first][0].identity,)
+    assert all(found[target][0].dependencies == (found[second][0].identity,) for target in targets)
     trained = {key: result["cost"]["trained_parameters"] for key, (_, result) in found.items()}
     assert trained[first] == 20 * 32
     assert trained[second] == 20 * 32 + 2 * (8 * 32 + 16 * 8) + 2 * 2 * (16 * 8 + 4)  # all, and two sources' own
@@ -99,10 +100,10 @@ def test_a_target_test_text_in_a_source_is_counted(model_folders, tmp_path):
     changes = (
         CHANGES | where | {"methods": ("lora",), "tasks": ("cote_bd",), "sources": ("cote_mfw",), "backbone": backbone}
     )
-    found = profile.load("smoke", changes)
-    bench = Bench(found, Store(found.folder))
-    (cell,) = grid.plan(found)
-    task = bench.open(cell)[0]
-    assert bench.leaked(cell, task) == {}  # it rests on no source
-    leaked = bench.leaked(replace(cell, parents=("x",)), task)["cote_mfw"]
+    found = loading.load_profile("smoke", changes)
+    bench = CellRunner(found, ResultStore(found.results_folder))
+    (cell,) = planner.plan_grid(found)
+    task = bench.load_tasks(cell)[0]
+    assert bench.count_leaked_examples(cell, task) == {}  # it rests on no source
+    leaked = bench.count_leaked_examples(replace(cell, dependencies=("x",)), task)["cote_mfw"]
     assert 1 <= leaked <= 3  # a stolen row may have been cut to dev

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.fault_injection.harness import Ground, done, tables
+from tests.fault_injection.harness import Ground, build_tables, done
 
 
 class Verdict(NamedTuple):
@@ -38,7 +38,7 @@ def undisturbed(ground: Ground, **options: object) -> Undisturbed:
         raise RuntimeError(f"the undisturbed grid ended with {code}:\n{ground.said()}")
     ended = time.monotonic()
     ground.run(folder, **options)
-    return Undisturbed(tables(folder), len(done(folder)), ended - begun, time.monotonic() - ended, folder)
+    return Undisturbed(build_tables(folder), len(done(folder)), ended - begun, time.monotonic() - ended, folder)
 
 
 class Case:
@@ -63,7 +63,7 @@ class Case:
         self.expect(f"exit code {found} on resuming", found == code)
         over = done(self.folder)
         lost = sum(over.get(name) != text for name, text in self.kept.items()) + max(0, self.right.cells - len(over))
-        same = (self.folder / "report" / "leaderboard.csv").exists() and tables(self.folder) == self.right.tables
+        same = (self.folder / "report" / "leaderboard.csv").exists() and build_tables(self.folder) == self.right.tables
         self.expect("tables differ", same)
         left = [*(self.folder / "locks").glob("*.lock"), *self.folder.rglob(".*.json.*")]
         self.expect(f"left behind: {[path.name for path in left][:3]}", not left)

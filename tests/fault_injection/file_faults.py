@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from benchmark import locks
+from benchmark.results import locks
 from tests.fault_injection.case import Case, Undisturbed, Verdict, joined
 from tests.fault_injection.harness import METHODS, Ground, done
 
@@ -172,7 +172,7 @@ def clock_back(ground: Ground, right: Undisturbed, draw: Random, times: int) -> 
         due = next(name for name in done(right.folder) if name.startswith(METHODS[-1]))
         lock = case.folder / "locks" / due.replace(".json", ".lock")
         lock.parent.mkdir(exist_ok=True)
-        lock.write_text(f'{{"process": {2**22 + 1}, "born": "1", "machine": "{locks.machine()}"}}')
+        lock.write_text(f'{{"process": {2**22 + 1}, "born": "1", "machine": "{locks.get_machine_id()}"}}')
         os.utime(lock, (ahead, ahead))
         case.tried = 1
         verdicts.append(case.resumed())

@@ -17,17 +17,19 @@ from tempfile import mkdtemp
 
 import pyarrow.parquet
 
-from benchmark import reading, report, standing
-from benchmark.__main__ import entry
-from benchmark.environment import STOPPED
-from benchmark.profile import Profile
+from benchmark.analysis import load, significance
+from benchmark.analysis.leaderboard import build_leaderboard
+from benchmark.cli.main import main
+from benchmark.config.profile import Profile
 from benchmark.proofs.models import write_model
-from benchmark.store import Store, load, write
-from benchmark.table import board
+from benchmark.reporting import build, tables
+from benchmark.results.files import read_result_file, write_file_atomically
+from benchmark.results.store import ResultStore
+from benchmark.system.shutdown import REQUESTED_EXIT_CODES
 
 # what a run imports when it needs it, imported once
-ONCE = ("benchmark.run", "benchmark.running", "benchmark.price", "tasks.metrics", "methods.shared_lora", "pandas",
-        "methods.controls", "tasks.sentiment", "tasks.paraphrase", "scipy.stats")  # fmt: skip
+ONCE = ("benchmark.execution.cell_runner", "benchmark.cli.run", "benchmark.scheduling.cost_model", "tasks.metrics", "methods.shared_lora", "pandas",
+        "methods.baselines", "tasks.sentiment", "tasks.paraphrase", "scipy.stats")  # fmt: skip
 METHODS = ("zero_shot", "lora", "shared_lora")
 TIMES = {"seconds", "peak_bytes", "seconds_per_cell", "seconds_amortised", "seconds_in_full"}  # columns
 COLUMNS = ["uid", "asked", "target", "predicted", "correct", "score"]  # of predictions
@@ -116,12 +118,12 @@ class Ground:
             os.dup2(log, 1)
             os.dup2(log, 2)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            STOPPED.clear()
+            REQUESTED_EXIT_CODES.clear()
             count_writes(self.home / "writes")
-            report.make = numbers
+            build.build_report = numbers
             if before:
                 before()
-            code = entry(words)
+            code = main(words)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 71
         except BaseException:  # the child must never go on as if it were the campaign
@@ -168,24 +170,27 @@ class Ground:
 
 def count_writes(path: Path) -> None:
     """Note every result that is done, whichever process writes it."""
-    right = Store.save
+    right = ResultStore.save_result
 
-    def save(self: Store, planned, result) -> None:
+    def save(self: ResultStore, planned, result) -> None:
         right(self, planned, result)
         if result["state"] == "done":
             with path.open("a") as file:
-                file.write(f"{self.folder.name} {planned.name}\n")
+                file.write(f"{self.folder.name} {planned.file_stem}\n")
 
-    Store.save = save
+    ResultStore.save_result = save
 
 
 def numbers(profile: Profile, console: object) -> Path:
     """The report less its pictures, which take longer than the grid."""
-    _, results, _ = reading.collect(profile, Store(profile.folder))
-    table = board(profile, results)
-    folder = profile.folder / "report"
-    write(folder / "leaderboard.csv", report.figures_csv(table, standing.standings(table, results)).encode())
-    write(folder / "cells.csv", report.cells_csv(results).encode())
+    _, results, _ = load.collect_results(profile, ResultStore(profile.results_folder))
+    table = build_leaderboard(profile, results)
+    folder = profile.results_folder / "report"
+    write_file_atomically(
+        folder / "leaderboard.csv",
+        tables.format_scores_csv(table, significance.compute_significance(table, results)).encode(),
+    )
+    write_file_atomically(folder / "cells.csv", tables.format_cells_csv(results).encode())
     return folder
 
 
@@ -193,14 +198,14 @@ def done(folder: Path) -> dict[str, str]:
     """File -> content of the results that are done."""
     cells = folder / "cells"
     found = {path.name: path for path in cells.glob("*.json")} if cells.is_dir() else {}
-    whole = {name: load(path) for name, path in found.items()}
+    whole = {name: read_result_file(path) for name, path in found.items()}
     return {name: found[name].read_text() for name, result in whole.items() if result and result["state"] == "done"}
 
 
-def tables(folder: Path, methods: Sequence[str] = METHODS) -> str:
+def build_tables(folder: Path, methods: Sequence[str] = METHODS) -> str:
     """The tables of a folder without their times, and every prediction."""
     lines = [plain((folder / "report" / name).read_text(), methods) for name in ("leaderboard.csv", "cells.csv")]
-    for result in sorted(Store(folder).results(), key=lambda result: result["key"]):
+    for result in sorted(ResultStore(folder).load_results(), key=lambda result: result["key"]):
         if result["state"] == "done" and "predictions" in result and result["cell"]["method"] in methods:
             rows = pyarrow.parquet.read_table(folder / result["predictions"]["file"], columns=COLUMNS).to_pylist()
             lines += [result["key"], repr(rows), repr(result["metrics"]), repr(result["training"]["loss"])]

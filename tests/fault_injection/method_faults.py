@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from benchmark.store import Store
+from benchmark.results.store import ResultStore
 from tests.fault_injection.case import Case, Undisturbed, Verdict
 from tests.fault_injection.harness import METHODS, Ground
 
@@ -31,7 +31,9 @@ def faulty(name: str, *, limit: int = 0, more: tuple[str, ...] = ()) -> Callable
         case.tried = 1
         case.expect(f"exit code {code} with a failing method", code == 1)
         case.note()
-        states = {r["cell"]["method"]: r["state"] for r in Store(case.folder).results() if r["state"] == "failed"}
+        states = {
+            r["cell"]["method"]: r["state"] for r in ResultStore(case.folder).load_results() if r["state"] == "failed"
+        }
         case.expect(f"failed: {states}", FAULTY[name] in states)
         code = ground.run(case.folder, verb="retry", methods=methods)
         case.expect(f"retry ends with {code}", code == 0)
@@ -46,7 +48,7 @@ def no_wandb(ground: Ground, right: Undisturbed, draw: Random, times: int) -> Ve
     """W&B breaks off at the n-th run: the results are whole, and a second report writes each run once."""
     import wandb
 
-    from benchmark import dashboards
+    from benchmark.reporting.wandb import export
 
     case = Case(ground, right)
     targets = right.cells + 1
@@ -65,7 +67,7 @@ def no_wandb(ground: Ground, right: Undisturbed, draw: Random, times: int) -> Ve
     def breaking(most: int) -> Callable[[], None]:
         def patch() -> None:
             count = iter(range(10**6))
-            dashboards.start = lambda folder, mode, **named: Run(folder, named["id"], next(count) >= most)
+            export.start_run = lambda folder, mode, **named: Run(folder, named["id"], next(count) >= most)
 
         return patch
 

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
-from benchmark import locks
-from benchmark.store import Store
+from benchmark.results import locks
+from benchmark.results.store import ResultStore
 from tests.fault_injection.case import Case, Undisturbed, Verdict, joined
 from tests.fault_injection.harness import METHODS, PATIENCE, Ground
 
@@ -90,10 +90,12 @@ def lost_rank(ground: Ground, right: Undisturbed, draw: Random, times: int) -> V
     for one in found:
         os.kill(one, signal.SIGKILL)
     case.tried, code = 1, ground.wait(process)
-    failed = [result["error"]["reason"] for result in Store(case.folder).results() if result["state"] == "failed"]
+    failed = [
+        result["error"]["reason"] for result in ResultStore(case.folder).load_results() if result["state"] == "failed"
+    ]
     said = bool(failed) and all(reason.startswith("the worker left") for reason in failed)
     case.expect(f"exit code {code}, failed: {failed}", code == 1 and said)
-    case.expect("a process is left", not any(map(locks.alive, (*workers, *found))))
+    case.expect("a process is left", not any(map(locks.is_process_alive, (*workers, *found))))
     case.note()
     return case.resumed()
 
@@ -106,7 +108,7 @@ def lost_actor(ground: Ground, right: Undisturbed, draw: Random, times: int) -> 
     process = ground.start(ground.words(case.folder, "--engine", "ray", "--workers", "2", "--pack", "1"))
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
-        if owners := [said for path in (case.folder / "locks").glob("*.lock") if (said := locks.owner_of(path))]:
+        if owners := [said for path in (case.folder / "locks").glob("*.lock") if (said := locks.read_lock_owner(path))]:
             os.kill(owners[0]["process"], signal.SIGKILL)
             case.tried = 1
             break

@@ -23,12 +23,14 @@ from rich.box import SIMPLE_HEAD  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from benchmark import engine, grid, profile  # noqa: E402
-from benchmark.grid import Planned  # noqa: E402
-from benchmark.profile import Profile  # noqa: E402
-from benchmark.progress import Progress  # noqa: E402
+from benchmark.config import loading
+from benchmark.config.profile import Profile  # noqa: E402
+from benchmark.execution import process_pool
+from benchmark.execution.progress import Progress  # noqa: E402
+from benchmark.grid import planner  # noqa: E402
+from benchmark.grid.cells import PlannedCell  # noqa: E402
 from benchmark.proofs.models import write_model  # noqa: E402
-from benchmark.store import Store  # noqa: E402
+from benchmark.results.store import ResultStore  # noqa: E402
 
 METHODS, TASKS = ("lora", "prompt", "bitfit", "adapter"), ("chnsent", "lcqmc")
 SAMPLES = 100
@@ -55,22 +57,22 @@ class Sampled(Progress):
 
     every, samples = 1, ()
 
-    def line(self, text: str, style: str) -> None: ...
+    def print_line(self, text: str, style: str) -> None: ...
 
-    def finish(self, planned: Planned, result: dict) -> None:
-        super().finish(planned, result)
-        if (self.done + self.failed) % self.every == 0:
-            self.samples = (*self.samples, Sample.now(self.done + self.failed))
+    def finish_cell(self, planned: PlannedCell, result: dict) -> None:
+        super().finish_cell(planned, result)
+        if (self.num_done + self.num_failed) % self.every == 0:
+            self.samples = (*self.samples, Sample.now(self.num_done + self.num_failed))
 
 
 def soaked(cells: int, place: Path) -> tuple[list[Sample], int]:
     """Run so many cells in this process. -> samples, and how many cells failed"""
-    due = grid.plan(small(cells, place))[:cells]
+    due = planner.plan_grid(small(cells, place))[:cells]
     found, price = small(cells, place), {planned.identity: 1.0 for planned in due}
     with Sampled(due, 0, price, 1, Console(quiet=True)) as progress:
         progress.every = max(1, cells // SAMPLES)
-        engine.fill(found, [(planned,) for planned in due], Store(found.folder), progress, 1)
-    return list(progress.samples), progress.failed
+        process_pool.run_packs(found, [(planned,) for planned in due], ResultStore(found.results_folder), progress, 1)
+    return list(progress.samples), progress.num_failed
 
 
 def small(cells: int, place: Path) -> Profile:
@@ -78,7 +80,7 @@ def small(cells: int, place: Path) -> Profile:
     if not (place / "model").exists():
         write_model(place / "model", "qwen3")
     seeds = list(range(-(-cells // (len(METHODS) * len(TASKS)))))
-    return profile.load("smoke", {
+    return loading.load_profile("smoke", {
         "backbone": {"name": str(place / "model"), "device": "cpu"}, "methods": METHODS, "tasks": TASKS, "seeds": seeds,
         "budget": {"batch_size": 2, "epochs": 1, "max_steps": 1, "evaluations": 1}, "max_length": 120, "pack": 1,
         "limit": {"train": 16, "dev": 2, "test": 4}, "results": str(place / "results"),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import methods
-from benchmark.memory import kept
+from benchmark.scheduling.memory_model import estimate_activation_bytes
 from methods.backbone import Backbone
 from methods.base import Method
 from tests.gpu_acceptance.device import Device
@@ -76,7 +76,9 @@ def one(
         return said | {
             "held_bytes": held,
             "peak_bytes": top,
-            "expected_bytes": None if top is None else held + kept(SHAPES[shape], passed, 2, name == "full"),
+            "expected_bytes": None
+            if top is None
+            else held + estimate_activation_bytes(SHAPES[shape], passed, 2, name == "full"),
         }
 
 

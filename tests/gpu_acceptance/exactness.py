@@ -12,12 +12,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import methods
-from benchmark.check import FAILS, tried
 from benchmark.proofs import kit
 from benchmark.proofs.material import batch, on, run
 from benchmark.proofs.models import write_model
 from methods.backbone import Backbone
 from methods.base import Method
+from methods.conformance.runner import FAILED, run_check
 from tasks.example import Encoded
 from tests.gpu_acceptance.device import Device
 from tests.gpu_acceptance.workload import Size, apart, items, ready
@@ -47,8 +47,8 @@ def proved(name: str, backbone: Backbone) -> dict[str, str]:
     """What each proof says of a method: `holds`, why it does not apply, or `fails: why`."""
     said = {}
     for proof in PROOFS:
-        state, why = tried(kit.PROOFS[proof], methods.load(name), backbone)
-        said[proof] = f"{state}: {why}" if state == FAILS else why or state
+        state, why = run_check(kit.PROOFS[proof], methods.load(name), backbone)
+        said[proof] = f"{state}: {why}" if state == FAILED else why or state
     return said
 
 

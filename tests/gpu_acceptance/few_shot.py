@@ -6,9 +6,9 @@ from typing import Any
 
 import methods
 import tasks
-from benchmark.budget import Budget
-from benchmark.learn import learn
-from benchmark.measure import tested
+from benchmark.config.budget import Budget
+from benchmark.evaluation.evaluate import predict_test
+from benchmark.training.stage import train_stage
 from methods.backbone import Backbone
 from methods.base import TARGET
 from tasks.base import Task
@@ -77,9 +77,9 @@ def suite(device: Device, backbone: Backbone, of: list[Task], course: Course) ->
     device.tidy()
     start = device.clock()
     method = methods.load(METHOD)(backbone)
-    learn(method, Group(of), TARGET, course.budget, seeds=range(len(of)))
+    train_stage(method, Group(of), TARGET, course.budget, seeds=range(len(of)))
     middle = device.clock()
-    tested(method, of, "sum")
+    predict_test(method, of, "sum")
     end = device.clock()
     method.close()
     return {"train": (middle - start) / len(of), "test": (end - middle) / len(of)}

@@ -3,7 +3,7 @@
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmark.memory import QWEN, Shape
+from benchmark.scheduling.memory_model import QWEN, Shape
 from benchmark.skeleton import configuration
 from methods import backbone_folder
 from methods.backbone import Backbone, load_tokenizer

@@ -7,8 +7,8 @@ import lightning as L
 from torch import Tensor
 
 import methods
+from benchmark.evaluation.scoring import compute_log_likelihoods
 from benchmark.proofs.material import batch, train
-from benchmark.score import likelihoods
 from methods.backbone import Backbone
 from methods.bank import Memory
 from methods.base import Method, Stage
@@ -103,7 +103,7 @@ def cache(device: Device, backbone: Backbone, size: Size) -> dict[str, float]:
     with ready("ta_lora", backbone, 4) as method:
         of = items(8 * size.rows, 5, size, backbone.config.vocab_size)
         slots = [i % method.slots for i in range(len(of))]
-        do = lambda: likelihoods(method, of, slots, tokens=size.rows * size.length)  # noqa: E731
+        do = lambda: compute_log_likelihoods(method, of, slots, tokens_per_pass=size.rows * size.length)  # noqa: E731
         for name, memory in (("kept", Memory()), ("made anew", Forgetful())):
             method.memory = memory
             found[name] = timed(device, do, repeat=size.steps, warm=1)

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from benchmark.environment import environment, failure
+from benchmark.system.environment import collect_environment
+from benchmark.system.redaction import describe_failure
 from methods.backbone import Backbone
 from tests.gpu_acceptance import all_methods as every
 from tests.gpu_acceptance import exactness as exact
@@ -67,7 +68,7 @@ class Session:
             torch.set_num_threads(os.cpu_count() or 1)
         self.found: Found = {
             "schema": 1,
-            "environment": environment(self.place),
+            "environment": collect_environment(self.place),
             "memory_bytes": self.device.size(),
             "plan": {"shapes": [self.plan.small, self.plan.large]},
             "checks": {},
@@ -117,7 +118,7 @@ class Session:
             said["state"] = "failed" if wrong else "cut short" if late and said["found"] else "held"
         except Exception as error:  # whatever a check raises is its result, and the others go on
             traceback.print_exc()
-            said |= {"state": "failed", **failure(error)}
+            said |= {"state": "failed", **describe_failure(error)}
         if late and not said["found"]:
             said["state"] = "left out"
         if late:
@@ -167,7 +168,7 @@ def _methods(own: Session, found: Found, shape: str, size: Size) -> Iterator[str
         try:
             said = every.measure(own.device, backbone, name, shape, size)
         except Exception as error:  # of one method: the next goes on
-            said = {"wrong": [failure(error)["reason"]]}
+            said = {"wrong": [describe_failure(error)["reason"]]}
         backbone.detach()
         own.device.tidy()
         found["methods"][name] = said

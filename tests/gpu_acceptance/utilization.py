@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from benchmark.memory import Shape
-from benchmark.score import likelihoods
+from benchmark.evaluation.scoring import compute_log_likelihoods
+from benchmark.scheduling.memory_model import Shape
 from methods.backbone import Backbone
 from tests.gpu_acceptance.device import Device, timed
 from tests.gpu_acceptance.model_shapes import SHAPES
@@ -63,7 +63,7 @@ def scoring(
         tokens = sum(len(item.prompt) for item in of)
         for block in blocks:
             device.tidy()
-            do = lambda block=block: likelihoods(method, of, [0] * len(of), tokens=block)  # noqa: E731
+            do = lambda block=block: compute_log_likelihoods(method, of, [0] * len(of), tokens_per_pass=block)  # noqa: E731
             seconds = timed(device, do, repeat=size.steps, warm=1)
             done = forwards(SHAPES[shape], tokens, size.length / 2)
             found[str(block)] = {

@@ -15,7 +15,7 @@ def bottleneck(*slots: int, act: str = "silu", norm: bool = False) -> Bottleneck
     """Three slots, d 6, m 4, away from the start."""
     module = Bottleneck(6, 4, act, norm, rows_of(*slots))
     for slot in range(3):
-        module.start(stream(slot))
+        module.add_slot(stream(slot))
     return away(module)
 
 
@@ -37,14 +37,14 @@ def test_each_row_is_the_paper_written_out():
 def test_the_residual_input_and_the_norm_before_it():
     slots, s, h = (1, 2), torch.randn(2, 5, 6), torch.randn(2, 5, 6)
     module = bottleneck(*slots, norm=True)
-    module.see(nn.Identity(), (h,))
+    module.capture_residual(nn.Identity(), (h,))
     want = s.clone()
     for row, slot in enumerate(slots):
         for place in range(5):
             z = h[row, place] + s[row, place]
             want[row, place] += a(module, slot, z / (z.pow(2).mean() + 1e-6).sqrt() * module.norm.sets[slot][0])
     assert_close(module(s, s), want)
-    assert module.stream is None  # used once
+    assert module.residual is None  # used once
 
 
 def test_with_the_identity_inside_the_mlp_adapter_is_a_factor_of_the_down_projection(backbone):
@@ -137,7 +137,7 @@ def test_counts(backbone, options, adapters, extra):
 def test_each_placement_has_its_activation(qwen3):
     for placement, act in (("houlsby", F.silu), ("pfeiffer", F.relu)):
         found = entered(Adapter, qwen3, placement=placement).adapters
-        assert {adapter.act for adapter in found.values()} == {act}
+        assert {adapter.activation for adapter in found.values()} == {act}
 
 
 def test_biases_and_norms_have_no_decay(qwen3):

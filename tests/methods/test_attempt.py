@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from methods.attempt import ATTEMPT, mixed
+from methods.attempt import ATTEMPT, mix_prompts
 from methods.base import TARGET, Rate
 from tasks.example import UsageError
 from tests.support.stages import away, batch_of, prompts, step
@@ -24,7 +24,7 @@ def test_a_texts_prompt_is_the_paper_written_out(qwen3):
     method.rows.see(slots, qwen3.device)
     embeds, source = torch.randn(3, 6, 32), torch.tensor([[1, 1, 1, 0, 0, 0], [1] * 5 + [0], [0, 0, 1, 1, 1, 1]]).bool()
     found = method.front(embeds, source)
-    pooled = [prompt.max(0).values for prompt in method.sources]
+    pooled = [prompt.max(0).values for prompt in method.source_prompts]
     tau = 0.18 * 32 * torch.stack(pooled).square().mean().sqrt()
     for row, slot in enumerate(slots):
         text = torch.stack([embeds[row, place] for place in range(6) if source[row, place]]).max(0).values
@@ -33,23 +33,23 @@ def test_a_texts_prompt_is_the_paper_written_out(qwen3):
         g = norm(method.up.sets[slot] @ nn.functional.silu(method.down.sets[slot] @ text))
         scores = torch.stack([phat @ g / tau for phat in [*pooled, own.max(0).values]])
         share = torch.softmax(scores, 0)
-        want = own + sum(a * prompt for a, prompt in zip(share, [*method.sources, own], strict=True))
+        want = own + sum(a * prompt for a, prompt in zip(share, [*method.source_prompts, own], strict=True))
         assert_close(found[row], want)
 
 
 def test_at_a_high_temperature_the_mixture_is_the_mean():
     mean = torch.stack([torch.cat([SOURCES, own[None]]).mean(0) for own in OWN])
-    assert_close(mixed(OWN, SOURCES, QUERY, 1e9), OWN + mean)
+    assert_close(mix_prompts(OWN, SOURCES, QUERY, 1e9), OWN + mean)
 
 
 def test_sources_and_own_prompt_all_alike_double_it():
     same = SOURCES[:1].expand(4, -1, -1)
-    assert_close(mixed(same[:2], same, QUERY, 0.18), 2 * same[:2])
+    assert_close(mix_prompts(same[:2], same, QUERY, 0.18), 2 * same[:2])
 
 
 def test_a_sure_query_takes_one_prompt_and_with_no_other_the_own_counts_twice():
-    assert_close(mixed(OWN, SOURCES, 1e4 * SOURCES[2].amax(0).expand(2, -1), 1e-3)[0], OWN[0] + SOURCES[2])
-    assert_close(mixed(OWN, OWN[:1], QUERY, 0.18)[0], 2 * OWN[0])
+    assert_close(mix_prompts(OWN, SOURCES, 1e4 * SOURCES[2].amax(0).expand(2, -1), 1e-3)[0], OWN[0] + SOURCES[2])
+    assert_close(mix_prompts(OWN, OWN[:1], QUERY, 0.18)[0], 2 * OWN[0])
 
 
 def test_answers_do_not_reach_the_prompt(qwen3):
@@ -79,14 +79,14 @@ def test_the_network_can_choose_at_this_temperature_whatever_the_prompts_size(qw
         sources = size * torch.randn(6, 20, 768, generator=torch.Generator().manual_seed(1))
         query = nn.functional.layer_norm(sources[0].amax(0) - sources[1:].amax(1).mean(0), (768,))[None]
         target = torch.zeros(1, 20, 768)
-        share = (mixed(target, sources, query, 0.18) * sources[0]).sum() / sources[0].square().sum()
+        share = (mix_prompts(target, sources, query, 0.18) * sources[0]).sum() / sources[0].square().sum()
         assert share > 0.3
 
 
 def test_count_and_start(backbone):
     method, width = ready(backbone), backbone.width
     assert method.trained_parameters(1) == 4 * width + 2 * 5 * width + 2 * width
-    assert all(torch.equal(prompt, method.sources[0]) for prompt in method.prompt.sets)
+    assert all(torch.equal(prompt, method.source_prompts[0]) for prompt in method.prompt.sets)
     assert method.down.sets[0].std().item() == pytest.approx(0.01, rel=0.3)
     assert not torch.equal(method.down.sets[0], method.down.sets[1])
 
@@ -94,7 +94,7 @@ def test_count_and_start(backbone):
 def test_a_stored_cell_brings_its_sources_along(qwen3):
     method = away(ready(qwen3))
     state, alone = method.adapter(1), ATTEMPT(qwen3, {"length": 4, "inner": 5})
-    assert state["sources"].shape == (3, 4, 32)
+    assert state["source_prompts"].shape == (3, 4, 32)
     alone.load(state)
     batch = batch_of(0)
     embeds = qwen3.embed(batch.input_ids)

@@ -27,7 +27,7 @@ def test_own_methods_load_by_path_and_wrong_names_get_a_hint():
     with pytest.raises(UsageError, match="cannot be imported"):
         load("methods.lora:LORA")
     with pytest.raises(UsageError, match="no subclass"):
-        load("methods.lora:LowRank")
+        load("methods.lora:LowRankDelta")
 
 
 def test_a_wrong_option_is_an_error_with_a_hint(method_name: str):

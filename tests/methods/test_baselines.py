@@ -1,7 +1,7 @@
-from benchmark.score import predict
+from benchmark.evaluation.scoring import predict
 from methods.backbone import Backbone
 from methods.base import TARGET
-from methods.controls import Majority
+from methods.baselines import Majority
 from tasks.example import Encoded, Example
 
 

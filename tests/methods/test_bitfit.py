@@ -4,16 +4,16 @@ from torch import nn
 from torch.testing import assert_close
 
 from methods.base import TARGET, Rate
-from methods.bitfit import Bias, BitFit
+from methods.bitfit import BiasDelta, BitFit
 from tasks.example import UsageError
 from tests.support.single import away, entered, frozen, ids_of, logits, rows_of
 
 
 def test_each_row_gets_its_own_slots_bias():
     slots, y = (2, 0, 2, 0), torch.randn(4, 7, 5)
-    bias = Bias(nn.Linear(6, 5), rows_of(*slots))
+    bias = BiasDelta(nn.Linear(6, 5), rows_of(*slots))
     for _ in range(3):
-        bias.start()
+        bias.add_slot()
     away(bias)
     want = y.clone()
     for row, slot in enumerate(slots):
@@ -26,7 +26,7 @@ def test_each_row_gets_its_own_slots_bias():
 def test_it_is_the_backbone_with_other_biases(backbone, sites):
     method, ids = entered(BitFit, backbone, sites=sites), ids_of()
     got = logits(method, ids)
-    linears = {key: backbone.linears(method.places)[key] for key in method.biases}
+    linears = {key: backbone.linears(method.bias_sites)[key] for key in method.biases}
     wanted = {key: method.biases[key].bias.sets[0][0].detach() for key in linears}
     method.close()
     before = {key: linear.bias for key, linear in linears.items()}
@@ -40,8 +40,8 @@ def test_it_is_the_backbone_with_other_biases(backbone, sites):
 
 
 def test_the_sites_are_the_biases_that_exist_and_else_those_of_qwen2(backbone):
-    assert BitFit(backbone).places == "q k v"
-    assert BitFit(backbone, {"sites": "all"}).places == "q k v o gate up down"
+    assert BitFit(backbone).bias_sites == "q k v"
+    assert BitFit(backbone, {"sites": "all"}).bias_sites == "q k v o gate up down"
 
 
 def test_counts(backbone):

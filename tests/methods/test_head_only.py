@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmark.score import predict
+from benchmark.evaluation.scoring import predict
 from methods.base import TARGET
-from methods.head_only import HeadOnly, fit
+from methods.head_only import HeadOnly, fit_logistic_regression
 from tasks.example import Encoded, Example, UsageError
 
 
@@ -27,7 +27,7 @@ def test_the_fit_is_the_minimum_of_the_penalised_loss():
     x = torch.randn(40, 5, generator=draw, dtype=torch.double) * torch.tensor([1, 10, 1000, 0.01, 1]) + 3
     y = torch.randint(0, 3, (40,), generator=draw)
     options = torch.full((40,), 3)
-    head = fit(x, y, options, l2=0.7)
+    head = fit_logistic_regression(x, y, options, l2=0.7)
     z, spread = (x - x.mean(0)) / x.std(0, correction=0), x.std(0, correction=0)
     weight = head[:, :-1] * spread
     p = torch.softmax(x @ head[:, :-1].T + head[:, -1], 1)
@@ -41,7 +41,7 @@ def test_options_that_an_item_does_not_have_take_no_share():
     """Half of the items have two options, half have four: the gradient of every class's bias is 0 over those it is in."""
     x, options = torch.randn(40, 4, generator=torch.Generator().manual_seed(0), dtype=torch.double), [2, 4] * 20
     y = torch.tensor([i % 2 if i % 4 < 2 else i // 4 % options[i] for i in range(40)])
-    head, error = fit(x, y, torch.tensor(options), 1.0), torch.zeros(4, dtype=torch.double)
+    head, error = fit_logistic_regression(x, y, torch.tensor(options), 1.0), torch.zeros(4, dtype=torch.double)
     for one, answer, n in zip(x, y, options, strict=True):
         error[:n] += torch.softmax(head[:n, :-1] @ one + head[:n, -1], 0)
         error[answer] -= 1
@@ -50,7 +50,7 @@ def test_options_that_an_item_does_not_have_take_no_share():
 
 def test_it_reads_the_last_position_of_each_prompt_whatever_the_batch(backbone):
     method, of = HeadOnly(backbone), items(6, 0)
-    found = method.features(of)
+    found = method.extract_features(of)
     for row, one in zip(found, of, strict=True):
         with torch.no_grad():
             alone = backbone.model.model(torch.tensor([one.prompt])).last_hidden_state[0, -1]

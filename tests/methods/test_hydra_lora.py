@@ -4,17 +4,17 @@ from torch import nn
 from torch.testing import assert_close
 
 from methods.base import SOURCE, TARGET
-from methods.controls import ZeroShot
-from methods.hydra_lora import Heads, HydraLoRA
-from methods.lora import LowRank
+from methods.baselines import ZeroShot
+from methods.hydra_lora import HydraLoRA, MultiHeadDelta
+from methods.lora import LowRankDelta
 from tasks.example import UsageError
 from tests.support.stages import away, batch_of, logits, rows_of, started, step
 
 LINEAR = nn.Linear(6, 5)
 
 
-def heads(n: int = 3, *slots: int) -> Heads:
-    delta = Heads(LINEAR, n, 4, 2.0, 0.0, rows_of(*slots))
+def heads(n: int = 3, *slots: int) -> MultiHeadDelta:
+    delta = MultiHeadDelta(LINEAR, n, 4, 2.0, 0.0, rows_of(*slots))
     for bank in (delta.a, delta.b, delta.router):
         bank.shared = not slots
     return started(delta)
@@ -46,7 +46,7 @@ def test_equal_heads_are_lora_whatever_the_router_says(n):
     delta, x, y = heads(n), torch.randn(2, 3, 6), torch.randn(2, 3, 5)
     with torch.no_grad():
         delta.b.sets[0].copy_(delta.b.sets[0][:1].expand(n, -1, -1).clone())
-    lora = LowRank(LINEAR, 4, 2.0, 0.0, rows_of(0, 0))
+    lora = LowRankDelta(LINEAR, 4, 2.0, 0.0, rows_of(0, 0))
     lora.a.fill([delta.a.sets[0].detach()])
     lora.b.fill([delta.b.sets[0][0].detach()])
     assert_close(delta(x, y), lora(x, y))
@@ -67,7 +67,7 @@ def test_heads_differ_after_one_step_and_never_under_a_router_of_zeros(qwen3):
 
 def test_count_is_the_closed_form_in_both_stages(backbone):
     for target, parts in (("a b router", (1, 1, 1)), ("router", (0, 0, 1))):
-        method = HydraLoRA(backbone, {"rank": 4, "heads": 3, "target": target})
+        method = HydraLoRA(backbone, {"rank": 4, "heads": 3, "trainable_on_target": target})
         shapes = [linear.weight.shape for linear in backbone.linears("q k v o").values()]
         method.enter(SOURCE, [0, 0, 0])
         assert method.trained_parameters(3) == sum(4 * i + 3 * 4 * o + 3 * i for o, i in shapes)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmark.memory import QWEN
+from benchmark.scheduling.memory_model import QWEN
 from benchmark.skeleton import counted
 from methods.base import TARGET
 from methods.llama_adapter import LlamaAdapter
@@ -18,7 +18,7 @@ def test_each_row_is_the_paper_written_out(backbone):
     q = torch.randn(3, 4, 6, 8, generator=torch.Generator().manual_seed(0))  # [b, H, s, d_h]
     method.rows.see(slots, q.device)
     with torch.no_grad():
-        got = method.term(attention, q)
+        got = method.compute_attention_term(attention, q)
         for row, slot in enumerate(slots):
             prompt, gate = method.prompts["1"].sets[slot], method.gates["1"].sets[slot]
             key, value = (part(prompt).view(5, 2, 8) for part in (attention.k_proj, attention.v_proj))

@@ -8,7 +8,7 @@ from benchmark.proofs.material import built, items, run
 from methods.backbone import Backbone
 from methods.bank import Rows
 from methods.base import TARGET
-from methods.lora import LoRA, LowRank
+from methods.lora import LoRA, LowRankDelta
 from tasks.example import UsageError
 
 
@@ -16,9 +16,9 @@ def test_each_row_gets_its_own_slots_product():
     torch.manual_seed(0)
     rows, slots = Rows(), (2, 0, 2, 0)
     rows.see(slots, torch.device("cpu"))
-    delta = LowRank(nn.Linear(6, 5), rank=4, scale=2.0, dropout=0.0, rows=rows)
+    delta = LowRankDelta(nn.Linear(6, 5), rank=4, scale=2.0, dropout=0.0, slot_context=rows)
     for _ in range(3):
-        delta.start(torch.Generator())
+        delta.add_slot(torch.Generator())
     for parameter in delta.parameters():
         nn.init.normal_(parameter)
     x, y = torch.randn(4, 7, 6), torch.randn(4, 7, 5)
@@ -86,7 +86,7 @@ def test_dropout_draws_from_its_own_stream_and_stops_at_evaluation(qwen3: Backbo
 def test_what_dropout_leaves_is_larger_by_as_much(qwen3: Backbone):
     method, ones = LoRA(qwen3, {"dropout": 0.2}), torch.ones(2, 500)
     method.enter(TARGET, [0])
-    found = method.train().deltas["0_q"].drop(ones)
+    found = method.train().deltas["0_q"].apply_dropout(ones)
     assert set(found.unique().tolist()) == {0.0, 1.25}
     assert found.mean() == pytest.approx(1, abs=0.1)
 

@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from benchmark.proofs.material import batch, episode, items
 from benchmark.proofs.meta import outer_gradient, tasks_of_an_episode_meet_in_their_mean
 from methods.backbone import Backbone
-from methods.meta_lora import MetaLoRA, clipped, summary
+from methods.meta_lora import MetaLoRA, clip_gradient, summarize_updates
 from methods.shared_lora import SharedLoRA
 from tasks.example import Batch, Episode, UsageError
 from tests.support.metalora import meta
@@ -45,7 +45,7 @@ class Reference:
             found = grad(self.loss)(theta, given)
             norm = torch.cat([g.flatten() for g in found.values()]).norm()
             scale = torch.clamp(self.c.inner_clip / norm, max=1.0) if self.c.inner_clip else 1.0
-            theta = {name: tensor - self.c.inner_rate * scale * found[name] for name, tensor in theta.items()}
+            theta = {name: tensor - self.c.inner_lr * scale * found[name] for name, tensor in theta.items()}
         return theta
 
     def gradient(self, theta: Factors, given: Episode) -> Factors:
@@ -63,7 +63,7 @@ class Reference:
 @pytest.mark.parametrize(("rate", "clip"), [(0.05, 0.0), (0.5, 0.3)])
 @pytest.mark.parametrize("second", [False, True])
 def test_the_outer_gradient_is_the_papers(qwen3: Backbone, model_folders, second: bool, rate: float, clip: float):
-    method = meta(qwen3, inner_rate=rate, inner_clip=clip, second_order=second)
+    method = meta(qwen3, inner_lr=rate, inner_clip=clip, second_order=second)
     theta = {name: p.detach().clone() for name, p in method.named_parameters()}
     given = episode(0, 2, support=3)
     want = Reference(model_folders["qwen3"], method).gradient(theta, given)
@@ -72,7 +72,7 @@ def test_the_outer_gradient_is_the_papers(qwen3: Backbone, model_folders, second
     size = torch.cat([g.flatten() for g in want.values()]).norm()
     for name in want:
         assert (found[name] - want[name]).norm() < 1e-4 * size, name
-    first = outer_gradient(meta(qwen3, inner_rate=rate, inner_clip=clip), given)
+    first = outer_gradient(meta(qwen3, inner_lr=rate, inner_clip=clip), given)
     apart = torch.cat([(found[name] - first[name]).flatten() for name in first]).norm()
     assert apart > 1e-2 * size if second else apart == 0
 
@@ -85,7 +85,7 @@ def test_clipping_is_torchs_own():
         for p, g in zip(held, given, strict=True):
             p.grad = g.clone()
         torch.nn.utils.clip_grad_norm_(held, most)
-        assert_close(clipped(given, most), [p.grad for p in held])
+        assert_close(clip_gradient(given, most), [p.grad for p in held])
 
 
 def test_without_inner_steps_it_is_shared_lora_on_the_query_sets(qwen3: Backbone):
@@ -99,7 +99,7 @@ def test_without_inner_steps_it_is_shared_lora_on_the_query_sets(qwen3: Backbone
     (plain.loss(batch([*items(3, 200, most=8), *items(3, 210, most=8)], [0] * 3 + [1] * 3)).sum() / 2).backward()
     for name, p in plain.named_parameters():
         assert_close(found[name], p.grad, rtol=1e-4, atol=1e-6)
-    standing = outer_gradient(meta(qwen3, inner_rate=0.0), episode(0, 1))
+    standing = outer_gradient(meta(qwen3, inner_lr=0.0), episode(0, 1))
     for name, gradient in standing.items():
         assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
 
@@ -109,7 +109,7 @@ def test_without_inner_steps_it_is_shared_lora_on_the_query_sets(qwen3: Backbone
 
 def test_inner_adamw_starts_afresh_for_every_task_and_step(qwen3: Backbone):
     """Its first step is a sign step; with moments of another task it would not be."""
-    method = meta(qwen3, inner="adamw", inner_rate=0.01, inner_clip=0.0)
+    method = meta(qwen3, inner_optimizer="adamw", inner_lr=0.01, inner_clip=0.0)
     theta = dict(method.named_parameters())
     for slot in (0, 1, 0):
         own, _ = method.adapt(theta, [[method.plan(episode(slot).support[0][0])]])
@@ -121,8 +121,8 @@ def test_inner_adamw_starts_afresh_for_every_task_and_step(qwen3: Backbone):
 class InnerAdamW(MetaLoRA):
     @dataclass(frozen=True)
     class Config(MetaLoRA.Config):
-        inner: str = "adamw"
-        inner_rate: float = 0.01
+        inner_optimizer: str = "adamw"
+        inner_lr: float = 0.01
 
 
 def test_tasks_do_not_meet_in_inner_adamw_either(qwen3: Backbone):
@@ -133,11 +133,11 @@ def test_tasks_do_not_meet_in_inner_adamw_either(qwen3: Backbone):
 
 
 def test_watched_tells_how_the_inner_loop_went(qwen3: Backbone):
-    method, given = meta(qwen3, inner_rate=0.05), episode(0, 1)
+    method, given = meta(qwen3, inner_lr=0.05), episode(0, 1)
     theta = dict(method.named_parameters())
     plans = [[[method.plan(one)] for one in support] for support in given.support]
-    trials = [method.trial(theta, s, [method.plan(q)]) for s, q in zip(plans, given.query, strict=True)]
-    found = summary(trials)
+    trials = [method.compute_task_update(theta, s, [method.plan(q)]) for s, q in zip(plans, given.query, strict=True)]
+    found = summarize_updates(trials)
     assert set(found) == {"moved", "support_before", "support_after", "query", "agreement"}
     assert found["support_after"] < found["support_before"]
     one, other = (trial.gradient for trial in trials)
@@ -150,7 +150,7 @@ def test_watched_tells_how_the_inner_loop_went(qwen3: Backbone):
         change = torch.cat([(own[name] - p).detach().flatten() for name, p in theta.items()])
         far.append(change.norm() / torch.cat([p.detach().flatten() for p in theta.values()]).norm())
     assert_close(found["moved"], sum(far) / 2)
-    assert set(summary(trials[:1])) == set(found) - {"agreement"}
+    assert set(summarize_updates(trials[:1])) == set(found) - {"agreement"}
 
 
 # -------------------------------------------------------------------- options
@@ -163,8 +163,8 @@ def test_watched_tells_how_the_inner_loop_went(qwen3: Backbone):
         ({"inner_steps": -1}, "inner_steps >= 0"),
         ({"pool": 1}, "pool of 2 or more"),
         ({"pool": -1}, "or 0 for all"),
-        ({"inner": "sdg"}, "no inner 'sdg'; there are: sgd, adamw"),
-        ({"second_order": True, "inner": "adamw"}, "set inner to sgd"),
+        ({"inner_optimizer": "sdg"}, "no inner_optimizer 'sdg'; there are: sgd, adamw"),
+        ({"second_order": True, "inner_optimizer": "adamw"}, "set inner_optimizer to sgd"),
     ],
 )
 def test_options_that_make_no_sense(options: dict, message: str):

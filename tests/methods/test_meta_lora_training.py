@@ -9,10 +9,10 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, IterableDataset
 
 import tasks
-from benchmark.budget import Budget
-from benchmark.learn import learn
+from benchmark.config.budget import Budget
 from benchmark.proofs.material import episode, train
 from benchmark.proofs.meta import outer_gradient
+from benchmark.training.stage import train_stage
 from methods.backbone import Backbone
 from methods.base import TARGET
 from methods.meta_lora import MetaLoRA
@@ -46,7 +46,7 @@ def test_an_exception_in_the_inner_loop_leaves_theta(qwen3: Backbone, monkeypatc
 def test_a_second_pass_of_a_layer_finds_the_adapted_weights(qwen3: Backbone, model_folders: dict[str, Path]):
     """Under activation checkpointing; what goes back through earlier passes would not, nor where layers are shared out."""
     again, given = Backbone.load(str(model_folders["qwen3"]), checkpointing=True), episode(0, 2)
-    want, found = (outer_gradient(meta(backbone, inner_rate=0.5), given) for backbone in (qwen3, again))
+    want, found = (outer_gradient(meta(backbone, inner_lr=0.5), given) for backbone in (qwen3, again))
     for name, gradient in want.items():
         assert_close(found[name], gradient, rtol=1e-4, atol=1e-5)
     with pytest.raises(UsageError, match="set second_order to false"):
@@ -151,33 +151,33 @@ def test_a_stage_on_the_sources_then_one_on_the_target(qwen3: Backbone, sources)
     members = sources(most=16)
     group = Group(members, "episodes", batch_size=4, **method.grouping(SOURCE))
     budget = Budget(batch_size=4, epochs=1, max_steps=16, evaluations=2, patience=0)
-    histories = learn(method, group, SOURCE, budget, seeds=[0, 0, 0])
-    assert {history.steps for history in histories} == {4}  # 16 gradients, 2 (1 + 1) to a step
-    assert {history.gradients for history in histories} == {16}
-    assert all([step for step, _, _ in history.dev] == [2, 4] for history in histories)
-    assert len({history.best for history in histories}) == 1
+    histories = train_stage(method, group, SOURCE, budget, seeds=[0, 0, 0])
+    assert {history.num_steps for history in histories} == {4}  # 16 gradients, 2 (1 + 1) to a step
+    assert {history.num_gradients for history in histories} == {16}
+    assert all([step for step, _, _ in history.dev_scores] == [2, 4] for history in histories)
+    assert len({history.best_step for history in histories}) == 1
     for history in histories:
-        assert {len(curve) for curve in history.watched.values()} == {4}
-        assert "agreement" in history.watched
-        assert all(0 < step <= 4 for step, _ in history.curve)
-    assert sum(len(history.curve) for history in histories) == 4 * 2
+        assert {len(curve) for curve in history.diagnostics.values()} == {4}
+        assert "agreement" in history.diagnostics
+        assert all(0 < step <= 4 for step, _ in history.loss_curve)
+    assert sum(len(history.loss_curve) for history in histories) == 4 * 2
     learned = method.learned()
     target = sources(shots=2)[:1]
     method.load(learned)
-    [history] = learn(method, Group(target), TARGET, Budget(epochs=2, evaluations=1), seeds=[0])
+    [history] = train_stage(method, Group(target), TARGET, Budget(epochs=2, evaluations=1), seeds=[0])
     assert method.automatic_optimization
-    assert history.steps == len(history.curve) == history.gradients == 2
-    assert history.watched == {}
+    assert history.num_steps == len(history.loss_curve) == history.num_gradients == 2
+    assert history.diagnostics == {}
 
 
 def test_tokens_are_those_of_support_and_query(qwen3: Backbone, sources):
     method = MetaLoRA(qwen3, {"tasks": 3, "inner_steps": 2})
     group = Group(sources(most=16), "episodes", batch_size=4, **method.grouping(SOURCE))
     budget = Budget(batch_size=4, epochs=1, max_steps=9, evaluations=0)
-    histories = learn(method, group, SOURCE, budget, seeds=[0, 0, 0])
+    histories = train_stage(method, group, SOURCE, budget, seeds=[0, 0, 0])
     [given] = list(group.train_dataloader())
     for history, support, query in zip(histories, given.support, given.query, strict=True):
-        assert history.tokens == sum(int(one.attention_mask.sum()) for one in (*support, query))
+        assert history.num_tokens == sum(int(one.attention_mask.sum()) for one in (*support, query))
 
 
 def test_the_control_takes_as_many_gradients_on_the_same_examples(qwen3: Backbone, sources):
@@ -187,7 +187,7 @@ def test_the_control_takes_as_many_gradients_on_the_same_examples(qwen3: Backbon
         members, stage = sources(most=16), kind.stages[0]
         group = Group(members, stage.batches, batch_size=4, **method.grouping(stage))
         budget = Budget(batch_size=4, epochs=2, max_steps=24, evaluations=0)
-        histories = learn(method, group, stage, budget, seeds=[0, 0, 0])
-        found[kind] = histories[0].gradients, [member.digest("train") for member in members]
+        histories = train_stage(method, group, stage, budget, seeds=[0, 0, 0])
+        found[kind] = histories[0].num_gradients, [member.digest("train") for member in members]
     assert found[MetaLoRA] == found[SharedLoRA]
     assert found[MetaLoRA][0] == 24

@@ -5,28 +5,28 @@ from torch.testing import assert_close
 
 from methods.bank import Bank
 from methods.base import SOURCE, TARGET, Rate
-from methods.controls import ZeroShot
-from methods.lora import LowRank
-from methods.moe_lora import Experts, MoELoRA
+from methods.baselines import ZeroShot
+from methods.lora import LowRankDelta
+from methods.moe_lora import ExpertDelta, MoELoRA
 from tasks.example import UsageError
 from tests.support.stages import away, batch_of, logits, rows_of, started, step
 
 LINEAR = nn.Linear(6, 5)
 
 
-def experts(n: int, *slots: int, rank: int = 4) -> Experts:
+def experts(n: int, *slots: int, rank: int = 4) -> ExpertDelta:
     rows = rows_of(*slots)
     task, gate = Bank(rows), Bank(rows, shared=True)
     draw = torch.Generator().manual_seed(0)
     task.fill([torch.randn(64, generator=draw) for _ in range(3)])
     gate.fill([torch.randn(n, 64, generator=draw) / 8])
-    return started(Experts(LINEAR, n, task, gate, rank, 2.0, 0.0, rows))
+    return started(ExpertDelta(LINEAR, n, task, gate, rank, 2.0, 0.0, rows))
 
 
 def test_each_row_is_the_paper_written_out():
     slots = (2, 0, 2, 0)
     delta, x, y = experts(2, *slots), torch.randn(4, 7, 6), torch.randn(4, 7, 5)
-    task, gate = delta.gates()
+    task, gate = delta.get_task_and_gate()
     a, b = delta.a.sets[0].view(2, 2, 6), delta.b.sets[0].view(5, 2, 2).transpose(0, 1)  # per expert
     want = y.clone()
     for row, slot in enumerate(slots):
@@ -38,7 +38,7 @@ def test_each_row_is_the_paper_written_out():
 
 def test_one_expert_is_lora_of_the_same_rank():
     delta, x, y = experts(1, 0, 1), torch.randn(2, 3, 6), torch.randn(2, 3, 5)
-    lora = LowRank(LINEAR, 4, 2.0, 0.0, rows_of(0, 0))
+    lora = LowRankDelta(LINEAR, 4, 2.0, 0.0, rows_of(0, 0))
     lora.a.fill([delta.a.sets[0].detach()])
     lora.b.fill([delta.b.sets[0].detach()])
     assert_close(delta(x, y), lora(x, y))
@@ -46,7 +46,7 @@ def test_one_expert_is_lora_of_the_same_rank():
 
 def test_a_gate_that_is_sure_selects_one_expert():
     delta, x = experts(2, 1, 1), torch.randn(2, 3, 6)
-    task, gate = delta.gates()
+    task, gate = delta.get_task_and_gate()
     with torch.no_grad():
         gate.sets[0].copy_(torch.stack([-task.sets[1], task.sets[1]]))
     chosen = 2.0 * x @ delta.a.sets[0][2:].T @ delta.b.sets[0][:, 2:].T

@@ -54,7 +54,7 @@ def test_the_loss_is_answers_plus_both_distances_written_out(qwen3):
             size = int(batch.attention_mask[row].sum())
             ids, mask = batch.input_ids[row : row + 1, :size], torch.ones(1, size + 4, dtype=torch.long)
             hidden = []
-            for prompt in (student[slot], method.teachers[slot]):
+            for prompt in (student[slot], method.teacher_prompts[slot]):
                 embeds = torch.cat([prompt[None], qwen3.embed(ids)], 1)
                 hidden.append(
                     qwen3.hidden(inputs_embeds=embeds, attention_mask=mask, position_ids=torch.arange(size + 4)[None])[
@@ -76,7 +76,7 @@ def test_the_loss_is_answers_plus_both_distances_written_out(qwen3):
 def test_a_student_that_is_its_teacher_pays_for_answers_only(qwen3):
     alike, batch, found = prompts(1, qwen3) * 2, batch_of(0, 1), []
     for distill in (0.0, 0.9):
-        method = MPT(qwen3, {"length": 4, "distill": distill})
+        method = MPT(qwen3, {"length": 4, "distillation_weight": distill})
         method.inherit(alike)
         method.enter(SOURCE, [0, 0])
         found.append(method.loss(batch).detach())
@@ -85,9 +85,9 @@ def test_a_student_that_is_its_teacher_pays_for_answers_only(qwen3):
 
 def test_teachers_stay_and_are_not_stored(qwen3):
     method = away(ready(qwen3))
-    teachers = method.teachers.clone()
+    teachers = method.teacher_prompts.clone()
     step(method, batch_of(0, 1))
-    assert torch.equal(method.teachers, teachers)
+    assert torch.equal(method.teacher_prompts, teachers)
     assert {name.split(".")[0] for name in method.learned()} == {"prompt", "u", "v"}
 
 
@@ -101,7 +101,7 @@ def test_an_absent_source_keeps_its_factors(qwen3):
 
 @pytest.mark.parametrize("target", ["prompt u v", "u v"])
 def test_a_target_starts_from_the_mean_of_each_factor_and_pays_for_answers_only(qwen3, target):
-    method = away(ready(qwen3, options={"target": target}))
+    method = away(ready(qwen3, options={"trainable_on_target": target}))
     u, v = (torch.stack(list(bank.sets)).detach().mean(0) for bank in (method.u, method.v))
     shared = method.prompt.sets[0].detach().clone()
     method.enter(TARGET, [0, 1])

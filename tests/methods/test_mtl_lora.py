@@ -4,16 +4,16 @@ from torch import nn
 from torch.testing import assert_close
 
 from methods.base import SOURCE, TARGET
-from methods.controls import ZeroShot
-from methods.lora import LowRank
-from methods.mtl_lora import MTLLoRA, TaskMix
+from methods.baselines import ZeroShot
+from methods.lora import LowRankDelta
+from methods.mtl_lora import MTLLoRA, TaskMixDelta
 from tests.support.stages import away, batch_of, logits, rows_of, started, step
 
 LINEAR = nn.Linear(6, 5)
 
 
-def mix(ups: int, *slots: int, rank: int = 4, tau: float = 0.7) -> TaskMix:
-    return TaskMix(LINEAR, ups, tau, rank, 2.0, 0.0, rows_of(*slots))
+def mix(ups: int, *slots: int, rank: int = 4, tau: float = 0.7) -> TaskMixDelta:
+    return TaskMixDelta(LINEAR, ups, tau, rank, 2.0, 0.0, rows_of(*slots))
 
 
 def test_each_row_is_the_paper_written_out():
@@ -33,7 +33,7 @@ def test_one_task_one_up_projection_and_lambda_one_is_lora():
     delta, x, y = started(mix(1, 0, 0), 1), torch.randn(2, 3, 6), torch.randn(2, 3, 5)
     with torch.no_grad():
         delta.inner.sets[0].copy_(torch.eye(4))
-    lora = LowRank(LINEAR, 4, 2.0, 0.0, rows_of(0, 0))
+    lora = LowRankDelta(LINEAR, 4, 2.0, 0.0, rows_of(0, 0))
     lora.a.fill([delta.a.sets[0].detach()])
     lora.b.fill([delta.b.sets[0][0].detach()])
     assert_close(delta(x, y), lora(x, y))
@@ -74,7 +74,7 @@ def test_an_absent_source_keeps_its_lambda_and_mixture(qwen3):
 
 @pytest.mark.parametrize("target", ["inner mix", "a b inner mix"])
 def test_a_target_starts_from_the_means_and_learns_what_it_is_told(qwen3, target):
-    method = MTLLoRA(qwen3, {"target": target, "target_lr": 0.2})
+    method = MTLLoRA(qwen3, {"trainable_on_target": target, "target_lr": 0.2})
     method.enter(SOURCE, [0, 0, 0])
     away(method)
     delta = method.deltas["0_k"]
@@ -93,7 +93,7 @@ def test_a_target_starts_from_the_means_and_learns_what_it_is_told(qwen3, target
 
 
 def test_count_is_the_closed_form_in_both_stages(backbone):
-    method = MTLLoRA(backbone, {"rank": 4, "ups": 3})
+    method = MTLLoRA(backbone, {"rank": 4, "up_projections": 3})
     shapes = [linear.weight.shape for linear in backbone.linears("q k v o").values()]
     method.enter(SOURCE, [0, 0, 0, 0])
     assert method.trained_parameters(4) == sum(4 * i + 3 * 4 * o + 4 * (16 + 3) for o, i in shapes)

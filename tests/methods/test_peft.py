@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmark.score import likelihoods
+from benchmark.evaluation.scoring import compute_log_likelihoods
 from methods.base import TARGET, Method
-from methods.peft import Peft
-from methods.peft_options import KINDS, UNFIT
+from methods.peft import PEFT_CONFIG_CLASSES, UNSUPPORTED_TYPES, Peft
 from tasks.example import Encoded, Example, UsageError
 from tests.support.single import ids_of
 from tests.support.stages import batch_of, step
@@ -48,12 +47,12 @@ def logits(method: Method, ids: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def by_peft(method: Peft, ids: torch.Tensor) -> torch.Tensor:
     """What peft's own forward pass gives for the text."""
-    kind, rows = method.settings.peft_type, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    kind, rows = method.peft_config.peft_type, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if kind in ("POLY", "MULTITASK_PROMPT_TUNING"):
         rows["task_ids"] = torch.zeros(len(ids), dtype=torch.long)
     if kind == "CPT":  # it asks which token is what, for its loss
         rows["input_type_mask"] = torch.ones_like(ids)
-    return method.adapted[0](**rows).logits[:, -ids.shape[1] :]
+    return method.peft_model_holder[0](**rows).logits[:, -ids.shape[1] :]
 
 
 def proved(kind: str, backbone) -> str:
@@ -69,9 +68,11 @@ def proved(kind: str, backbone) -> str:
     step(method.train(), batch, lr=0.05)
     moved = {name for name, tensor in method.eval().learned().items() if not torch.equal(tensor, start[name])}
     assert moved, "nothing moved"
-    assert method.trained_parameters() == sum(p.numel() for p in method.adapted[0].parameters() if p.requires_grad)
+    assert method.trained_parameters() == sum(
+        p.numel() for p in method.peft_model_holder[0].parameters() if p.requires_grad
+    )
     given = Encoded(Example("u", "toy", "", ("a",), ("a", "b")), (3, 4, 5, 6), (7, 1), ((7,), (8, 9)), 2)
-    scored = likelihoods(method, [given], [0])[0]
+    scored = compute_log_likelihoods(method, [given], [0])[0]
     row = torch.tensor([[3, 4, 5, 6, 8]])
     own = by_peft(method, row)[0].log_softmax(-1)
     assert_close(torch.tensor(scored), torch.stack([own[3, 7], own[3, 8] + own[4, 9]]), rtol=1e-3, atol=1e-3)
@@ -87,7 +88,7 @@ def proved(kind: str, backbone) -> str:
     return ""
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - UNFIT.keys()))
+@pytest.mark.parametrize("kind", sorted(PEFT_CONFIG_CLASSES.keys() - UNSUPPORTED_TYPES.keys()))
 def test_a_step_of_every_type_that_works_under_the_pinned_versions(qwen3, kind):
     """Our pass is peft's pass, a step moves its tensors and those only, scoring is exact, and a state can be loaded."""
     reason = proved(kind, qwen3)
@@ -100,9 +101,9 @@ def test_llama_adapter_of_peft_works_on_llama(loaded):
     assert not proved("ADAPTION_PROMPT", loaded["llama"])
 
 
-@pytest.mark.parametrize("kind", sorted(UNFIT))
+@pytest.mark.parametrize("kind", sorted(UNSUPPORTED_TYPES))
 def test_a_type_that_needs_its_own_training_loop_says_so(qwen3, kind):
-    with pytest.raises(UsageError, match=f"{kind} does not fit here: {UNFIT[kind]}"):
+    with pytest.raises(UsageError, match=f"{kind} does not fit here: {UNSUPPORTED_TYPES[kind]}"):
         Peft(qwen3, {"peft_type": kind})
 
 
@@ -149,7 +150,7 @@ def test_an_adapter_config_file(qwen3, tmp_path: Path):
     method = Peft(qwen3, {"file": str(tmp_path / "adapter_config.json"), "lora_alpha": 5})
     method.enter(TARGET, [0])
     assert method.trained_parameters() == 2 * 3 * (32 + 32)
-    assert method.settings.lora_alpha == 5
+    assert method.peft_config.lora_alpha == 5
     assert (method.config.file, method.config.peft_type, method.config.options["r"]) == ("", "LORA", 3)
     (tmp_path / "other.json").write_text(json.dumps({"r": 3}))
     with pytest.raises(UsageError, match="no peft_type ''"):

@@ -4,7 +4,7 @@ import torch
 from torch.testing import assert_close
 
 from methods.base import TARGET
-from methods.prefix import Prefix, first_words
+from methods.prefix import Prefix, select_prefix_tokens
 from tasks.example import Encoded, Example, UsageError
 from tests.support.single import entered, frozen, ids_of, logits
 
@@ -21,8 +21,8 @@ def test_it_starts_as_the_model_with_label_words_and_instruction_in_front(backbo
 
 def test_options_of_single_items_are_no_label_words():
     other = ITEM._replace(choices=((11,), (12,)))
-    assert first_words([ITEM, other], 20, {0, 1}, torch.Generator()) == [8, 9, 10]
-    assert sorted(first_words([], 6, {0, 1}, torch.Generator())) == [2, 3, 4, 5]
+    assert select_prefix_tokens([ITEM, other], 20, {0, 1}, torch.Generator()) == [8, 9, 10]
+    assert sorted(select_prefix_tokens([], 6, {0, 1}, torch.Generator())) == [2, 3, 4, 5]
 
 
 def test_attention_is_the_paper_written_out(backbone):

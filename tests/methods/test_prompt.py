@@ -6,7 +6,8 @@ from torch.testing import assert_close
 from benchmark.proofs.material import batch, items, run
 from methods.backbone import Backbone
 from methods.base import TARGET
-from methods.prompt import Prompt, first_tokens
+from methods.core.prompt_initialization import select_initial_tokens
+from methods.prompt import Prompt
 from tasks.example import UsageError
 
 
@@ -65,11 +66,11 @@ def test_it_starts_from_label_words_then_the_instruction_then_common_tokens(qwen
 def test_options_of_single_items_are_no_label_words():
     one, two = items(1, 4)[0], items(1, 4)[0]
     two = two._replace(choices=two.choices[:2])
-    assert first_tokens([one, two], 3, 300, {0, 1}, torch.Generator())[0] == one.prompt[:1]
+    assert select_initial_tokens([one, two], 3, 300, {0, 1}, torch.Generator())[0] == one.prompt[:1]
 
 
 def test_special_tokens_are_never_drawn():
-    drawn = first_tokens((), 298, 300, {0, 1}, torch.Generator().manual_seed(0))
+    drawn = select_initial_tokens((), 298, 300, {0, 1}, torch.Generator().manual_seed(0))
     assert sorted(drawn) == [(token,) for token in range(2, 300)]
 
 

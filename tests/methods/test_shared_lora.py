@@ -53,7 +53,7 @@ def test_the_order_of_rows_does_not_change_the_gradient(qwen3):
 
 
 def test_with_a_frozen_only_b_learns_on_the_target_at_the_target_rate(qwen3):
-    method = SharedLoRA(qwen3, {"target": "b", "target_lr": 0.5, "lr": 0.1})
+    method = SharedLoRA(qwen3, {"trainable_on_target": "b", "target_lr": 0.5, "lr": 0.1})
     method.enter(SOURCE, [0, 0])
     assert {method.rate(name).lr for part in method.owned().values() for name in part} == {0.1}
     method.enter(TARGET, [0, 1])
@@ -67,13 +67,13 @@ def test_with_a_frozen_only_b_learns_on_the_target_at_the_target_rate(qwen3):
 
 
 def test_a_cell_taken_out_of_a_pack_answers_as_it_did_there(qwen3):
-    method = SharedLoRA(qwen3, {"target": "b"})
+    method = SharedLoRA(qwen3, {"trainable_on_target": "b"})
     method.enter(SOURCE, [0, 0])
     method.enter(TARGET, [0, 1])
     away(method)
     batch = batch_of(1, 1)
     want, state = logits(method, batch), method.adapter(1)
-    alone = SharedLoRA(qwen3, {"target": "b"})
+    alone = SharedLoRA(qwen3, {"trainable_on_target": "b"})
     alone.load(state)
     assert_close(logits(alone, batch._replace(slots=(0, 0))), want)
 
@@ -91,4 +91,4 @@ def test_a_second_target_pack_needs_the_sources_result_again(qwen3):
 
 def test_a_part_that_does_not_exist_is_an_error():
     with pytest.raises(UsageError, match="takes some of: a b"):
-        SharedLoRA.configure({"target": "a c"})
+        SharedLoRA.configure({"trainable_on_target": "a c"})

@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 from methods.base import SOURCE, TARGET
 from methods.prompt import Prompt
-from methods.spot import EMBED, SPoT, SpotGeneric, shares, similarities
+from methods.spot import EMBEDDING_STAGE, SPoT, SpotGeneric, compute_mixing_weights, compute_similarities
 from tasks.example import UsageError
 from tests.support.stages import batch_of, item, logits, prompts, step
 
@@ -17,22 +17,22 @@ def ready(backbone, options=None, slots=2, count=4) -> SPoT:
     """After the first stage, in which each target's prompt went its own way."""
     method = SPoT(backbone, {"length": 4} | (options or {}))
     method.inherit(prompts(count, backbone))
-    method.enter(EMBED, list(range(slots)))
+    method.enter(EMBEDDING_STAGE, list(range(slots)))
     step(method, batch_of(*range(slots)), lr=0.5)
     return method
 
 
 def test_similarities_are_the_paper_written_out():
     means = [cosine_similarity(OWN.mean(0), source.mean(0), dim=0) for source in SOURCES]
-    assert_close(similarities(OWN, SOURCES, "mean"), torch.stack(means))
+    assert_close(compute_similarities(OWN, SOURCES, "mean"), torch.stack(means))
     pairs = [sum(cosine_similarity(own, other, dim=0) for own in OWN for other in source) / 3**2 for source in SOURCES]
-    assert_close(similarities(OWN, SOURCES, "tokens"), torch.stack(pairs))
-    assert_close(similarities(OWN, OWN[None], "mean"), torch.ones(1))
+    assert_close(compute_similarities(OWN, SOURCES, "tokens"), torch.stack(pairs))
+    assert_close(compute_similarities(OWN, OWN[None], "mean"), torch.ones(1))
 
 
 @pytest.mark.parametrize("near", [[0.5, 0.3, 0.1], [0.5, -0.3, 0.1], [-0.1, -0.2, -0.3]])
 def test_weights_sum_to_one_and_none_is_negative(near):
-    found = shares(torch.tensor(near))
+    found = compute_mixing_weights(torch.tensor(near))
     assert_close(found.sum(), torch.tensor(1.0))
     assert found.min() >= 0
 
@@ -43,7 +43,8 @@ def test_the_start_is_the_weighted_average_of_the_nearest_for_each_target(qwen3)
     method.enter(TARGET, [0, 1])
     for slot in (0, 1):
         near = [
-            (cosine_similarity(own[slot].mean(0), source.mean(0), dim=0).item(), source) for source in method.sources
+            (cosine_similarity(own[slot].mean(0), source.mean(0), dim=0).item(), source)
+            for source in method.source_prompts
         ]
         (one, first), (two, second) = sorted(near, key=lambda pair: -pair[0])[:2]
         one, two = max(one, 0), max(two, 0)
@@ -60,7 +61,7 @@ def test_of_one_neighbour_average_and_best_are_that_source_and_answer_as_it_does
         batch = batch_of(1)
         answer = logits(method, batch)
     assert torch.equal(found[0]["prompt.sets.0"], found[1]["prompt.sets.0"])
-    assert any(torch.equal(found[0]["prompt.sets.0"], source) for source in method.sources)
+    assert any(torch.equal(found[0]["prompt.sets.0"], source) for source in method.source_prompts)
     prompted = Prompt(qwen3, {"length": 4})
     prompted.load(found[0])
     assert_close(logits(prompted, batch._replace(slots=(0,))), answer)
@@ -73,14 +74,14 @@ def test_best_is_the_source_that_fits_the_training_examples(qwen3):
     method.enter(TARGET, [0, 1], train)
     chosen = [prompt.detach().clone() for prompt in method.prompt.sets]
     for slot in (0, 1):
-        misfits = {method.misfit(slot, source, train[slot]): source for source in method.sources}
+        misfits = {method.compute_candidate_loss(slot, source, train[slot]): source for source in method.source_prompts}
         assert torch.equal(chosen[slot], misfits[min(misfits)])
         assert len(misfits) == 4
 
 
 def test_the_first_prompt_is_the_same_for_all_tasks_and_seeds(qwen3):
     method = ready(qwen3)
-    method.enter(EMBED, [0, 1])
+    method.enter(EMBEDDING_STAGE, [0, 1])
     plain = Prompt(qwen3, {"length": 4, "start": "common"})
     draw = torch.Generator().manual_seed(0)
     plain.enter(TARGET, [7], [[item(draw)]])
@@ -101,7 +102,7 @@ def test_the_target_learns_more_slowly_than_its_first_prompt(qwen3):
 def test_source_prompts_of_another_length_or_none_are_errors(qwen3):
     method = SPoT(qwen3, {"length": 4})
     with pytest.raises(UsageError, match="come first"):
-        method.enter(EMBED, [0])
+        method.enter(EMBEDDING_STAGE, [0])
     with pytest.raises(UsageError, match=r"shape \(4, 32\) are needed, found \[\(5, 32\)\]"):
         method.inherit(prompts(2, qwen3, length=5))
     assert SPoT.parent.configure(method.config) == {"start": "common", "length": 4}

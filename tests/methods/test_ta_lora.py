@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmark.memory import QWEN
 from benchmark.proofs.material import batch, items, run
+from benchmark.scheduling.memory_model import QWEN
 from benchmark.skeleton import counted
 from methods.base import SOURCE, TARGET
 from methods.llama_adapter import LlamaAdapter
 from methods.prompt import Prompt
-from methods.ta_lora import TALoRA, part
+from methods.ta_lora import TALoRA, extract_short_name
 from tasks.example import UsageError
 from tests.support.stages import batch_of, logits
 from tests.support.talora import away, bank, ready
@@ -45,7 +45,7 @@ def test_each_row_is_the_equations_written_out(backbone, reading):
     q = torch.randn(3, 4, 3, 8, generator=torch.Generator().manual_seed(0))  # [b, H, s, d_h]
     method.rows.see(slots, q.device)
     with torch.no_grad():
-        got = method.term(attention, q)
+        got = method.compute_attention_term(attention, q)
         for row, slot in enumerate(slots):
             delta = delta_of(method, slot, layer=1)
             if method.config.norm:
@@ -74,7 +74,7 @@ def test_at_the_input_it_changes_the_shared_prompt(qwen3, form):
         delta = (method.layers["input"].a0.of(slot) + a.of(slot)) @ b.of(slot)  # [l0, d]
         change = gate.of(slot).tanh() * delta * (shared if form == "hadamard" else qwen3.sigma)
         assert_close(found[row], shared + change)
-    assert method.term(qwen3.model.model.layers[0].self_attn, torch.empty(1, 4, 1, 8)) is None
+    assert method.compute_attention_term(qwen3.model.model.layers[0].self_attn, torch.empty(1, 4, 1, 8)) is None
 
 
 def test_with_full_rank_and_no_shared_prompt_it_is_llama_adapter(backbone):
@@ -92,7 +92,7 @@ def test_the_rank_of_delta_is_bounded(qwen3):
     for options, rank in (({}, 2), ({"slow_factor": "A"}, 2), ({"low_rank": False}, 5)):
         method = away(ready(qwen3, **options))
         method.rows.see((0, 1, 2), qwen3.device)
-        assert torch.linalg.matrix_rank(method.layers["0"].delta()).tolist() == [rank] * 3
+        assert torch.linalg.matrix_rank(method.layers["0"].compute_delta()).tolist() == [rank] * 3
 
 
 # -------------------------------------------------------------------- start
@@ -116,7 +116,7 @@ def test_at_first_logits_and_the_prompts_gradient_are_prompt_tunings_to_the_bit(
 
 def test_without_a_gate_it_is_not_prompt_tuning_at_first(qwen3):
     method, given = ready(qwen3, gate="none"), batch_of(0, 1)
-    assert not any(part(name) == "g" for name in method.banks())
+    assert not any(extract_short_name(name) == "g" for name in method.banks())
     shared = method.prompt.sets[0].detach().clone()
     found = logits(method, given)
     plain = Prompt(qwen3, {"length": 4})
@@ -130,7 +130,7 @@ def test_at_first_only_gates_and_the_prompt_get_gradient(backbone):
         method.zero_grad()
         method.loss(batch_of(0, 1, 2)).sum().backward()
         grads = {name: parameter.grad.abs().max() > 0 for name, parameter in method.named_parameters()}
-        assert {part(name) for name, some in grads.items() if some} == (
+        assert {extract_short_name(name) for name, some in grads.items() if some} == (
             {"prompt", "g", "a", "a0", "b"} if moved else {"prompt", "g"}
         )
         away(method)
@@ -154,12 +154,14 @@ def test_at_first_only_gates_and_the_prompt_get_gradient(backbone):
 )
 def test_count(qwen3, options, slow, fast):
     assert ready(qwen3, **options).trained_parameters(3) == slow + 3 * fast
-    assert ready(qwen3, TARGET, target="prompt a0 b a g", **options).trained_parameters() == slow + fast
+    assert ready(qwen3, TARGET, trainable_on_target="prompt a0 b a g", **options).trained_parameters() == slow + fast
 
 
 def test_it_trains_one_and_a_quarter_million_numbers_on_a_backbone_of_seven_billion():
     """All stages: what tasks share, and each task's own."""
-    found = counted("ta_lora", {"length": 100, "rank": 9, "target": "prompt a0 b a g"}, QWEN["7B"])["stages"]
+    found = counted("ta_lora", {"length": 100, "rank": 9, "trainable_on_target": "prompt a0 b a g"}, QWEN["7B"])[
+        "stages"
+    ]
     assert found == {"prompt": (358_400, 0), "source": (1_265_600, 4_816), "target": (0, 1_270_416)}
 
 
@@ -169,10 +171,10 @@ def test_it_trains_one_and_a_quarter_million_numbers_on_a_backbone_of_seven_bill
         ({"form": "multiplicative"}, "no form 'multiplicative'; there are: additive, hadamard, input"),
         ({"gate": "off"}, "per_task, shared, none"),
         ({"start": "near"}, "mean, zero, nearest"),
-        ({"target": "prompt c"}, "some of: prompt a0 b a g"),
-        ({"target": "prompt g", "start": "nearest"}, "has to name a"),
+        ({"trainable_on_target": "prompt c"}, "some of: prompt a0 b a g"),
+        ({"trainable_on_target": "prompt g", "start": "nearest"}, "must name a"),
         ({"rank": 0}, "rank"),
-        ({"first": 1.0}, "0 <= first < 1"),
+        ({"prompt_stage_fraction": 1.0}, "0 <= prompt_stage_fraction < 1"),
         ({"form": "input", "length": 0}, "needs length >= 1"),
         ({"layers": 3}, "3 layers"),
     ],

@@ -6,9 +6,9 @@ from torch.testing import assert_close
 
 from benchmark.proofs.material import batch, fit, items, run
 from methods.base import SOURCE, TARGET, Rate
+from methods.core.losses import compute_mean_loss
 from methods.prompt import Prompt
-from methods.spot import mean_loss
-from methods.ta_lora import PROMPT, TALoRA, part
+from methods.ta_lora import PROMPT_STAGE, TALoRA, extract_short_name
 from tasks.example import UsageError
 from tests.support.stages import batch_of
 from tests.support.talora import SMALL, away, bank, named, ready
@@ -17,12 +17,12 @@ from tests.support.talora import SMALL, away, bank, named, ready
 
 
 def test_first_the_prompt_alone_learns_as_plain_prompt_tuning(qwen3):
-    method, given = ready(qwen3, PROMPT, gate="none"), batch_of(0, 1, 2)
+    method, given = ready(qwen3, PROMPT_STAGE, gate="none"), batch_of(0, 1, 2)
     assert {name for part in method.owned().values() for name in part} == {"prompt.sets.0"}
     plain = Prompt(qwen3, {"length": 4, "start": "common"})
     plain.enter(TARGET, [0], [items(3, 1)])
     assert torch.equal(plain.prompt.sets[0], method.prompt.sets[0])
-    method = ready(qwen3, PROMPT, gate="none")
+    method = ready(qwen3, PROMPT_STAGE, gate="none")
     found = method.loss(given).detach()
     plain = Prompt(qwen3, {"length": 4})
     plain.load({"prompt.sets.0": method.prompt.sets[0].detach().clone()})
@@ -33,20 +33,20 @@ def test_first_the_prompt_alone_learns_as_plain_prompt_tuning(qwen3):
 def test_stages_share_the_sources_budget(qwen3):
     method = TALoRA(qwen3, SMALL)
     assert [method.share(stage) for stage in method.stages] == pytest.approx([1 / 3, 2 / 3, 1])
-    for options in ({"first": 0.0}, {"length": 0}):
+    for options in ({"prompt_stage_fraction": 0.0}, {"length": 0}):
         assert [TALoRA(qwen3, SMALL | options).share(stage) for stage in method.stages] == [0, 1, 1]
 
 
 def test_rates_have_two_speeds(qwen3):
     sigma = 0.3 * qwen3.sigma
     for stage, rests in ((SOURCE, True), (TARGET, False)):
-        method = ready(qwen3, stage, target="prompt a0 b a g", slow=0.01, lr=0.5)
-        rates = {part(name): method.rate(name) for name, _ in method.named_parameters()}
+        method = ready(qwen3, stage, trainable_on_target="prompt a0 b a g", slow_lr_multiplier=0.01, lr=0.5)
+        rates = {extract_short_name(name): method.rate(name) for name, _ in method.named_parameters()}
         assert rates == {
             "prompt": Rate(pytest.approx(0.01 * sigma), 0.0, rests),
             "a0": Rate(0.005, 0.02), "b": Rate(0.005, 0.02), "a": Rate(0.5), "g": Rate(0.5),
         }  # fmt: skip
-    assert not ready(qwen3, rest=False).rate("prompt.sets.0").rests
+    assert not ready(qwen3, freeze_prompt_in_warmup=False).rate("prompt.sets.0").rests
 
 
 def test_an_absent_task_keeps_its_fast_weights(qwen3):
@@ -79,14 +79,14 @@ def test_the_prompt_rests_while_the_sources_warm_up(qwen3):
 
 @pytest.mark.parametrize("stage", [SOURCE, TARGET])
 def test_slow_weights_step_on_the_mean_of_several_gradients(qwen3, stage):
-    method, slow = ready(qwen3, stage, slow_every=3, target="prompt a0 b a g"), {}
+    method, slow = ready(qwen3, stage, slow_update_interval=3, trainable_on_target="prompt a0 b a g"), {}
     for step in range(1, 7):
         for parameter in method.parameters():
             parameter.grad = torch.full_like(parameter, float(step))
         method.on_before_optimizer_step(None)
         for name, parameter in method.named_parameters():
             value = None if parameter.grad is None else parameter.grad.unique().item()
-            if part(name) in ("a", "g") or stage == TARGET:
+            if extract_short_name(name) in ("a", "g") or stage == TARGET:
                 assert value == step
             else:
                 slow.setdefault(name, []).append(value)
@@ -95,7 +95,7 @@ def test_slow_weights_step_on_the_mean_of_several_gradients(qwen3, stage):
 
 
 def test_skipped_slow_weights_stay_bit_by_bit(qwen3):
-    method = away(ready(qwen3, slow_every=4, warmup=0.0))
+    method = away(ready(qwen3, slow_update_interval=4, warmup=0.0))
     method.steps = [8] * 3
     before = named(method, "prompt", "a0", "b"), named(method, "a", "g")
     for steps, same in ((3, True), (1, False)):
@@ -107,7 +107,7 @@ def test_skipped_slow_weights_stay_bit_by_bit(qwen3):
 
 def test_few_shot_a_target_leaves_the_slow_directions_alone(qwen3):
     method = away(ready(qwen3, TARGET, slots=2))
-    assert {part(name) for name in method.owned()[1]} == {"prompt", "a", "g"}
+    assert {extract_short_name(name) for name in method.owned()[1]} == {"prompt", "a", "g"}
     before, rest = named(method, "a0", "b"), named(method, "prompt", "a", "g")
     method.steps = [5, 5]
     fit(method, [batch_of(0, 1, 1, seed=seed) for seed in range(5)])
@@ -116,8 +116,8 @@ def test_few_shot_a_target_leaves_the_slow_directions_alone(qwen3):
 
 
 def test_on_full_data_each_target_has_its_own_copy_of_all(qwen3):
-    method = ready(qwen3, TARGET, slots=2, target="prompt a0 b a g")
-    assert {part(name) for name in method.owned()[1]} == {"prompt", "a0", "b", "a", "g"}
+    method = ready(qwen3, TARGET, slots=2, trainable_on_target="prompt a0 b a g")
+    assert {extract_short_name(name) for name in method.owned()[1]} == {"prompt", "a0", "b", "a", "g"}
     assert all(len(bank.sets) == 2 for bank in method.banks().values())
 
 
@@ -148,7 +148,7 @@ def test_the_nearest_source_is_the_one_under_which_the_examples_are_likeliest(qw
     method = learned_sources(qwen3, start="nearest", gate_start=gate_start)
     state = {name: tensor.clone() for name, tensor in method.learned().items()}
     train = [items(6, 31), items(6, 77)]
-    losses = [[mean_loss(method, source, own) for source in range(3)] for own in train]
+    losses = [[compute_mean_loss(method, source, own) for source in range(3)] for own in train]
     nearest = [own.index(min(own)) for own in losses]
     method.enter(TARGET, [0, 1], train)
     for slot, source in enumerate(nearest):
@@ -163,7 +163,7 @@ def test_the_nearest_source_is_the_one_under_which_the_examples_are_likeliest(qw
 
 def test_options_that_come_late_change_nothing_on_the_sources(qwen3):
     found = []
-    for late in ({}, {"target": "a", "start": "nearest", "gate_start": "source"}):
+    for late in ({}, {"trainable_on_target": "a", "start": "nearest", "gate_start": "source"}):
         assert set(late) in (set(), set(TALoRA.late))
         method = ready(qwen3, **late)
         method.steps = [4] * 3

@@ -23,11 +23,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
-from benchmark.engine import cores  # noqa: E402
-from benchmark.environment import environment, installed, now  # noqa: E402
+from benchmark.system.environment import collect_environment, get_installed_version
+from benchmark.system.hardware import count_cpu_cores  # noqa: E402
+from benchmark.system.resources import get_timestamp  # noqa: E402
 from tasks.example import UsageError  # noqa: E402
 from tests.performance import document  # noqa: E402
-from tests.performance.experiments import BACKBONES, KINDS, QUICK, Options, Steps, every  # noqa: E402
+from tests.performance.experiments import (
+    BACKBONES,
+    KINDS,
+    QUICK,
+    Options,
+    Steps,
+    every,  # noqa: E402
+)
 from tests.performance.targets import ORIGINAL  # noqa: E402
 
 
@@ -57,10 +65,10 @@ def parser() -> argparse.ArgumentParser:
 
 def machine() -> dict:
     """Where this runs, without its name, and how busy it was before."""
-    more = {name: installed(name) for name in ("accelerate", "safetensors")}
-    found = environment("cpu")
+    more = {name: get_installed_version(name) for name in ("accelerate", "safetensors")}
+    found = collect_environment("cpu")
     packages = {key: value for key, value in (found["packages"] | more).items() if value}
-    return found | {"packages": packages, "cores": cores(), "load": os.getloadavg()[0]}
+    return found | {"packages": packages, "cores": count_cpu_cores(), "load": os.getloadavg()[0]}
 
 
 def main() -> int:
@@ -121,7 +129,12 @@ def measured(
     try:
         for said, figures in run():
             say.print(f"{time.strftime('%H:%M:%S')}  {said}")
-            kept = {"machine": where | {"load": where["load"]}, "form": form, "finished": now(), "figures": figures}
+            kept = {
+                "machine": where | {"load": where["load"]},
+                "form": form,
+                "finished": get_timestamp(),
+                "figures": figures,
+            }
             document.save(docs / "bench", name, kept | {"seconds": round(perf_counter() - begun, 1)})
         document.update(docs / "performance.md", docs / "bench")
     except Exception as error:  # the other parts still count

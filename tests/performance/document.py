@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.store import write
+from benchmark.results.files import write_file_atomically
 from tasks.example import UsageError
 from tests.performance.runners import PHASES
 from tests.performance.targets import TARGETS, Parts, by_method, spoken
@@ -25,7 +25,7 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 
 def save(folder: Path, part: str, said: Mapping[str, Any]) -> None:
     path = folder / f"{part.replace(' ', '-')}.json"
-    write(path, (json.dumps({"part": part, **said}, ensure_ascii=False, indent=1) + "\n").encode())
+    write_file_atomically(path, (json.dumps({"part": part, **said}, ensure_ascii=False, indent=1) + "\n").encode())
 
 
 def update(page: Path, folder: Path) -> None:
@@ -35,7 +35,7 @@ def update(page: Path, folder: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for name, make in SECTIONS.items():
         text = between(text, name, machines(files) if name == "machine" else make(parts))
-    write(page, text.encode())
+    write_file_atomically(page, text.encode())
 
 
 def between(text: str, name: str, content: str) -> str:

@@ -8,9 +8,9 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from benchmark.engine import cores
-from benchmark.environment import peak
-from benchmark.store import Store
+from benchmark.results.store import ResultStore
+from benchmark.system.hardware import count_cpu_cores
+from benchmark.system.resources import measure_peak_memory
 from tests.performance import results_folder as folder
 from tests.performance.runners import Figures, command, peer, suite, suite_figures
 from tests.performance.workload import LONGEST, STEPS, TINY, Work, place
@@ -51,7 +51,7 @@ class Options:
 def few_shot(options: Options, backbone: str) -> Steps:
     """16 shots: all cores against all cores, and one process against one (of the first method, unless asked for long)."""
     tasks = ("chnsent", "tnews") if options.quick else options.tasks
-    work, most, where = partial(options.work, backbone, tasks=tasks), cores(), options.scratch
+    work, most, where = partial(options.work, backbone, tasks=tasks), count_cpu_cores(), options.scratch
     many = work(seeds=2 if options.quick else options.seeds)
     once = work(seeds=options.naive_seeds)
     one = once if options.long else replace(once, methods=once.methods[:1])
@@ -100,7 +100,7 @@ def scoring(options: Options, backbone: str) -> Steps:
     import torch
 
     import tasks
-    from benchmark.score import predict
+    from benchmark.evaluation.scoring import predict
     from methods import load
     from methods.backbone import Backbone
     from tests.performance import naive
@@ -138,10 +138,10 @@ def scoring(options: Options, backbone: str) -> Steps:
 
 def scoring_padding(items: list) -> float:
     """Share of padding in the suite's batches of these items: rows go to the longest of their batch."""
-    from benchmark.score import tree
+    from benchmark.evaluation.answer_tree import build_answer_tree
     from tasks.encode import buckets
 
-    sizes = [len(item.prompt) - item.prefix + len(tree(item.choices).ids) for item in items]
+    sizes = [len(item.prompt) - item.prefix + len(build_answer_tree(item.choices).token_ids) for item in items]
     return 1 - sum(sizes) / sum(len(places) * sizes[places[0]] for places in buckets(sizes, 4096))
 
 
@@ -203,22 +203,22 @@ def plans(options: Options) -> Steps:
 
 def memory(options: Options, backbone: str) -> Steps:
     """Resident memory of one process over many short cells of several methods."""
-    from benchmark import grid
-    from benchmark.run import Bench
+    from benchmark.execution.cell_runner import CellRunner
+    from benchmark.grid import planner
 
     count = 40 if options.quick else 200
     rows = ("lora", "prompt", "prefix", "adapter", "bitfit")
     work = Work(backbone, rows, ("chnsent", "cote_bd"), seeds=tuple(range(count // 10)), steps=2, limit={"test": 16})
     found = work.profile(options.scratch, results=str(options.scratch / "memory"))
-    bench, resident = Bench(found, Store(found.folder)), []
-    for planned in grid.plan(found):
+    bench, resident = CellRunner(found, ResultStore(found.results_folder)), []
+    for planned in planner.plan_grid(found):
         bench.run([planned])
         resident.append(now_resident())
     tenth = len(resident) // 10
     first, last = median(resident[tenth : 2 * tenth]), median(resident[-tenth:])
     yield f"{len(resident)} cells: {first / 2**20:.0f} MB, then {last / 2**20:.0f} MB", {
         "backbone": backbone, "cells": len(resident), "methods": rows, "first_bytes": first, "last_bytes": last,
-        "peak_bytes": peak("cpu")["peak_bytes"],
+        "peak_bytes": measure_peak_memory("cpu")["peak_bytes"],
     }  # fmt: skip
 
 
@@ -231,15 +231,15 @@ def profiled(options: Options, backbone: str) -> Steps:
     """Where the time of one cell goes, operation by operation: a fifth of its steps and test, which is profile enough."""
     import torch
 
-    from benchmark import grid
-    from benchmark.run import Bench
+    from benchmark.execution.cell_runner import CellRunner
+    from benchmark.grid import planner
 
     torch.set_num_threads(1)
     found: Figures = {"backbone": backbone, "task": "chnsent", "methods": {}}
     for name in options.methods:
         work = options.work(backbone, methods=(name,), tasks=("chnsent",), steps=8, limit={"test": 48})
         grids = work.profile(options.scratch, results=str(options.scratch / f"profile-{name}"))
-        bench, (planned,) = Bench(grids, Store(grids.folder)), grid.plan(grids)
+        bench, (planned,) = CellRunner(grids, ResultStore(grids.results_folder)), planner.plan_grid(grids)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
             (result,) = bench.run([planned])
         rows = sorted(seen.key_averages(), key=lambda row: -row.self_cpu_time_total)
@@ -254,11 +254,11 @@ def profiled(options: Options, backbone: str) -> Steps:
 
 def demo(options: Options) -> Steps:
     """The demo grid with every method and one seed, as `make benchmark ARGS='--methods all --seeds 0'` runs it."""
-    from benchmark import profile
+    from benchmark.config import loading
 
     where = options.scratch / "demo"
     changes = {"methods": "all", "seeds": [0], "results": str(where)}
-    found = profile.load("demo", changes)
+    found = loading.load_profile("demo", changes)
     seconds = command(found, options.scratch, "run")
     said = suite_figures(found, seconds)
     yield f"demo, all methods: {said['cells']} cells in {seconds / 60:.1f} min", said

@@ -9,12 +9,14 @@ from statistics import fmean
 from typing import Any
 from unittest.mock import patch
 
-from benchmark import grid, profile
-from benchmark.environment import environment, now
-from benchmark.grid import Planned
-from benchmark.profile import Profile
-from benchmark.result import header
-from benchmark.store import Store
+from benchmark.config import loading
+from benchmark.config.profile import Profile
+from benchmark.execution.record import build_result_header
+from benchmark.grid import planner
+from benchmark.grid.cells import PlannedCell
+from benchmark.results.store import ResultStore
+from benchmark.system.environment import collect_environment
+from benchmark.system.resources import get_timestamp
 from tests.performance.runners import command
 
 METHODS = ("full", "bitfit", "adapter", "lora", "prompt")
@@ -25,7 +27,7 @@ POINTS = 60  # of a learning curve
 def many(cells: int, folder: Path) -> Profile:
     """A grid of so many cells: five methods on all tasks, and as many seeds as that takes."""
     seeds = -(-cells // (len(METHODS) * len(Profile().tasks)))
-    return profile.load("demo", {"methods": METHODS, "seeds": list(range(seeds)), "results": str(folder)})
+    return loading.load_profile("demo", {"methods": METHODS, "seeds": list(range(seeds)), "results": str(folder)})
 
 
 def resume(cells: int, scratch: Path, *, report: bool) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -36,7 +38,7 @@ def resume(cells: int, scratch: Path, *, report: bool) -> Iterator[tuple[str, di
     first = command(found, scratch, "plan")  # finds out about methods and records, which the cache has afterwards
     seconds = {"first plan": first, "plan, nothing done": command(found, scratch, "plan")}
     yield f"plan of {cells} cells: {seconds['plan, nothing done']:.2f} s", {"cells": cells, "seconds": seconds}
-    finish(found, grid.plan(found))
+    finish(found, planner.plan_grid(found))
     verbs = {
         "finished, first look": ("run", "--dry"),  # no index yet: every file is read
         "finished, resume": ("run", "--dry"),
@@ -47,13 +49,17 @@ def resume(cells: int, scratch: Path, *, report: bool) -> Iterator[tuple[str, di
     shutil.rmtree(folder)
 
 
-def finish(found: Profile, cells: Sequence[Planned]) -> None:
+def finish(found: Profile, cells: Sequence[PlannedCell]) -> None:
     """A result for every cell as a run leaves it, without waiting for the disk; predictions are shared by link."""
-    store, rng, curve = Store(found.folder), Random(0), [[step, 1 / step] for step in range(1, POINTS + 1)]
-    machine, kept = environment("cpu"), {}
+    store, rng, curve = (
+        ResultStore(found.results_folder),
+        Random(0),
+        [[step, 1 / step] for step in range(1, POINTS + 1)],
+    )
+    machine, kept = collect_environment("cpu"), {}
     for planned in cells:
-        result = header(planned, found, now(), 5.0) | {"environment": machine, "state": "done"}
-        correct, path = rng.randrange(8), store.predictions(planned)  # one of eight sets of predictions
+        result = build_result_header(planned, found, get_timestamp(), 5.0) | {"environment": machine, "state": "done"}
+        correct, path = rng.randrange(8), store.get_predictions_path(planned)  # one of eight sets of predictions
         columns, shared = answers(planned, correct), (planned.cell.task, correct)
         with patch("os.fsync"):
             if shared not in kept:
@@ -70,10 +76,10 @@ def finish(found: Profile, cells: Sequence[Planned]) -> None:
                          "padded_share": 0.08, "peak_bytes": 7 * 10**8, "peak_of": "process"},
                 "predictions": kept[shared] | {"file": path.relative_to(store.folder).as_posix()},
             }  # fmt: skip
-            store.save(planned, result)
+            store.save_result(planned, result)
 
 
-def answers(planned: Planned, correct: int) -> dict[str, list]:
+def answers(planned: PlannedCell, correct: int) -> dict[str, list]:
     """A test set's columns, with one in eight more right for each number."""
     score = [float(row % 8 <= correct) for row in range(ROWS)]
     uid = [f"{planned.cell.task}:{row}" for row in range(ROWS)]

@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from benchmark.profile import Profile
-from benchmark.store import Store
+from benchmark.config.profile import Profile
+from benchmark.results.store import ResultStore
 from tests.performance.workload import Work
 
 NAIVE = Path(__file__).parent / "naive.py"
@@ -119,9 +119,9 @@ def command(profile: Profile, scratch: Path, *verb: str) -> float:
 
 def suite_figures(profile: Profile, wall: float) -> Figures:
     """What the results of a folder say, of a grid that took so long in all."""
-    from benchmark import hardware
+    from benchmark.system import hardware
 
-    results = [result for result in Store(profile.folder).results() if result["state"] == "done"]
+    results = [result for result in ResultStore(profile.results_folder).load_results() if result["state"] == "done"]
     phases, scores, packs, each = Counter(), defaultdict(list), Counter(), {}
     for result in results:
         spent = dict(result["cost"]["seconds"])
@@ -131,7 +131,7 @@ def suite_figures(profile: Profile, wall: float) -> Figures:
         each["/".join(str(result["cell"][name]) for name in ("method", "task", "seed"))] = result["times"]["seconds"]
         if metrics := result["metrics"].get("test"):
             scores[f"{result['cell']['method']}/{result['cell']['task']}"].append(metrics[result["task"]["metric"]])
-    processes = hardware.workers(profile, round(sum(count / size for size, count in packs.items())))
+    processes = hardware.choose_num_workers(profile, round(sum(count / size for size, count in packs.items())))
     phases["start"] = max(0.0, wall * processes - phases.total())
     return {
         **counted(profile.methods, len(results), processes, wall, 3600 * len(results) / wall),

@@ -8,15 +8,12 @@ import torch
 
 import methods  # noqa: E402
 import tasks  # noqa: E402
-from benchmark import grid  # noqa: E402
-from benchmark.score import predict  # noqa: E402
-from benchmark.store import Store  # noqa: E402
+from benchmark.evaluation.scoring import predict  # noqa: E402
+from benchmark.grid import planner  # noqa: E402
+from benchmark.results.store import ResultStore  # noqa: E402
 from methods.bank import stream  # noqa: E402
 from tasks.example import UsageError  # noqa: E402
-from tests.performance import (
-    document,  # noqa: E402
-    targets,  # noqa: E402
-)
+from tests.performance import document, targets
 from tests.performance import experiments as parts  # noqa: E402
 from tests.performance import results_folder as folder  # noqa: E402
 from tests.performance import runners as sides  # noqa: E402
@@ -94,7 +91,7 @@ def test_the_peer_trains_and_answers(cell):
 
 
 def test_phases_and_start_make_up_the_wall_clock(small, fake):
-    cells = [planned for planned in grid.plan(small) if planned.cell.method == "lora"]
+    cells = [planned for planned in planner.plan_grid(small) if planned.cell.method == "lora"]
     for planned in cells:
         fake(small, planned, 0.25)
     found = sides.suite_figures(small, wall=1000.0)
@@ -107,11 +104,11 @@ def test_phases_and_start_make_up_the_wall_clock(small, fake):
 
 def test_a_simulated_folder_is_found_finished(tmp_path):
     found = folder.many(80, tmp_path / "many")
-    cells = grid.plan(found)
+    cells = planner.plan_grid(found)
     assert len(cells) == 80
     folder.finish(found, cells)
-    store = Store(found.folder)
-    assert {state for state, _ in store.states(cells, store.results())} == {"done"}
+    store = ResultStore(found.results_folder)
+    assert {state for state, _ in store.compute_statuses(cells, store.load_results())} == {"done"}
 
 
 # -------------------------------------------------------------------- targets and page

@@ -10,9 +10,9 @@ from typing import Any
 
 import methods
 import tasks
-from benchmark import profile
-from benchmark.budget import Budget
-from benchmark.profile import FULL, Profile
+from benchmark.config import loading
+from benchmark.config.budget import Budget
+from benchmark.config.profile import FULL, Profile
 
 TINY = "tiny"
 # Shapes of random backbones under the embedded tokenizer; 4.7M is the one of the issue's targets and first measures.
@@ -20,7 +20,7 @@ SHAPES = {
     "random-4.7M": {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4, "vocab_size": 5995},
     "random-20M": {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 6, "vocab_size": 5995},
 }
-DEMO = profile.read("demo")
+DEMO = loading.read_profile_fields("demo")
 RATES = DEMO["config"]  # the suite's own, tuned for the embedded backbone
 RANK, ALPHA, LENGTH, WARMUP = 8, 16, 20, 0.06  # of the methods' defaults
 STEPS, BATCH = 36, 8  # of a few-shot cell, whatever the demo takes: figures of different days stay comparable
@@ -56,7 +56,9 @@ class Work:
         values = {"methods": self.methods, "tasks": self.tasks, "shots": [self.shots], "seeds": self.seeds}
         values |= {"source": self.source, "data_dir": self.data_dir, "limit": self.limit or {}, "name": "bench"}
         values |= {"backbone": {"name": place(self.backbone, scratch)}, "budget": asdict(self.budget)}
-        return profile.load("demo", {key: list(v) if isinstance(v, tuple) else v for key, v in (values | more).items()})
+        return loading.load_profile(
+            "demo", {key: list(v) if isinstance(v, tuple) else v for key, v in (values | more).items()}
+        )
 
     def cell(self, method: str, task: str, seed: int, scratch: Path) -> dict[str, Any]:
         """One cell as the peer reads it."""
@@ -67,7 +69,7 @@ class Work:
             "backbone": str(Path(methods.__file__).parent / "tiny") if folder == TINY else folder,
             "method": method,
             "seed": seed,
-            "steps": self.budget.steps(len(data.examples["train"])),
+            "steps": self.budget.compute_num_steps(len(data.examples["train"])),
             "batch_size": BATCH,
             "lr": RATES[method]["lr"] * width,
             "warmup": WARMUP,

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmark import grid, profile, report
-from benchmark.environment import now
-from benchmark.page import charts, examples
-from benchmark.profile import Profile
-from benchmark.result import hashed, header
-from benchmark.store import Store
+from benchmark.config import loading
+from benchmark.config.profile import Profile
+from benchmark.execution.record import build_result_header
+from benchmark.grid import planner
+from benchmark.reporting import build
+from benchmark.reporting.html import charts, examples
+from benchmark.results.store import ResultStore
+from benchmark.system.hashing import hash_prompt
+from benchmark.system.resources import get_timestamp
 
 TRAP = "<script>window.caught = 1</script><img src=x onerror='window.caught = 1'>\u2028"
 METHODS = ("zero_shot", "majority", "full", "lora", "prompt")
@@ -28,29 +31,29 @@ def built(folder: Path, backbone: Path) -> tuple[Profile, Path, str]:
     """Five methods, three tasks, two numbers of shots and three seeds -> (profile, page, its text without the plots)."""
     changes = {"methods": list(METHODS), "tasks": ["afqmc", "chnsent", "ocnli"], "shots": [4, 16], "seeds": [0, 1, 2],
                "results": str(folder / "results"), "backbone": {"name": str(backbone)}}  # fmt: skip
-    small = profile.load("smoke", changes)
+    small = loading.load_profile("smoke", changes)
     prompts = {task: [(f"{task} {i} {TRAP}", "对") for i in range(40)] for task in small.tasks}
     with pytest.MonkeyPatch.context() as patch:
         texts = {f"{task}:{i}": text for task, own in prompts.items() for i, (text, _) in enumerate(own)}
-        patch.setattr(examples, "texts", lambda profile, task, answers, places: (texts, ""))
-        patch.setattr(charts, "script", lambda: "")
+        patch.setattr(examples, "load_prompt_texts", lambda profile, task, answers, places: (texts, ""))
+        patch.setattr(charts, "load_vega_script", lambda: "")
         fill(small, prompts)
-        report.make(small, Console(file=io.StringIO(), width=120))
+        build.build_report(small, Console(file=io.StringIO(), width=120))
     page = folder / "results" / "report" / "index.html"
     return small, page, page.read_text()
 
 
 def fill(small: Profile, prompts: dict) -> None:
     """Finished cells with answers, but one that failed."""
-    draw, store = np.random.default_rng(0), Store(small.folder)
-    for planned in grid.plan(small):
+    draw, store = np.random.default_rng(0), ResultStore(small.results_folder)
+    for planned in planner.plan_grid(small):
         cell, asked = planned.cell, prompts[planned.cell.task]
-        result = header(planned, small, now(), 2.0) | {
+        result = build_result_header(planned, small, get_timestamp(), 2.0) | {
             "data": {},
             "environment": {"commit": "c0ffee", "packages": {"torch": "2"}},
         }
         if cell.key == "prompt/ocnli/16/2":
-            store.save(
+            store.save_result(
                 planned,
                 result
                 | {
@@ -62,10 +65,10 @@ def fill(small: Profile, prompts: dict) -> None:
             )
             continue
         right = draw.random(len(asked)) < SKILL[cell.method] + 0.05 * (cell.shots == 16)
-        kept = {"uid": [f"{cell.task}:{i}" for i in range(len(asked))], "asked": [hashed(*one) for one in asked],
+        kept = {"uid": [f"{cell.task}:{i}" for i in range(len(asked))], "asked": [hash_prompt(*one) for one in asked],
                 "group": [""] * len(asked), "target": [word for _, word in asked], "correct": right.tolist(),
                 "predicted": ["对" if ok else f"错 {TRAP}" for ok in right], "score": right.astype(float).tolist()}  # fmt: skip
-        store.save(planned, result | {
+        store.save_result(planned, result | {
             "state": "done", "metrics": {"test": {"accuracy": float(right.mean())}, "dev": {"accuracy": 0.5}},
             "training": {"steps": 4, "best": 4, "stopped": 0, "loss": [[1, 2.0], [2, 1.0]], "dev": [[2, 0.5, 1.0], [4, 0.6, 0.9]]},
             "cost": {"trained_parameters": {"full": 10**6, "lora": 3000, "prompt": 200}.get(cell.method, 0), "adapter_bytes": 1,

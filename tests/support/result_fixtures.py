@@ -7,12 +7,13 @@ from statistics import fmean
 
 import pytest
 
-from benchmark import grid, profile
-from benchmark.environment import now
-from benchmark.grid import Planned
-from benchmark.profile import Profile
-from benchmark.result import header
-from benchmark.store import Store
+from benchmark.config import loading
+from benchmark.config.profile import Profile
+from benchmark.execution.record import build_result_header
+from benchmark.grid import planner
+from benchmark.grid.cells import PlannedCell
+from benchmark.results.store import ResultStore
+from benchmark.system.resources import get_timestamp
 from tests.support.wandb_runs import KEY, Caught
 
 SECONDS = {"load": 0.1, "tokenise": 0.1, "train": 1.0, "dev": 0.2, "test": 0.5, "save": 0.1, "rest": 0.0}
@@ -25,15 +26,15 @@ def small(tmp_path: Path, model_folders: dict[str, Path]) -> Profile:
         "methods": ["zero_shot", "lora", "prompt"], "tasks": ["afqmc", "chnsent", "cote_bd"], "shots": [4, 16],
         "seeds": [0, 1, 2], "results": str(tmp_path / "results"), "backbone": {"name": str(model_folders["qwen3"])},
     }  # fmt: skip
-    return profile.load("smoke", changes)
+    return loading.load_profile("smoke", changes)
 
 
 @pytest.fixture
 def fake() -> Callable[..., dict]:
     """A finished cell with this score, saved."""
 
-    def make(found: Profile, planned: Planned, score: float | None, **more: object) -> dict:
-        result = header(planned, found, now(), 2.0) | {
+    def make(found: Profile, planned: PlannedCell, score: float | None, **more: object) -> dict:
+        result = build_result_header(planned, found, get_timestamp(), 2.0) | {
             "state": "done",
             "environment": {"commit": None},
             "metrics": {"test": {result_metric(planned): score}, "dev": {result_metric(planned): 0.5}},
@@ -43,7 +44,7 @@ def fake() -> Callable[..., dict]:
                      "tokens_per_second": 90.0, "padded_share": 0.1, "peak_bytes": 2**20, "peak_of": "process"},
             "predictions": {"file": "predictions/none.parquet", "sha256": "", "rows": 0},
         } | more  # fmt: skip
-        Store(found.folder).save(planned, result)
+        ResultStore(found.results_folder).save_result(planned, result)
         return result
 
     return make
@@ -53,7 +54,7 @@ def fake() -> Callable[..., dict]:
 def answered(fake) -> Callable[..., dict]:
     """A finished cell with a score for each of its test examples, in the predictions beside it."""
 
-    def make(found: Profile, planned: Planned, scores: Sequence[float], **columns: object) -> dict:
+    def make(found: Profile, planned: PlannedCell, scores: Sequence[float], **columns: object) -> dict:
         uid = [f"{planned.cell.task}:{index}" for index in range(len(scores))]
         kept = {
             "uid": uid,
@@ -61,7 +62,7 @@ def answered(fake) -> Callable[..., dict]:
             "group": [""] * len(uid),
             "score": [float(score) for score in scores],
         } | columns
-        predictions = Store(found.folder).save_predictions(planned, kept)
+        predictions = ResultStore(found.results_folder).save_predictions(planned, kept)
         return fake(found, planned, fmean(scores), predictions=predictions)
 
     return make
@@ -75,8 +76,8 @@ def shown(tmp_path_factory: pytest.TempPathFactory, model_folders: dict[str, Pat
     return built(tmp_path_factory.mktemp("page"), model_folders["qwen3"])
 
 
-def result_metric(planned: Planned) -> str:
-    return grid.catalogue.task(planned.members[0])["metric"]
+def result_metric(planned: PlannedCell) -> str:
+    return planner.specs.get_task_spec(planned.training_tasks[0])["metric"]
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def offline(small: Profile, fake, monkeypatch: pytest.MonkeyPatch) -> Profile:
     """A grid of which seven cells are there, where no account is known."""
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
-    for planned in grid.plan(small):
+    for planned in planner.plan_grid(small):
         if planned.cell.task == "chnsent" and planned.cell.shots in (0, 4):
             fake(small, planned, 0.25)
     return small
@@ -94,7 +95,7 @@ def offline(small: Profile, fake, monkeypatch: pytest.MonkeyPatch) -> Profile:
 def caught(offline: Profile, monkeypatch: pytest.MonkeyPatch) -> list[Caught]:
     """Runs that W&B does not get."""
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setattr("benchmark.dashboards.start", Caught)
+    monkeypatch.setattr("benchmark.reporting.wandb.export.start_run", Caught)
     monkeypatch.setattr(Caught, "sent", [], raising=False)
     return Caught.sent
 

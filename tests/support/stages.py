@@ -28,7 +28,7 @@ def away(module: nn.Module) -> nn.Module:
 
 def started(delta: nn.Module, slots: int = 3) -> nn.Module:
     for slot in range(slots):
-        delta.start(stream(slot))
+        delta.add_slot(stream(slot))
     return away(delta)
 
 

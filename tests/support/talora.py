@@ -5,7 +5,7 @@ import torch
 from benchmark.proofs.material import items
 from methods.backbone import Backbone
 from methods.base import SOURCE, TARGET
-from methods.ta_lora import TALoRA, part
+from methods.ta_lora import TALoRA, extract_short_name
 from tests.support.stages import away as anywhere
 
 SMALL = {"length": 4, "tokens": 5, "rank": 2}
@@ -32,4 +32,4 @@ def bank(method: TALoRA, name: str, layer: int = 0):
 
 def named(method: TALoRA, *parts: str) -> dict[str, torch.Tensor]:
     """A copy of what these banks hold."""
-    return {name: t.clone() for name, t in method.learned().items() if part(name) in parts}
+    return {name: t.clone() for name, t in method.learned().items() if extract_short_name(name) in parts}

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 
 import methods
-from benchmark import check
-from benchmark.__main__ import entry
-from benchmark.check import BLANK, FAILS, HOLDS, Verdict
+from benchmark.cli import check_method
+from benchmark.cli.main import main
 from benchmark.proofs import kit
+from methods.conformance import runner
+from methods.conformance.runner import FAILED, NOT_APPLICABLE, PASSED, CheckResult
 
 MINE = """
 from methods.lora import LoRA
-from methods.controls import ZeroShot
+from methods.baselines import ZeroShot
 
 class A(ZeroShot):
     name = "right"
@@ -34,7 +35,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_class_of_ones_own_is_checked(mine: str, capsys):
-    assert entry(["check", f"{mine}:A"]) == 0
+    assert main(["check", f"{mine}:A"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{mine}:A: ")
     assert all(name in out for name in kit.PROOFS)
@@ -42,39 +43,42 @@ def test_a_class_of_ones_own_is_checked(mine: str, capsys):
 
 
 def test_a_wrong_class_fails_with_the_reason(mine: str, capsys):
-    assert entry(["check", f"{mine}:Wrong"]) == 1
+    assert main(["check", f"{mine}:Wrong"]) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert "1 fail" in out
     assert "torch.equal" in out
 
 
 def test_a_class_that_is_not_there_is_one_line(capsys):
-    assert entry(["check", "no.such:Method"]) == 2
+    assert main(["check", "no.such:Method"]) == 2
     assert "cannot be imported" in capsys.readouterr().err
-    assert entry(["check", "lorra"]) == 2
+    assert main(["check", "lorra"]) == 2
     assert "did you mean 'lora'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("found", "want"),
     [
-        ({"a": (HOLDS, ""), "b": (HOLDS, "")}, (HOLDS, "")),
-        ({"a": (HOLDS, ""), "b": (BLANK, "none")}, (HOLDS, "not on b: none")),
-        ({"a": (BLANK, "none"), "b": (BLANK, "none")}, (BLANK, "none")),
-        ({"a": (HOLDS, ""), "b": (FAILS, "off")}, (FAILS, "b: off")),
-        ({"a": (BLANK, "none"), "b": (FAILS, "off")}, (FAILS, "b: off")),
+        ({"a": (PASSED, ""), "b": (PASSED, "")}, (PASSED, "")),
+        ({"a": (PASSED, ""), "b": (NOT_APPLICABLE, "none")}, (PASSED, "not on b: none")),
+        ({"a": (NOT_APPLICABLE, "none"), "b": (NOT_APPLICABLE, "none")}, (NOT_APPLICABLE, "none")),
+        ({"a": (PASSED, ""), "b": (FAILED, "off")}, (FAILED, "b: off")),
+        ({"a": (NOT_APPLICABLE, "none"), "b": (FAILED, "off")}, (FAILED, "b: off")),
     ],
 )
 def test_a_verdict_is_the_worst_of_all_architectures(found, want):
-    assert check.together(found) == want
+    assert runner.merge_outcomes(found) == want
 
 
 def test_the_table_says_what_each_proof_said(monkeypatch, capsys):
-    rows = [Verdict(name, HOLDS) for name in kit.PROOFS]
-    rows[1], rows[2] = rows[1]._replace(state=BLANK, reason="no use"), rows[2]._replace(state=FAILS, reason="off")
-    monkeypatch.setattr(check, "matrix", lambda names: dict.fromkeys(names, rows))
+    rows = [CheckResult(name, PASSED) for name in kit.PROOFS]
+    rows[1], rows[2] = (
+        rows[1]._replace(state=NOT_APPLICABLE, reason="no use"),
+        rows[2]._replace(state=FAILED, reason="off"),
+    )
+    monkeypatch.setattr(check_method, "check_all_methods", lambda names: dict.fromkeys(names, rows))
     for extra in ([], ["--markdown"]):
-        assert entry(["list", "proofs", "--methods", "lora,bitfit", *extra]) == 1
+        assert main(["list", "proofs", "--methods", "lora,bitfit", *extra]) == 1
         out = capsys.readouterr().out
         assert re.search(r"lora[ |]+✓[ |]+a[ |]+✗ b[ |]+✓", out)
         assert "a" + (": " if extra else " ") + "no use" in out
@@ -86,4 +90,4 @@ def test_the_committed_table_is_of_these_methods_and_proofs():
     assert named == ["method", *methods.NAMES]
     assert re.findall(r"^\d+\. `(\w+)`", text, re.M) == list(kit.PROOFS)
     assert "✗" not in text.partition("| method |")[2]
-    assert check.COMMAND in text
+    assert check_method.DOCS_COMMAND in text

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.__main__ import VERBS, entry
-from benchmark.profile import Profile
+from benchmark.cli.main import main
+from benchmark.cli.parser import COMMAND_HELP
+from benchmark.config.profile import Profile
 
 ROOT = Path(__file__).parents[3]
 
@@ -25,15 +26,15 @@ def test_help_answers_within_a_second_with_examples():
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert said.returncode == 0
     assert "examples:" in said.stdout
-    assert all(verb in said.stdout for verb in VERBS)
+    assert all(verb in said.stdout for verb in COMMAND_HELP)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1  # whatever else the machine does
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list", "profiles"], ["run", "--help"], ["claims", "--help"]])
 def test_cheap_verbs_import_nothing_heavy(words: list[str]):
     code = (
-        "import sys; from benchmark.__main__ import entry\n"
-        "try: entry(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "import sys; from benchmark.cli.main import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
         "print([m for m in ('torch', 'lightning', 'transformers', 'pandas', 'matplotlib') if m in sys.modules])"
     )
     call(*words)  # what is found out about methods is remembered from now on
@@ -73,7 +74,7 @@ BAD = [
 @pytest.mark.parametrize(("words", "said"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
 def test_bad_input_is_one_line_and_exit_code_2(words, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert entry(words) == 2
+    assert main(words) == 2
     out = capsys.readouterr()
     assert said in out.err
     assert len(out.err.splitlines()) == 1
@@ -83,7 +84,7 @@ def test_bad_input_is_one_line_and_exit_code_2(words, said, capsys, tmp_path, mo
 def test_a_results_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     words = ["--profile", "smoke", "--methods", "lora", "--tasks", "ocnli", "--results", str(tmp_path / "file" / "x")]
-    assert entry(["run", *words]) == 2
+    assert main(["run", *words]) == 2
     assert "name another with --results" in capsys.readouterr().err
 
 
@@ -91,29 +92,30 @@ def test_a_results_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
 def test_lists_name_everything(what: str, capsys):
     import methods
     import tasks
-    from benchmark import profile
+    from benchmark.config import loading
 
-    assert entry(["list", what]) == 0
+    assert main(["list", what]) == 0
     out = capsys.readouterr().out
     assert all(
-        name in out for name in {"tasks": tasks.NAMES, "methods": methods.NAMES, "profiles": profile.names()}[what]
+        name in out
+        for name in {"tasks": tasks.NAMES, "methods": methods.NAMES, "profiles": loading.list_presets()}[what]
     )
 
 
 def test_plan_counts_what_is_due_and_says_what_its_estimate_rests_on(small: Profile, capsys):
     words = ["--profile", "smoke", "--methods", "zero_shot,lora", "--tasks", "chnsent", "--seeds", "0,1"]
-    words += ["--backbone", small.backbone.name, "--results", str(small.folder)]
-    assert entry(["plan", *words]) == 0
+    words += ["--backbone", small.backbone.name, "--results", str(small.results_folder)]
+    assert main(["plan", *words]) == 0
     out = capsys.readouterr().out
     assert "3 cells due, 0 cached" in out
     assert "rough figure" in out
-    assert not small.folder.exists()
-    assert entry(["status", *words]) == 0
+    assert not small.results_folder.exists()
+    assert main(["status", *words]) == 0
     assert "3 planned, 0 running, 0 done" in capsys.readouterr().out
 
 
 def test_describe_shows_prompts_and_counts(small: Profile, capsys):
-    assert entry(["describe", "ocnli", "--backbone", small.backbone.name, "--profile", "smoke"]) == 0
+    assert main(["describe", "ocnli", "--backbone", small.backbone.name, "--profile", "smoke"]) == 0
     out = capsys.readouterr().out
     assert "licence" in out
     assert "关系：[" in out

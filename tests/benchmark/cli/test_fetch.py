@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import fetch, needs, profile
-from benchmark.__main__ import entry
-from benchmark.verbs import console
+from benchmark.cli import fetch
+from benchmark.cli.main import main
+from benchmark.cli.session import create_console
+from benchmark.config import loading
+from benchmark.scheduling import requirements
 from tests.support import hub_copies
 from tests.support.hub_server import Hub, online, point, serving
 
@@ -39,7 +41,7 @@ def words(hub: Hub, *more: str) -> list[str]:
 
 
 def ran(*asked: str) -> int:
-    return entry([*asked])
+    return main([*asked])
 
 
 def test_a_dry_run_shows_what_is_needed_and_asks_nobody(hub, capsys, monkeypatch):
@@ -97,7 +99,7 @@ def test_a_damaged_weight_is_fetched_once_more(hub, capsys, tmp_path):
     assert ran(*words(hub)) == 0
     assert hub.fetched("/large/")
     assert "whole" in capsys.readouterr().out
-    assert not fetch.damaged(needs.folder(MODEL, hub.heads["model", MODEL]))
+    assert not fetch.find_damaged_files(requirements.find_backbone_folder(MODEL, hub.heads["model", MODEL]))
 
 
 def test_one_that_fails_does_not_keep_the_others_away(hub, capsys):
@@ -119,7 +121,7 @@ def test_no_network_is_one_line_in_seconds(hub, capsys, monkeypatch):
 
 
 def test_no_room_is_said_before_anything_is_fetched(hub, capsys, monkeypatch):
-    monkeypatch.setattr("benchmark.fetch.shutil.disk_usage", lambda path: type("Disk", (), {"free": 5e8}))
+    monkeypatch.setattr("benchmark.cli.fetch.shutil.disk_usage", lambda path: type("Disk", (), {"free": 5e8}))
     asked = ["--backbone", "Qwen/Qwen2.5-7B", "--methods", "lora", "--tasks", TABLES, "--source", "hub"]
     assert ran("fetch", "--profile", "smoke", *asked) == 2
     assert "500.0 MB free, 15.2 GB are needed; set HF_HOME" in capsys.readouterr().err
@@ -137,23 +139,25 @@ def test_what_lies_here_needs_no_network(capsys, tmp_path):
 
 def test_sources_are_needed_only_by_what_learns_from_them():
     def names(*methods: str) -> tuple[str, ...]:
-        return needs.members(profile.load("paper", {"methods": list(methods)}))
+        return requirements.list_required_tasks(loading.load_profile("paper", {"methods": list(methods)}))
 
-    targets = profile.load("paper").tasks
+    targets = loading.load_profile("paper").tasks
     assert names("lora", "zero_shot") == targets
-    assert set(names("spot")) == {*targets, *profile.load("paper").sources} == set(names("shared_lora"))
+    assert set(names("spot")) == {*targets, *loading.load_profile("paper").sources} == set(names("shared_lora"))
 
 
 def test_the_moving_advice_names_the_folders_that_hold_it(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "first" / "hf"))
-    assert dict(fetch.homes()) == {
+    assert dict(fetch.list_cache_folders()) == {
         "HF_HOME": tmp_path / "first" / "hf",
         "ADAPTERBENCH_CACHE": tmp_path / "first" / "adapterbench",
     }
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "other"))
-    assert set(dict(fetch.homes())) == {"HF_HUB_CACHE", "HF_DATASETS_CACHE", "ADAPTERBENCH_CACHE"}
+    assert set(dict(fetch.list_cache_folders())) == {"HF_HUB_CACHE", "HF_DATASETS_CACHE", "ADAPTERBENCH_CACHE"}
 
 
 def test_a_host_that_answers_with_an_error_is_there(hub):
-    assert needs.silent([hub.url, "http://127.0.0.1:9"]) == {"http://127.0.0.1:9": "Connection refused"}
-    assert console() is not None
+    assert requirements.find_unreachable_hosts([hub.url, "http://127.0.0.1:9"]) == {
+        "http://127.0.0.1:9": "Connection refused"
+    }
+    assert create_console() is not None

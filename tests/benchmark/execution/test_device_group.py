@@ -12,14 +12,17 @@ from safetensors.torch import load as load_tensors
 from torch import distributed
 
 import tasks
-from benchmark import grid, profile, ready, running
-from benchmark.budget import Budget
-from benchmark.crew import Crew
-from benchmark.learn import learn
-from benchmark.profile import Profile
+from benchmark.cli import run
+from benchmark.config import loading, validation
+from benchmark.config.budget import Budget
+from benchmark.config.profile import Profile
+from benchmark.execution.cell_runner import CellRunner
+from benchmark.execution.device_group import DeviceGroup
+from benchmark.grid import planner
 from benchmark.proofs import models
-from benchmark.run import Bench
-from benchmark.store import Store
+from benchmark.results.store import ResultStore
+from benchmark.scheduling import preflight
+from benchmark.training.stage import train_stage
 from methods.backbone import Backbone
 from methods.base import TARGET
 from methods.full import Full
@@ -36,7 +39,7 @@ TWO = {"devices": 2, "strategy": "ddp"}
 @pytest.fixture
 def two_stages(tmp_path: Path, model_folders: dict[str, Path]) -> Profile:
     """Few steps of LoRA and of both methods that learn from sources; gradients are clipped, batches do not halve."""
-    return profile.load("smoke", {
+    return loading.load_profile("smoke", {
         "methods": ["lora", "ta_lora", "meta_lora"], "tasks": ["chnsent"], "seeds": [0], "sources": ["afqmc", "bq"],
         "backbone": {"name": str(model_folders["qwen3"]), "device": "cpu"}, "keep_adapters": True,
         "budget": {"batch_size": 5, "max_steps": 2, "evaluations": 1}, "config": {"method": {"clip": 0.1}},
@@ -47,11 +50,11 @@ def two_stages(tmp_path: Path, model_folders: dict[str, Path]) -> Profile:
 
 def test_two_processes_give_the_cells_of_one(two_stages: Profile, tmp_path: Path):
     """Sources in a mixture and in episodes, then targets: learned tensors, curves, tokens, scores."""
-    shared = profile.check(replace(two_stages, **TWO, results=str(tmp_path / "two")))
-    cells, alone = grid.plan(two_stages), Bench(two_stages, Store(two_stages.folder))
-    assert [cell.identity for cell in grid.plan(shared)] == [cell.identity for cell in cells]
+    shared = validation.validate_profile(replace(two_stages, **TWO, results=str(tmp_path / "two")))
+    cells, alone = planner.plan_grid(two_stages), CellRunner(two_stages, ResultStore(two_stages.results_folder))
+    assert [cell.identity for cell in planner.plan_grid(shared)] == [cell.identity for cell in cells]
     expected = [alone.run([cell])[0] for cell in cells]
-    crew = Crew(shared, Store(shared.folder))
+    crew = DeviceGroup(shared, ResultStore(shared.results_folder))
     try:
         for cell, one in zip(cells, expected, strict=True):
             [two] = crew.run([cell])
@@ -61,10 +64,15 @@ def test_two_processes_give_the_cells_of_one(two_stages: Profile, tmp_path: Path
             assert two["metrics"] == one["metrics"]
             for (step, loss), (other, want) in zip(two["training"]["loss"], one["training"]["loss"], strict=True):
                 assert (step, loss) == (other, pytest.approx(want, rel=1e-4))
-            same(*(load_tensors(place.artefact(cell.identity).read_bytes()) for place in (alone.store, crew.store)))
+            same(
+                *(
+                    load_tensors(place.get_adapter_path(cell.identity).read_bytes())
+                    for place in (alone.store, crew.store)
+                )
+            )
     finally:
         crew.close()
-    assert len(list((shared.folder / "cells").iterdir())) == len(cells)
+    assert len(list((shared.results_folder / "cells").iterdir())) == len(cells)
 
 
 def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
@@ -108,9 +116,9 @@ def test_a_backbone_in_shares_learns_what_a_whole_one_learns(method, tmp_path: P
 
         last.register_forward_hook(look)
         made = method(backbone, {"lr": 1e-2, "clip": 0.1})
-        [history] = learn(made, Group([one]), TARGET, Budget(epochs=2, evaluations=1), seeds=[0])
+        [history] = train_stage(made, Group([one]), TARGET, Budget(epochs=2, evaluations=1), seeds=[0])
         learned = {name: getattr(t, "full_tensor", lambda t=t: t)().clone() for name, t in made.learned().items()}
-        numbers = {"size": float(size), "gathered": max(gathered), "loss": [loss for _, loss in history.curve]}
+        numbers = {"size": float(size), "gathered": max(gathered), "loss": [loss for _, loss in history.loss_curve]}
         return learned | {name: torch.tensor(value) for name, value in numbers.items()}
 
     whole, shares = trained(False), forked(tmp_path, lambda: trained(True))
@@ -154,8 +162,8 @@ def test_the_parts_of_a_step_add_up(qwen3: Backbone, rows: int):
 )
 def test_what_cannot_be_shared_is_refused(two_stages: Profile, changes: dict, said: str):
     def checked() -> None:
-        found = profile.check(replace(two_stages, **changes))
-        ready.check(found, grid.plan(found))
+        found = validation.validate_profile(replace(two_stages, **changes))
+        preflight.check_cells(found, planner.plan_grid(found))
 
     with pytest.raises(UsageError, match=said):
         checked()
@@ -164,4 +172,4 @@ def test_what_cannot_be_shared_is_refused(two_stages: Profile, changes: dict, sa
 def test_an_actor_of_ray_has_one_device(two_stages: Profile):
     asked = Namespace(engine="ray", address=None)
     with pytest.raises(UsageError, match="devices 2: an actor of Ray has one"):
-        running.staffed(asked, replace(two_stages, **TWO), [("planned", "")], None, None)
+        run.connect_engine(asked, replace(two_stages, **TWO), [("planned", "")], None, None)

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from benchmark import grid, measure, profile
-from benchmark.run import Bench
-from benchmark.store import Store
+from benchmark.config import loading
+from benchmark.evaluation import evaluate
+from benchmark.execution.cell_runner import CellRunner
+from benchmark.grid import cells, planner
+from benchmark.results.store import ResultStore
 from methods import load
 from methods.base import TARGET
 
@@ -25,11 +27,11 @@ CHANGES = {
 def bench(model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ADAPTERBENCH_CACHE", str(tmp_path / "records"))
 
-    def made(folder: str, *methods: str) -> tuple[Bench, list[grid.Planned]]:
+    def made(folder: str, *methods: str) -> tuple[CellRunner, list[cells.PlannedCell]]:
         backbone = {"name": str(model_folders["qwen3"]), "device": "cpu"}
         changes = CHANGES | {"methods": methods, "backbone": backbone, "results": str(tmp_path / folder)}
-        found = profile.load("smoke", changes)
-        return Bench(found, Store(found.folder)), grid.plan(found)
+        found = loading.load_profile("smoke", changes)
+        return CellRunner(found, ResultStore(found.results_folder)), planner.plan_grid(found)
 
     return made
 
@@ -42,13 +44,15 @@ def test_a_source_stage_is_scored_before_the_target_and_the_target_does_not_noti
     source, (target, result) = found["meta_lora.source/sources/full/0"][0], found["meta_lora/ocnli/4/0"]
 
     method = load("meta_lora")(there.backbone, target.options)
-    method.load(load_file(there.store.artefact(source.identity)))
+    method.load(load_file(there.store.get_adapter_path(source.identity)))
     method.enter(TARGET, [0])
-    [task] = there.open(target)
-    assert result["metrics"]["before"] == measure.scored(task, measure.tested(method, [task], "sum")[0])
+    [task] = there.load_tasks(target)
+    assert result["metrics"]["before"] == evaluate.compute_test_metrics(
+        task, evaluate.predict_test(method, [task], "sum")[0]
+    )
     method.close()
 
-    monkeypatch.setattr(Bench, "before", lambda *_: [])
+    monkeypatch.setattr(CellRunner, "predict_before_training", lambda *_: [])
     there, cells = bench("without", "meta_lora")
     for cell in cells:
         [plain] = there.run([cell])
@@ -82,5 +86,5 @@ def test_a_mixtures_cost_is_that_of_all_its_sources(bench):
     result = there.run([cells[0]])[0]
     batches = 4 * 4  # rows that were passed
     assert result["cost"]["tokens"] > batches * 20  # a prompt alone is longer than that; one source would have half
-    rows = [len(i.prompt) + len(i.answer) for task in there.open(cells[0]) for i in task.encoded("train")]
+    rows = [len(i.prompt) + len(i.answer) for task in there.load_tasks(cells[0]) for i in task.encoded("train")]
     assert batches * min(rows) <= result["cost"]["tokens"] <= batches * max(rows)

@@ -5,17 +5,17 @@ from math import sqrt
 import pytest
 from rich.console import Console
 
-from benchmark import grid
-from benchmark.__main__ import entry
-from benchmark.compare import compare
-from benchmark.profile import Profile
-from benchmark.store import Store
+from benchmark.cli.main import main
+from benchmark.config.profile import Profile
+from benchmark.grid import planner
+from benchmark.reporting.compare import compare_methods
+from benchmark.results.store import ResultStore
 from tasks.example import UsageError
 
 
 def fill(found: Profile, answered, right: dict, but: tuple = ()) -> None:
     """Every cell with a pattern of right answers, by method or (method, task)."""
-    for planned in grid.plan(found):
+    for planned in planner.plan_grid(found):
         cell = planned.cell
         if cell.key not in but:
             answered(found, planned, right.get((cell.method, cell.task), right.get(cell.method, [1, 0])) * 30)
@@ -23,7 +23,7 @@ def fill(found: Profile, answered, right: dict, but: tuple = ()) -> None:
 
 def screen(found: Profile, *pair: str) -> str:
     out = io.StringIO()
-    assert compare(found, *pair, Console(file=out, width=140)) == 0
+    assert compare_methods(found, *pair, Console(file=out, width=140)) == 0
     return out.getvalue()
 
 
@@ -61,11 +61,11 @@ def test_the_order_of_the_names_turns_the_sign_and_nothing_else(one, answered):
 
 def test_the_cheaper_one_is_named(one, answered):
     fill(one, answered, {})
-    for planned in grid.plan(one):
+    for planned in planner.plan_grid(one):
         if planned.cell.method == "prompt":
             result = answered(one, planned, [1, 0] * 30)
             result["cost"]["trained_parameters"] = 200
-            Store(one.folder).save(planned, result)
+            ResultStore(one.results_folder).save_result(planned, result)
     assert "prompt trains 5.0x fewer parameters" in screen(one, "lora", "prompt")
 
 
@@ -109,17 +109,26 @@ def test_one_seed_has_no_verdict(one, answered):
 
 def test_bad_pairs_are_one_line(one, answered, capsys):
     with pytest.raises(UsageError, match="no results of lora or prompt"):
-        compare(one, "lora", "prompt", Console())
+        compare_methods(one, "lora", "prompt", Console())
     fill(one, answered, {})
     with pytest.raises(UsageError, match="two different methods"):
-        compare(one, "lora", "lora", Console())
+        compare_methods(one, "lora", "lora", Console())
     with pytest.raises(UsageError, match="did you mean 'lora'"):
-        compare(one, "lora", "lorra", Console())
+        compare_methods(one, "lora", "lorra", Console())
     other = replace(one, config={"lora": {"rank": 3}, "prompt": {"length": 3}})
     with pytest.raises(UsageError, match="18 cells are of other code, options or data"):
-        compare(other, "lora", "prompt", Console())
-    words = ["--profile", "smoke", "--backbone", one.backbone.name, "--results", str(one.folder), "--seeds", "0,1,2"]
+        compare_methods(other, "lora", "prompt", Console())
+    words = [
+        "--profile",
+        "smoke",
+        "--backbone",
+        one.backbone.name,
+        "--results",
+        str(one.results_folder),
+        "--seeds",
+        "0,1,2",
+    ]
     words += ["--tasks", "afqmc,chnsent,cote_bd"]
-    assert entry(["compare", "lora", "prompt", *words]) == 0
+    assert main(["compare", "lora", "prompt", *words]) == 0
     assert "tied on 3 of 3" in capsys.readouterr().out
-    assert entry(["compare", "lora", *words]) == 2
+    assert main(["compare", "lora", *words]) == 2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmark import inside
+from benchmark.reporting import diagnostics
 
 BLOCKS = [[1, 0.1, 0.9, 0], [0.1, 1, 0, 0.8], [0.9, 0, 1, 0.1], [0, 0.8, 0.1, 1]]
 
@@ -16,14 +16,14 @@ def result(method: str, seed: int = 0, **more: object) -> dict:
 
 
 def test_tasks_that_are_alike_stand_beside_each_other():
-    order = inside.clustered(BLOCKS)
+    order = diagnostics.order_by_similarity(BLOCKS)
     assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset((0, 2)), frozenset((1, 3))}
-    assert inside.clustered([[1.0, 0.5], [0.5, 1.0]]) == [0, 1]
+    assert diagnostics.order_by_similarity([[1.0, 0.5], [0.5, 1.0]]) == [0, 1]
 
 
 def test_a_picture_for_each_method_that_has_something_to_show(tmp_path):
     nothing = {"training": {}, "inside": {"tasks": ["a"], "found": {}}}
-    paths = inside.pictures(
+    paths = diagnostics.draw_diagnostics(
         [result("ta_lora", 1), result("ta_lora"), result("ta_lora:zero"), result("lora", **nothing),
          result("mpt", state="failed")],
         tmp_path,
@@ -34,8 +34,8 @@ def test_a_picture_for_each_method_that_has_something_to_show(tmp_path):
 
 def test_curves_of_one_kind_share_a_panel(tmp_path, monkeypatch: pytest.MonkeyPatch):
     drawn = []
-    monkeypatch.setattr(inside, "curves", lambda _axes, kind, own: drawn.append((kind, sorted(own))))
-    inside.draw(result("ta_lora"), tmp_path / "one.png")
+    monkeypatch.setattr(diagnostics, "draw_curves", lambda _axes, kind, own: drawn.append((kind, sorted(own))))
+    diagnostics.draw_method_diagnostics(result("ta_lora"), tmp_path / "one.png")
     assert drawn == [("gate", ["gate, layer 0", "gate, layer 1"])]
 
 
@@ -44,6 +44,6 @@ def test_many_panels_go_into_rows_that_can_be_read(tmp_path):
 
     few, many = result("ta_lora"), result("meta_lora")
     many["training"] = {"watched": {f"kind {i}": [[1, 0.0], [2, 0.1]] for i in range(5)}}
-    sizes = [Image.open(inside.draw(one, tmp_path / "one.png")).size for one in (few, many)]
+    sizes = [Image.open(diagnostics.draw_method_diagnostics(one, tmp_path / "one.png")).size for one in (few, many)]
     assert sizes[0][0] == sizes[1][0]  # three beside each other
     assert sizes[1][1] > 2 * sizes[0][1]  # and seven in three rows

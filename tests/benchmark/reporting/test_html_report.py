@@ -11,11 +11,17 @@ import pytest
 from rich.console import Console
 
 import tasks
-from benchmark import grid, profile, reading, report, shots, table, verbs
-from benchmark.__main__ import parser
-from benchmark.page import again, embedded, examples, gather, selection, view
-from benchmark.result import data, hashed
-from benchmark.store import Store
+from benchmark.analysis import leaderboard, load, shot_curves, task_groups
+from benchmark.cli import session
+from benchmark.cli.parser import build_parser
+from benchmark.config import loading, validation
+from benchmark.execution.record import build_data_record
+from benchmark.grid import planner
+from benchmark.reporting import build
+from benchmark.reporting.html import context, examples, page_data, rerun_command
+from benchmark.reporting.html.render import embed_json
+from benchmark.results.store import ResultStore
+from benchmark.system.hashing import hash_prompt
 from tests.support.pages import TRAP, Reader, data_of
 
 
@@ -43,8 +49,8 @@ def test_a_text_with_a_script_in_it_stays_a_text(shown):
     assert not [one for one in page.every("img") if one.get("src") == "x"]
     data = data_of(text)
     assert any(TRAP in one["prompt"] for one in data["examples"]["chnsent"]["examples"])  # it is in there, unharmed
-    assert json.loads(embedded({"a": "</script><!--\u2028"})) == {"a": "</script><!--\u2028"}
-    assert "<" not in embedded({"a": "</script>"})
+    assert json.loads(embed_json({"a": "</script><!--\u2028"})) == {"a": "</script><!--\u2028"}
+    assert "<" not in embed_json({"a": "</script>"})
 
 
 def test_tables_are_for_screen_readers_too(shown):
@@ -65,17 +71,17 @@ def test_tables_are_for_screen_readers_too(shown):
 def test_its_numbers_are_the_reports(shown):
     small, page, text = shown
     data = data_of(text)
-    _, results, _ = reading.collect(small, Store(small.folder))
-    board = table.board(small, results)
-    for line in board.lines:
+    _, results, _ = load.collect_results(small, ResultStore(small.results_folder))
+    board = leaderboard.build_leaderboard(small, results)
+    for line in board.rows:
         scores = data["scores"][str(line.shots)]
-        for name, figure in {**line.averages, **line.tasks}.items():
+        for name, figure in {**line.averages, **line.task_scores}.items():
             found = scores.get(name, {}).get(line.method)
             assert (found is None) == (figure is None)
             if figure:
                 assert found[0] == round(100 * figure.mean, 4)
-                assert found[1] == (None if figure.half is None else round(100 * figure.half, 4))
-                assert found[2] == figure.seeds
+                assert found[1] == (None if figure.half_width is None else round(100 * figure.half_width, 4))
+                assert found[2] == figure.num_seeds
     assert "prompt" not in data["scores"]["16"]["choice tasks"]  # one of its cells failed: no average with a hole
     assert "prompt" in data["scores"]["4"]["choice tasks"]
     assert data["scores"]["16"]["ocnli"]["prompt"][2] == 2
@@ -87,7 +93,7 @@ def test_its_numbers_are_the_reports(shown):
 def test_any_selection_of_tasks_has_numbers_of_its_own(shown):
     small, _, text = shown
     data = data_of(text)
-    assert selection.members(small, "target", "sentiment") == ("chnsent",)
+    assert task_groups.select_tasks(small, "target", "sentiment") == ("chnsent",)
     assert data["asked"]["target/sentiment"] == "chnsent"
     assert data["groups"]["target tasks"] == ["chnsent", "ocnli"]
     assert "source/sentiment" not in data["asked"]
@@ -99,38 +105,38 @@ def test_any_selection_of_tasks_has_numbers_of_its_own(shown):
 def test_curves_cross_where_the_paired_differences_say_so_whatever_was_skipped(small, answered):
     found = replace(small, methods=("lora", "prompt", "prefix"), tasks=("afqmc", "chnsent"))
     right = {("lora", 4): 3, ("lora", 16): 9, ("prompt", 4): 6, ("prompt", 16): 6, ("prefix", 4): 2, ("prefix", 16): 3}
-    for planned in grid.plan(found):
+    for planned in planner.plan_grid(found):
         cell = planned.cell
         answered(found, planned, [float(i < right[cell.method, cell.shots] + cell.seed % 2) for i in range(10)])
-    seen = reading.read(found)
-    crossed = gather.crossings(seen.wide, seen.worth)
+    seen = load.load_results(found)
+    crossed = page_data.build_crossings(seen.extended_leaderboard, seen.significance)
     assert {"choice tasks", "afqmc", "chnsent"} <= set(crossed)
     for own in crossed.values():
         assert [cross[:4] for cross in own] == [["lora", "prompt", 4, 16]]
         assert own[0][4] == pytest.approx(8)  # differences of -3 and 3: in the middle of the logarithms
-    tasks, kept = seen.wide.groups["choice tasks"], seen.worth.kept
-    gaps = {k: kept.difference(("lora", (k,)), ("prompt", (k,)), tasks) for k in (4, 16)}
-    assert crossed["choice tasks"] == [["lora", "prompt", *shots.crossings(gaps)[0]]]
+    tasks, kept = seen.extended_leaderboard.task_groups["choice tasks"], seen.significance.paired_scores
+    gaps = {k: kept.compute_difference(("lora", (k,)), ("prompt", (k,)), tasks) for k in (4, 16)}
+    assert crossed["choice tasks"] == [["lora", "prompt", *shot_curves.find_crossings(gaps)[0]]]
 
 
 def test_the_page_says_what_one_method_alone_is_worth(small, answered):
     for seeds, said in (((0, 1), "no other is ranked"), ((0,), "Another seed may say otherwise")):
         found = replace(small, methods=("lora",), tasks=("afqmc", "chnsent"), shots=(4,), seeds=seeds)
-        for planned in grid.plan(found):
+        for planned in planner.plan_grid(found):
             answered(found, planned, [1.0, 0.0] * 5)
-        seen = reading.read(found)
-        lines = report.ranked(seen.wide.at(4))
-        assert said in view.headline(lines, seen.worth, 4, "choice tasks", seen.wide)
+        seen = load.load_results(found)
+        lines = leaderboard.sort_rows(seen.extended_leaderboard.get_rows(4))
+        assert said in context.compose_headline(lines, seen.significance, 4, "choice tasks", seen.extended_leaderboard)
 
 
 def test_pairs_and_examples_are_those_of_the_predictions(shown):
     small, _, text = shown
     found, kept = data_of(text)["examples"]["ocnli"], {}
-    _, results, _ = reading.collect(small, Store(small.folder))
+    _, results, _ = load.collect_results(small, ResultStore(small.results_folder))
     for result in results:
         at = result["cell"]
         if at["task"] == "ocnli" and at["seed"] == 0 and at["shots"] in (0, 16):
-            kept[at["method"]] = examples.read(small, result).right
+            kept[at["method"]] = examples.load_answers(small, result).is_correct
     pairs = found["shots"]["16"]
     for i, a in enumerate(pairs["methods"]):
         for j, b in enumerate(pairs["methods"]):
@@ -142,22 +148,26 @@ def test_pairs_and_examples_are_those_of_the_predictions(shown):
 
 def test_the_examples_shown_tell_every_pair_apart_where_some_do():
     right = np.random.default_rng(1).random((5, 200)) < 0.6
-    chosen = examples.telling(right, 12)
+    chosen = examples.choose_examples(right, 12)
     assert len(set(chosen)) == 12
     for a in range(5):
         for b in range(5):
             assert a == b or any(right[a, i] and not right[b, i] for i in chosen)
-    assert examples.telling(np.ones((3, 2), bool), 12) == [0, 1]
+    assert examples.choose_examples(np.ones((3, 2), bool), 12) == [0, 1]
 
 
 def test_a_prompt_is_the_one_that_was_asked_or_none(shown, monkeypatch):
     small, _, _ = shown
-    answers = examples.Answers(
-        ("a:1", "a:2"), (hashed("one", "x"), hashed("two", "y")), ("x", "y"), ("x", "x"), np.array([True, False])
+    answers = examples.CellAnswers(
+        ("a:1", "a:2"),
+        (hash_prompt("one", "x"), hash_prompt("two", "y")),
+        ("x", "y"),
+        ("x", "x"),
+        np.array([True, False]),
     )
-    monkeypatch.setattr(examples.catalogue, "remembered", lambda key, make: make())
-    monkeypatch.setattr(examples, "prompts", lambda *_: {"a:1": ["one", ["x"]], "a:2": ["other", ["y"]]})
-    found, why = examples.texts(small, "afqmc", answers, [0, 1])
+    monkeypatch.setattr(examples.disk_cache, "load_or_compute", lambda key, make: make())
+    monkeypatch.setattr(examples, "read_prompts", lambda *_: {"a:1": ["one", ["x"]], "a:2": ["other", ["y"]]})
+    found, why = examples.load_prompt_texts(small, "afqmc", answers, [0, 1])
     assert found == {"a:1": "one"}
     assert "not shown" in why
 
@@ -166,13 +176,13 @@ def test_texts_of_other_data_sets_are_left_out_unless_they_are_asked_for(small, 
     found = replace(small, tasks=("chnsent", "cote_bd"), shots=(4,), seeds=(0,), methods=("lora",))
     answers = ["正面", "它的名字"]
     columns = {"target": answers * 4, "predicted": answers * 4, "correct": [True, False] * 4}
-    kept = [answered(found, planned, [1.0, 0.0] * 4, **columns) for planned in grid.plan(found)]
+    kept = [answered(found, planned, [1.0, 0.0] * 4, **columns) for planned in planner.plan_grid(found)]
     done = {tuple(result["cell"][name] for name in ("method", "task", "shots", "seed")): result for result in kept}
-    wide, asked = table.board(found, kept), []
-    monkeypatch.setattr(examples, "texts", lambda *of: asked.append(of) or ({}, ""))
+    wide, asked = leaderboard.build_leaderboard(found, kept), []
+    monkeypatch.setattr(examples, "load_prompt_texts", lambda *of: asked.append(of) or ({}, ""))
 
     def texts(**more: bool) -> dict:
-        return examples.collected(found, wide, done, **more)
+        return examples.collect_examples(found, wide, done, **more)
 
     assert {one["target"] for one in texts()["cote_bd"]["examples"]} == set(answers)  # generated, by their hash
     assert asked
@@ -190,22 +200,22 @@ def test_texts_of_other_data_sets_are_left_out_unless_they_are_asked_for(small, 
             None,
         }  # the task's own word is no text of a data set
         assert all(one["uid"] for one in left["examples"])
-        assert {one["target"] for one in texts(texts=True)["cote_bd"]["examples"]} == set(answers)
+        assert {one["target"] for one in texts(include_texts=True)["cote_bd"]["examples"]} == set(answers)
     for result in kept:
         result["data"] = {"origin": "sample"}
     assert {one["target"] for one in texts()["cote_bd"]["examples"]} == set(answers)
     for result in kept:  # of old, on other records
         result["data"], result["parts"] = {}, result["parts"] | {"records": "else"}
-    assert texts()["cote_bd"]["why"] == examples.WITHHELD
+    assert texts()["cote_bd"]["why"] == examples.TEXTS_WITHHELD
 
 
 def test_a_result_says_where_its_records_are_from(tmp_path):
     def origin(**options) -> str:
         task = tasks.load("chnsent")(shots=2, **options)
         task.setup()
-        return data(task)["origin"]
+        return build_data_record(task)["origin"]
 
-    assert origin(source="sample") == examples.SAMPLE
+    assert origin(source="sample") == examples.SYNTHETIC_ORIGIN
     local = tasks.load("chnsent")(source="sample").origin.folder
     shutil.copytree(local, tmp_path / local.name)
     assert origin(source="local", data_dir=tmp_path) == "local"
@@ -213,21 +223,24 @@ def test_a_result_says_where_its_records_are_from(tmp_path):
 
 def test_the_command_of_a_cell_plans_that_very_cell(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = profile.load("demo").config | {"lora": {"rank": 3, "sites": "q v"}, "lora:wide": {"rank": 32, "lr": 0.5}}
-    changed = replace(profile.load("demo"), config=config, vary=("split",), limit={"test": 20}, seeds=(1,),
+    config = loading.load_profile("demo").config | {
+        "lora": {"rank": 3, "sites": "q v"},
+        "lora:wide": {"rank": 32, "lr": 0.5},
+    }
+    changed = replace(loading.load_profile("demo"), config=config, seed_streams=("split",), limit={"test": 20}, seeds=(1,),
                       methods=("lora:wide", "lora"), tasks=("ocnli",))  # fmt: skip
-    planned = grid.plan(profile.check(changed))
-    assert "--results" in again.command(changed)
+    planned = planner.plan_grid(validation.validate_profile(changed))
+    assert "--results" in rerun_command.build_rerun_command(changed)
     for one in planned:
-        words = shlex.split(again.command(changed))[3:]
+        words = shlex.split(rerun_command.build_rerun_command(changed))[3:]
         at = {"methods": one.cell.method, "tasks": one.cell.task, "shots": one.cell.shots, "seeds": one.cell.seed}
         words += [word for name, value in at.items() for word in (f"--{name}", str(value))]
-        made = grid.plan(verbs.profile_of(parser().parse_args(words)))
+        made = planner.plan_grid(session.build_validated_profile(build_parser().parse_args(words)))
         assert one.identity in {other.identity for other in made}
 
 
 def test_a_page_of_nothing_says_so(small):
-    report.make(small, Console(file=io.StringIO(), width=120))
-    text = (small.folder / "report" / "index.html").read_text()
+    build.build_report(small, Console(file=io.StringIO(), width=120))
+    text = (small.results_folder / "report" / "index.html").read_text()
     assert "No method has all of its cells" in text
     assert Reader(text).unclosed == []

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.page import charts, closed
+from benchmark.reporting.html import charts
+from benchmark.reporting.html.render import escape_script
 from tests.support.browser import browser, found
 from tests.support.pages import METHODS, TRAP, data_of
 
@@ -22,7 +23,7 @@ def tab(tmp_path_factory):
 def whole(shown) -> Path:
     """The page with its charts."""
     _, path, text = shown
-    script = f"<script>{closed(charts.script())}</script>"
+    script = f"<script>{escape_script(charts.load_vega_script())}</script>"
     place = path.with_name("whole.html")
     place.write_text(text.replace("<script>", f"{script}<script>", 1))
     return place

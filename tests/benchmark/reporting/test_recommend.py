@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmark import grid
-from benchmark.__main__ import entry, parser
-from benchmark.evidence import lacking, most, nearest
-from benchmark.limits import size
-from benchmark.profile import FULL, Profile
-from benchmark.recommend import held_out, recommend
-from benchmark.stats import bootstrap, resampled
-from benchmark.store import Store
-from benchmark.table import Figure
+from benchmark.analysis.comparable import choose_common_seeds, describe_missing_seeds, find_nearest_shots
+from benchmark.analysis.intervals import MeanEstimate
+from benchmark.analysis.statistics import compute_bootstrap_interval, resample_means
+from benchmark.cli.main import main
+from benchmark.cli.parser import build_parser
+from benchmark.config.profile import FULL, Profile
+from benchmark.config.run_limits import parse_size
+from benchmark.grid import planner
+from benchmark.reporting.recommend import evaluate_held_out, recommend_method
+from benchmark.results.store import ResultStore
 from tasks.example import UsageError
 
 TRAINED = ("lora", "prompt", "adapter")
@@ -24,7 +25,7 @@ RIGHT = {"lora": 9, "prompt": 6, "adapter": 3}  # of ten; zero_shot and majority
 def fill(found: Profile, answered, right: dict | None = None, but=lambda cell: False, n: int = 60, **cost) -> None:
     """Every cell with so many right answers of ten by method or (method, task), drawn by seed and example."""
     right = RIGHT | (right or {})
-    for planned in grid.plan(found):
+    for planned in planner.plan_grid(found):
         cell = planned.cell
         if but(cell):
             continue
@@ -35,7 +36,7 @@ def fill(found: Profile, answered, right: dict | None = None, but=lambda cell: F
         if cell.method in cost:
             seconds, bytes_ = cost[cell.method]
             result["times"]["seconds"], result["cost"]["peak_bytes"] = seconds, bytes_
-            Store(found.folder).save(planned, result)
+            ResultStore(found.results_folder).save_result(planned, result)
 
 
 @pytest.fixture
@@ -47,12 +48,12 @@ def wide(small) -> Profile:
 
 def said(found: Profile, *words: str) -> str:
     out = io.StringIO()
-    options = parser().parse_args(["recommend", *words])
+    options = build_parser().parse_args(["recommend", *words])
     shots = tuple(FULL if k == FULL else int(k) for k in options.shots or ()) or found.shots
     seeds = tuple(map(int, options.seeds or ())) or found.seeds
     asked = {"methods": tuple(options.methods or found.methods), "tasks": tuple(options.tasks or found.tasks)}
     found = replace(found, shots=shots, seeds=seeds, **asked)
-    assert recommend(found, options, Console(file=out, width=120)) == 0
+    assert recommend_method(found, options, Console(file=out, width=120)) == 0
     return " ".join(out.getvalue().split())
 
 
@@ -139,9 +140,9 @@ def test_a_method_without_all_cells_is_left_out_and_how_to_run_it(wide, answered
     text = said(wide)
     assert text.startswith("Try lora first")
     assert "Left out: adapter (seed 0 only), ahead of lora there: adapter +10.0." in text
-    again = f"run {wide.flags} --methods adapter --tasks cmnli,chnsent,ocnli --shots 4 --seeds 0,1,2"
+    again = f"run {wide.cli_flags} --methods adapter --tasks cmnli,chnsent,ocnli --shots 4 --seeds 0,1,2"
     assert again in text
-    assert str(wide.folder) in again  # it goes on where the others are
+    assert str(wide.results_folder) in again  # it goes on where the others are
     assert "±" in text
 
 
@@ -197,10 +198,10 @@ def test_what_cannot_be_answered_is_one_line(wide, answered, capsys):
         said(wide, "--family", "topic")
     with pytest.raises(UsageError, match="no results of a trained method .* other code, options or data"):
         said(replace(wide, max_length=100))
-    words = ["--profile", "smoke", "--backbone", wide.backbone.name, "--results", str(wide.folder)]
-    assert entry(["recommend", *words, "--family", "inference", "--shots", "4", "--memory", "1GB"]) == 0
+    words = ["--profile", "smoke", "--backbone", wide.backbone.name, "--results", str(wide.results_folder)]
+    assert main(["recommend", *words, "--family", "inference", "--shots", "4", "--memory", "1GB"]) == 0
     assert "Try lora first" in capsys.readouterr().out
-    assert entry(["recommend", *words, "--memory", "8 parsecs"]) == 2
+    assert main(["recommend", *words, "--memory", "8 parsecs"]) == 2
     assert "no size above 0" in capsys.readouterr().err
 
 
@@ -210,41 +211,42 @@ def test_what_cannot_be_answered_is_one_line(wide, answered, capsys):
 def test_the_loss_is_that_of_the_worst_rival_in_each_draw():
     draw = np.random.default_rng(0)
     d = [draw.normal(0.0, 1.0, (3, n)) for n in (20, 30)]  # [S, n] of two tasks
-    both = resampled([np.stack([one, -one]) for one in d], draws=400)
+    both = resample_means([np.stack([one, -one]) for one in d], num_resamples=400)
     assert both.shape == (400, 2)
     assert np.allclose(both[:, 0], -both[:, 1])  # in the same draws
-    assert np.allclose(np.quantile(both[:, 0], [0.025, 0.975]), bootstrap(d, draws=400))
+    assert np.allclose(np.quantile(both[:, 0], [0.025, 0.975]), compute_bootstrap_interval(d, num_resamples=400))
 
 
 def test_a_task_is_held_out_of_its_own_choice():
     def line(name: str, **scores: float) -> argparse.Namespace:
-        figures = {task: Figure(score, None, 3) for task, score in scores.items()}
-        return argparse.Namespace(method=name, tasks=figures, averages={"asked": Figure(0.0, None, 3)})
+        figures = {task: MeanEstimate(score, None, 3) for task, score in scores.items()}
+        return argparse.Namespace(method=name, task_scores=figures, averages={"asked": MeanEstimate(0.0, None, 3)})
 
     lines = [line("a", x=0.9, y=0.2, z=0.2), line("b", x=0.1, y=0.6, z=0.5)]
     found = {
-        one.task: (one.picked, one.best, round(one.lost, 2), round(one.blind, 2)) for one in held_out(lines, "xyz")
+        one.task: (one.chosen_method, one.best_method, round(one.loss, 2), round(one.random_choice_loss, 2))
+        for one in evaluate_held_out(lines, "xyz")
     }
     assert found == {"x": ("b", "a", 0.8, 0.4), "y": ("a", "b", 0.4, 0.2), "z": ("a", "b", 0.3, 0.15)}
 
 
 def test_seeds_are_those_that_compare_most_methods():
     all_, one, two = frozenset((0, 1, 2)), frozenset((0,)), frozenset((0, 1))
-    assert most([all_] * 5 + [one] * 16) == all_
-    assert most([all_] * 12 + [two]) == all_
-    assert most([frozenset(range(5))] * 2 + [all_] * 10) == all_
-    assert most([one, one, frozenset()]) == one
-    assert lacking(one, all_) == "seed 0 only"
-    assert lacking(frozenset(), all_) == "cells are missing"
+    assert choose_common_seeds([all_] * 5 + [one] * 16) == all_
+    assert choose_common_seeds([all_] * 12 + [two]) == all_
+    assert choose_common_seeds([frozenset(range(5))] * 2 + [all_] * 10) == all_
+    assert choose_common_seeds([one, one, frozenset()]) == one
+    assert describe_missing_seeds(one, all_) == "seed 0 only"
+    assert describe_missing_seeds(frozenset(), all_) == "cells are missing"
 
 
 def test_the_nearest_number_of_shots():
-    assert nearest(8, {4, 32}) == 4
-    assert nearest(16, {4, 32, FULL}) == 32
-    assert nearest(FULL, {4, 32}) == 32
-    assert nearest(16, {FULL}) == FULL
+    assert find_nearest_shots(8, {4, 32}) == 4
+    assert find_nearest_shots(16, {4, 32, FULL}) == 32
+    assert find_nearest_shots(FULL, {4, 32}) == 32
+    assert find_nearest_shots(16, {FULL}) == FULL
 
 
 @pytest.mark.parametrize(("text", "bytes_"), [("8GB", 8 * 2**30), ("800 MB", 800 * 2**20), ("1.5g", 1.5 * 2**30)])
 def test_sizes(text, bytes_):
-    assert size(text) == bytes_
+    assert parse_size(text) == bytes_

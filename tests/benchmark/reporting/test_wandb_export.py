@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import dashboards, grid
-from benchmark.dashboards import tables, views
-from benchmark.profile import Profile
+from benchmark.config.profile import Profile
+from benchmark.grid import planner
+from benchmark.reporting.wandb import export, tables, views
 from tests.support.wandb_runs import KEY
 
 
@@ -32,8 +32,8 @@ def summary_of(found: list[dict]) -> dict:
 @pytest.fixture
 def written(offline: Profile, monkeypatch: pytest.MonkeyPatch) -> tuple[Profile, Path]:
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    count, left, folder, shown = dashboards.write(offline, "offline")
-    assert (count, left, shown) == (7, 0, [str(offline.folder / "report" / "wandb.json")])
+    count, left, folder, shown = export.export_results(offline, "offline")
+    assert (count, left, shown) == (7, 0, [str(offline.results_folder / "report" / "wandb.json")])
     return offline, folder
 
 
@@ -44,7 +44,7 @@ def summary_run(folder: Path) -> Path:
 
 def test_each_cell_is_a_run_with_its_curves_and_the_same_names(written):
     found, folder = written
-    planned = next(cell for cell in grid.plan(found) if cell.cell.key == "lora/chnsent/4/1")
+    planned = next(cell for cell in planner.plan_grid(found) if cell.cell.key == "lora/chnsent/4/1")
     (run,) = folder.glob(f"offline-run-*-{planned.identity[:16]}")
     logged = records(run)
     said = next(record["run"] for record in logged if record["type"] == "run")
@@ -54,7 +54,7 @@ def test_each_cell_is_a_run_with_its_curves_and_the_same_names(written):
     history = [record["history"]["item"] for record in logged if record["type"] == "history"]
     assert [(row["_step"], row["loss"]) for row in history] == [(1, 2.0), (2, 1.5), (3, 1.0)]
     values = {name: value for name, value in summary_of(logged).items() if not name.startswith("_")}
-    assert set(values) == set(tables.METRICS)
+    assert set(values) == set(tables.RUN_METRICS)
     assert (values["score"], values["dev_score"], values["trained_parameters"]) == (0.25, 0.5, 1000)
 
 
@@ -68,7 +68,7 @@ def test_the_summary_run_has_the_tables_as_numbers_and_the_panels_read_them(writ
     assert row[1:] == [None, None, None, None, 25.0, None]  # an average is empty while a cell is missing
     cells = json.loads((run / "files" / values["cells.path"]).read_text())
     assert len(cells["data"]) == 7
-    kept = json.loads((found.folder / "report" / views.FILE).read_text())
+    kept = json.loads((found.results_folder / "report" / views.VIEWS_FILE).read_text())
     assert kept["summary_run"] == run.name.rpartition("-")[2]
     for view in ("workspace", "report"):
         read = read_by(kept[view])
@@ -98,21 +98,21 @@ def read_by(view: object) -> dict[str, set[str]]:
 def test_panels_have_all_sections_and_the_summary_run_alone(tmp_path):
     named = ["leaderboard/4", "differences", "differences/2", "ties"]
     pictures = ["inside/ta_lora", "leaderboard/picture"]
-    shown = views.Shown(
+    shown = views.ViewContents(
         "adapterbench", "0123456789abcdef", "demo", "7 cells", "choice tasks", [4, "full"], named, pictures
     )
-    kept = json.loads(views.keep(shown, tmp_path).read_text())
+    kept = json.loads(views.write_views(shown, tmp_path).read_text())
     section = kept["workspace"]["spec"]["section"]
     names = [part["name"] for part in section["panelBankConfig"]["sections"]]
     assert names[:5] == ["Leaderboard", "Pareto", "Shot curves", "Cost", "Learning curves"]
     assert names[5:] == ["Differences and ties", "What the sources taught"]
     assert all(part["panels"] for part in section["panelBankConfig"]["sections"])
-    assert shown.run in json.dumps(section["runSets"])
+    assert shown.summary_run_id in json.dumps(section["runSets"])
     blocks = kept["report"]["spec"]["blocks"]
     assert [block["children"][0]["text"] for block in blocks if block["type"] == "heading"] == names
     grids = [block["metadata"] for block in blocks if block["type"] == "panel-grid"]
     assert len(grids) == len(names)
-    assert all(shown.run in json.dumps(metadata["runSets"]) for metadata in grids)
+    assert all(shown.summary_run_id in json.dumps(metadata["runSets"]) for metadata in grids)
     for view in ("workspace", "report"):
         assert "differences/2" in read_by(kept[view])
         assert all(f'"{name}"' in json.dumps(kept[view]) for name in pictures)
@@ -122,7 +122,7 @@ def test_writing_again_duplicates_nothing(written):
     found, folder = written
     before = sorted(path.name.rpartition("-")[2] for path in folder.glob("offline-run-*"))
     times = {path: path.stat().st_mtime_ns for path in folder.glob("offline-run-*/*.wandb")}
-    dashboards.write(found, "offline")
+    export.export_results(found, "offline")
     assert sorted(path.name.rpartition("-")[2] for path in folder.glob("offline-run-*")) == before
     again = {path: path.stat().st_mtime_ns for path in folder.glob("offline-run-*/*.wandb")}
     assert len(times.items() & again.items()) == 7  # the cells' are left alone, the summary is new

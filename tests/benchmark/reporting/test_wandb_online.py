@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmark import dashboards, grid, reading
-from benchmark.dashboards import views
-from benchmark.store import Store
+from benchmark.analysis import load
+from benchmark.grid import planner
+from benchmark.reporting.wandb import export, views
+from benchmark.results.store import ResultStore
 from tasks.example import UsageError
 from tests.support.wandb_runs import KEY
 from tests.support.wandb_server import serving
@@ -20,14 +21,14 @@ def test_the_client_sends_one_run_under_its_own_id_and_never_the_key(offline, mo
     import wandb
 
     wandb.teardown()  # what earlier tests left running has asked for the address already
-    _, results, _ = reading.collect(offline, Store(offline.folder))
+    _, results, _ = load.collect_results(offline, ResultStore(offline.results_folder))
     result = next(result for result in results if result["key"] == "lora/chnsent/4/1")
     run = result["identity"][:16]
     with serving() as server:
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_ENTITY", "someone")
-        dashboards.cell(offline, result, "online", offline.folder)
+        export.export_cell(offline, result, "online", offline.results_folder)
         sent = server.asked("UpsertBucket")
         assert {(one["name"], one["project"]) for one in sent} == {(run, "adapterbench")}
         assert (sent[0]["groupName"], sent[0]["jobType"], sent[0]["program"]) == ("smoke", "lora", "benchmark")
@@ -40,18 +41,22 @@ def test_the_client_sends_one_run_under_its_own_id_and_never_the_key(offline, mo
         wandb.teardown()
     assert KEY.encode() not in bodies
     assert os.uname().nodename.encode() not in re.findall(rb"[\w.-]+", bodies)
-    assert not [path for path in offline.folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert not [
+        path for path in offline.results_folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()
+    ]
 
 
 def test_uploading_again_sends_the_summary_alone(offline, caught, monkeypatch, capfd):
-    monkeypatch.setattr(views, "save", lambda shown, entity: [f"{entity}/{shown.run}"])
-    found = dashboards.write(offline, "online")
+    monkeypatch.setattr(views, "save_views", lambda shown, entity: [f"{entity}/{shown.summary_run_id}"])
+    found = export.export_results(offline, "online")
     *cells, last = caught
-    assert {run.options["id"] for run in cells} == {r["identity"][:16] for r in Store(offline.folder).results()}
+    assert {run.options["id"] for run in cells} == {
+        r["identity"][:16] for r in ResultStore(offline.results_folder).load_results()
+    }
     assert all(run.ended == 1 and run.options["mode"] == "online" for run in caught)
-    assert found.views == [f"someone/{last.options['id']}"]
+    assert found.view_locations == [f"someone/{last.options['id']}"]
     caught.clear()
-    assert dashboards.write(offline, "online") == found
+    assert export.export_results(offline, "online") == found
     assert [run.options["id"] for run in caught] == [last.options["id"]]
     assert [set(values) for _, values in caught[0].logged] == [set(values) for _, values in last.logged]
     sent = json.dumps([[run.options, run.logged, run.summary] for run in cells], default=str)
@@ -59,12 +64,12 @@ def test_uploading_again_sends_the_summary_alone(offline, caught, monkeypatch, c
 
 
 def test_what_wandb_sync_uploaded_is_not_sent_again(offline, caught, monkeypatch):
-    monkeypatch.setattr(views, "save", lambda shown, entity: [])
-    dashboards.write(offline, "offline")
+    monkeypatch.setattr(views, "save_views", lambda shown, entity: [])
+    export.export_results(offline, "offline")
     synced = caught[0].options["id"]
-    (offline.folder / "wandb" / f"offline-run-20260101_000000-{synced}" / f"run-{synced}.wandb.synced").touch()
+    (offline.results_folder / "wandb" / f"offline-run-20260101_000000-{synced}" / f"run-{synced}.wandb.synced").touch()
     caught.clear()
-    dashboards.write(offline, "online")
+    export.export_results(offline, "online")
     assert len(caught) == 6 + 1
     assert synced not in {run.options["id"] for run in caught}
 
@@ -101,39 +106,41 @@ def test_panels_are_saved_in_place_of_those_of_the_last_time(monkeypatch):
     monkeypatch.setattr(wandb, "Api", Api)
     for module in (internal, reports):
         monkeypatch.setattr(module, "execute_graphql", answer)
-    shown = views.Shown("adapterbench", "0123456789abcdef", "demo on tiny", "1 cell", "choice tasks", [4], ["ties"], [])
-    first = views.save(shown, "someone")
+    shown = views.ViewContents(
+        "adapterbench", "0123456789abcdef", "demo on tiny", "1 cell", "choice tasks", [4], ["ties"], []
+    )
+    first = views.save_views(shown, "someone")
     assert first == ["https://wandb.ai/someone/adapterbench?nw=0123456789a", first[1]]
     assert "adapterbench/reports/demo-on-tiny--id1" in first[1]
-    assert views.save(shown, "someone") == first
+    assert views.save_views(shown, "someone") == first
     assert sorted(kept) == ["id0", "id1"]
-    views.save(shown._replace(run="fedcba9876543210", title="small on tiny"), "someone")
+    views.save_views(shown._replace(summary_run_id="fedcba9876543210", title="small on tiny"), "someone")
     assert len(kept) == 4
 
 
 def test_uploading_without_an_account_is_refused(offline, monkeypatch):
-    monkeypatch.setattr(dashboards, "key", lambda: None)
+    monkeypatch.setattr(export, "find_api_key", lambda: None)
     with pytest.raises(UsageError, match="wandb login"):
-        dashboards.write(offline, "online")
-    assert not (offline.folder / "wandb").exists()
+        export.export_results(offline, "online")
+    assert not (offline.results_folder / "wandb").exists()
 
 
 def test_a_grid_of_too_many_cells_has_the_summary_alone(offline, caught, monkeypatch):
-    monkeypatch.setattr(dashboards, "RUNS", 6)
-    found = dashboards.write(offline, "offline")
-    assert (found.cells, found.left) == (0, 7)
+    monkeypatch.setattr(export, "MAX_CELL_RUNS", 6)
+    found = export.export_results(offline, "offline")
+    assert (found.num_cell_runs, found.num_skipped) == (0, 7)
     assert [run.options["job_type"] for run in caught] == ["summary"]
 
 
 def test_no_text_of_a_data_set_is_sent(small, answered, caught, monkeypatch):
     """Predictions stay here: what was asked, expected and answered is nobody's business."""
-    monkeypatch.setattr(views, "save", lambda shown, entity: [json.dumps(shown, default=str)])
+    monkeypatch.setattr(views, "save_views", lambda shown, entity: [json.dumps(shown, default=str)])
     secret = "a text that is not ours"
-    for planned in grid.plan(small):
+    for planned in planner.plan_grid(small):
         columns = {name: [secret] * 4 for name in ("uid", "asked", "target", "predicted", "group")}
         answered(small, planned, [1.0, 0.0, 1.0, 1.0], **columns)
-    found = dashboards.write(small, "online")
+    found = export.export_results(small, "online")
     sent = [[run.options, run.logged, run.summary] for run in caught]
-    said = json.dumps([*sent, found.views], default=lambda one: getattr(one, "data", str(one)))
+    said = json.dumps([*sent, found.view_locations], default=lambda one: getattr(one, "data", str(one)))
     assert "75.0" in said
     assert secret not in said

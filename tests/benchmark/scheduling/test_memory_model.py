@@ -7,17 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark import grid, memory, packs, planning
-from benchmark.memory import QWEN, Shape
-from benchmark.price import FIXED, Prices
-from benchmark.profile import Profile, Weights
+from benchmark.cli import plan
+from benchmark.config.profile import BackboneConfig, Profile
+from benchmark.grid import planner
+from benchmark.results.store import ResultStore
+from benchmark.scheduling import memory_model, packing
+from benchmark.scheduling.cost_model import FIXED_SECONDS_PER_CELL, CostModel
+from benchmark.scheduling.memory_model import QWEN, Shape
 from benchmark.skeleton import Skeleton, counted
-from benchmark.store import Store
 from tests.gpu_acceptance import model_shapes as shapes
 from tests.gpu_acceptance.workload import Size, plans, ready
 
 SMALL = Shape(64, 3, 4, 2, 160, 2070)
-LARGE = Weights(name="Qwen/Qwen2.5-7B", dtype="bfloat16", device="cpu")
+LARGE = BackboneConfig(name="Qwen/Qwen2.5-7B", dtype="bfloat16", device="cpu")
 
 
 def test_shapes_have_the_published_numbers_of_parameters():
@@ -64,7 +66,7 @@ def test_what_a_pass_keeps_is_about_what_the_formula_says(name: str, monkeypatch
         tokens = given.input_ids.numel() + method.virtual * len(given.slots)
         tokens += 0 if given.lead is None else given.lead.numel()
         answers = len(given.at) * SMALL.vocab_size * 12
-        wanted = memory.kept(SMALL, tokens, 2, name == "full") + answers
+        wanted = memory_model.estimate_activation_bytes(SMALL, tokens, 2, name == "full") + answers
     assert 0.6 * wanted < sum(found.values()) < 1.15 * wanted
 
 
@@ -73,43 +75,53 @@ def large(found: Profile, *methods: str) -> Profile:
 
 
 def test_on_seven_billion_all_but_full_fit_eighty_gigabytes(small: Profile, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(memory.hardware, "gpus", tuple)
+    monkeypatch.setattr(memory_model.hardware, "get_gpu_memory_mib", tuple)
     found = large(small, "full", "lora", "prompt", "zero_shot")
-    needs = {cell.cell.method: memory.of(found, cell) for cell in grid.plan(found)}
-    assert needs["full"].total > memory.GPU
-    assert all(need.total < memory.GPU for name, need in needs.items() if name != "full")
-    assert needs["zero_shot"].total == needs["lora"].weights == pytest.approx(15.23e9, rel=1e-3)
-    assert needs["lora"].parts == 1
-    assert "no room" in memory.spoken(needs["full"])
+    needs = {cell.cell.method: memory_model.estimate_memory(found, cell) for cell in planner.plan_grid(found)}
+    assert needs["full"].total_bytes > memory_model.DEFAULT_GPU_BYTES
+    assert all(need.total_bytes < memory_model.DEFAULT_GPU_BYTES for name, need in needs.items() if name != "full")
+    assert needs["zero_shot"].total_bytes == needs["lora"].weight_bytes == pytest.approx(15.23e9, rel=1e-3)
+    assert needs["lora"].num_micro_batches == 1
+    assert "no room" in memory_model.format_memory_estimate(needs["full"])
 
 
 def test_a_pack_that_has_no_room_goes_in_parts(small: Profile, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(memory.hardware, "gpus", tuple)
+    monkeypatch.setattr(memory_model.hardware, "get_gpu_memory_mib", tuple)
     found = large(small, "lora")
-    one = memory.of(found, grid.plan(found)[0])
-    many = memory.of(found, grid.plan(found)[0], 16)
-    assert many.learned == 16 * one.learned
-    assert many.parts > 1
-    assert many.total <= memory.GPU
-    monkeypatch.setattr(memory.hardware, "gpus", lambda: (10**6,))
-    assert memory.of(found, grid.plan(found)[0], 16).parts == 1
+    one = memory_model.estimate_memory(found, planner.plan_grid(found)[0])
+    many = memory_model.estimate_memory(found, planner.plan_grid(found)[0], 16)
+    assert many.trainable_bytes == 16 * one.trainable_bytes
+    assert many.num_micro_batches > 1
+    assert many.total_bytes <= memory_model.DEFAULT_GPU_BYTES
+    monkeypatch.setattr(memory_model.hardware, "get_gpu_memory_mib", lambda: (10**6,))
+    assert memory_model.estimate_memory(found, planner.plan_grid(found)[0], 16).num_micro_batches == 1
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_devices_that_share_a_cell_share_its_rows_and_under_fsdp_the_backbone(method: str, small, monkeypatch):
-    monkeypatch.setattr(memory.hardware, "gpus", tuple)
+    monkeypatch.setattr(memory_model.hardware, "get_gpu_memory_mib", tuple)
     found = large(small, method)
-    [planned] = [cell for cell in grid.plan(found) if cell.cell.task == "chnsent"]
-    alone = memory.of(found, planned)
-    ddp, fsdp = (memory.of(replace(found, devices=4, strategy=name), planned) for name in ("ddp", "fsdp"))
-    assert planned.parts["budget"]["batch_size"] == 4
-    assert ddp.kept == fsdp.kept == pytest.approx(alone.kept * alone.parts / 4)
-    assert ddp.weights == alone.weights
-    assert alone.learned < ddp.learned <= 1.2 * alone.learned
-    assert alone.weights / 4 < fsdp.weights < alone.weights / 2
-    assert fsdp.learned == ddp.learned if method == "lora" else fsdp.learned < alone.learned / 3
-    monkeypatch.setattr(memory.hardware, "gpus", lambda: (1000,))
-    assert memory.of(replace(found, devices=2, strategy="ddp"), planned).parts == 1
+    [planned] = [cell for cell in planner.plan_grid(found) if cell.cell.task == "chnsent"]
+    alone = memory_model.estimate_memory(found, planned)
+    ddp, fsdp = (
+        memory_model.estimate_memory(replace(found, devices=4, strategy=name), planned) for name in ("ddp", "fsdp")
+    )
+    assert planned.identity_inputs["budget"]["batch_size"] == 4
+    assert (
+        ddp.activation_bytes
+        == fsdp.activation_bytes
+        == pytest.approx(alone.activation_bytes * alone.num_micro_batches / 4)
+    )
+    assert ddp.weight_bytes == alone.weight_bytes
+    assert alone.trainable_bytes < ddp.trainable_bytes <= 1.2 * alone.trainable_bytes
+    assert alone.weight_bytes / 4 < fsdp.weight_bytes < alone.weight_bytes / 2
+    assert (
+        fsdp.trainable_bytes == ddp.trainable_bytes
+        if method == "lora"
+        else fsdp.trainable_bytes < alone.trainable_bytes / 3
+    )
+    monkeypatch.setattr(memory_model.hardware, "get_gpu_memory_mib", lambda: (1000,))
+    assert memory_model.estimate_memory(replace(found, devices=2, strategy="ddp"), planned).num_micro_batches == 1
 
 
 def test_a_part_of_the_backbone_is_what_fsdp_leaves_on_a_device():
@@ -120,28 +132,35 @@ def test_a_part_of_the_backbone_is_what_fsdp_leaves_on_a_device():
 
 
 def test_seconds_of_a_cell_on_several_devices_are_not_those_of_one(small: Profile, fake):
-    [planned, *_] = [cell for cell in grid.plan(small) if cell.cell.method == "lora"]
+    [planned, *_] = [cell for cell in planner.plan_grid(small) if cell.cell.method == "lora"]
     fake(small, planned, 0.5)
-    results, two = Store(small.folder).results(), replace(small, devices=2, strategy="ddp")
-    assert Prices(small, results).seconds(planned) == (2.0, True)
-    assert Prices(two, results).seconds(planned) == (Prices(two, ()).rough(planned), False)
-    assert FIXED < Prices(two, ()).rough(planned) < Prices(small, ()).rough(planned)
+    results, two = ResultStore(small.results_folder).load_results(), replace(small, devices=2, strategy="ddp")
+    assert CostModel(small, results).estimate_seconds(planned) == (2.0, True)
+    assert CostModel(two, results).estimate_seconds(planned) == (
+        CostModel(two, ()).estimate_seconds_from_flops(planned),
+        False,
+    )
+    assert (
+        FIXED_SECONDS_PER_CELL
+        < CostModel(two, ()).estimate_seconds_from_flops(planned)
+        < CostModel(small, ()).estimate_seconds_from_flops(planned)
+    )
 
 
 def test_the_plan_has_a_column_of_it_where_the_backbone_is_large(small: Profile, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(memory.hardware, "gpus", tuple)
+    monkeypatch.setattr(memory_model.hardware, "get_gpu_memory_mib", tuple)
     found = large(small, "full", "lora")
-    cells = grid.plan(found)
-    due = packs.packs(found, cells, {cell.identity: 1.0 for cell in cells}, device="cuda", workers=1)
-    needs = planning.memory_of(found, due)
+    cells = planner.plan_grid(found)
+    due = packing.build_packs(found, cells, {cell.identity: 1.0 for cell in cells}, device="cuda", num_workers=1)
+    needs = plan.estimate_memory_by_row(found, due)
     assert set(needs) == {"full", "lora"}
     assert "GB" in needs["lora"]
-    assert planning.memory_of(small, packs.packs(small, grid.plan(small)[:1], {c.identity: 1.0 for c in grid.plan(small)},
-                                                 device="cpu", workers=1)) == {}  # fmt: skip
+    assert plan.estimate_memory_by_row(small, packing.build_packs(small, planner.plan_grid(small)[:1], {c.identity: 1.0 for c in planner.plan_grid(small)},
+                                                 device="cpu", num_workers=1)) == {}  # fmt: skip
 
 
 def test_a_folder_says_its_own_shape_and_an_unknown_name_none(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps(SMALL._asdict() | {"head_dim": 32, "rms_norm_eps": 1e-6}))
-    assert memory.shape_of(str(tmp_path)).attention == 4 * 32
-    assert memory.shape_of("Qwen/Qwen2.5-7B-Instruct") == QWEN["7B"]
-    assert memory.shape_of("someone/something") is None
+    assert memory_model.shape_of(str(tmp_path)).attention == 4 * 32
+    assert memory_model.shape_of("Qwen/Qwen2.5-7B-Instruct") == QWEN["7B"]
+    assert memory_model.shape_of("someone/something") is None

@@ -5,24 +5,25 @@ from itertools import combinations
 
 import pytest
 
-from benchmark import contents, grid, packs
-from benchmark.grid import Planned
-from benchmark.packs import Pack
-from benchmark.profile import Profile
+from benchmark.config.profile import Profile
+from benchmark.grid import dataset_stats, planner
+from benchmark.grid.cells import PlannedCell
+from benchmark.scheduling import packing
+from benchmark.scheduling.packing import Pack
 
 
-def made(found: Profile, due: list[Planned] | None = None, workers: int = 1) -> list[Pack]:
-    due = grid.plan(found) if due is None else due
-    return packs.packs(found, due, {cell.identity: 1.0 for cell in due}, device="cpu", workers=workers)
+def made(found: Profile, due: list[PlannedCell] | None = None, workers: int = 1) -> list[Pack]:
+    due = planner.plan_grid(found) if due is None else due
+    return packing.build_packs(found, due, {cell.identity: 1.0 for cell in due}, device="cpu", num_workers=workers)
 
 
 def test_every_due_cell_is_in_one_pack_with_its_kind(small: Profile):
-    cells = grid.plan(small)
+    cells = planner.plan_grid(small)
     found = made(replace(small, pack=4))
     assert sorted(cell.identity for pack in found for cell in pack) == sorted(cell.identity for cell in cells)
     assert 1 < max(map(len, found)) <= 4
     for pack in found:
-        assert len({(cell.cell.method, cell.cell.shots, str(cell.options), cell.parents) for cell in pack}) == 1
+        assert len({(cell.cell.method, cell.cell.shots, str(cell.options), cell.dependencies) for cell in pack}) == 1
     assert all(len(pack) == 1 for pack in found if pack[0].cell.method == "zero_shot")
 
 
@@ -42,13 +43,13 @@ def test_cells_that_rest_on_other_cells_are_packed_by_what_they_rest_on(heir: Pr
         sorted([cell.cell.task for cell in pack] for pack in on_target)
         == [["afqmc"]] * 2 + [["cote_bd", "chnsent"]] * 2
     )
-    assert all(len({cell.parents for cell in pack}) == 1 for pack in on_target)
+    assert all(len({cell.dependencies for cell in pack}) == 1 for pack in on_target)
     prompts = [pack for pack in found if pack[0].cell.method == "prompt"]
     assert [len(pack) for pack in prompts] == [4]  # two sources, two seeds: nothing ties them to one another
 
 
 def test_an_interrupted_grid_has_all_methods_of_what_it_reached(small: Profile):
-    due = [cell for cell in grid.plan(small) if cell.cell.method != "zero_shot"]
+    due = [cell for cell in planner.plan_grid(small) if cell.cell.method != "zero_shot"]
     found = made(replace(small, pack=1), due)
     reached = [(pack[0].cell.seed, pack[0].cell.shots, pack[0].cell.task) for pack in found]
     assert reached[::2] == reached[1::2]
@@ -57,9 +58,9 @@ def test_an_interrupted_grid_has_all_methods_of_what_it_reached(small: Profile):
 
 
 def test_of_a_round_the_longest_comes_first(small: Profile):
-    due = [cell for cell in grid.plan(small) if cell.cell.method != "zero_shot"][:4]
+    due = [cell for cell in planner.plan_grid(small) if cell.cell.method != "zero_shot"][:4]
     price = {cell.identity: 2.0 if cell.cell.method == "prompt" else 1.0 for cell in due}
-    found = packs.packs(replace(small, pack=1), due, price, device="cpu", workers=1)
+    found = packing.build_packs(replace(small, pack=1), due, price, device="cpu", num_workers=1)
     assert [pack[0].cell.method for pack in found] == ["prompt", "lora"] * 2
 
 
@@ -75,32 +76,32 @@ def test_the_cuts_are_those_of_least_cost():
         return [cuts for cuts in found if max(end - first for first, end in cuts) <= most]
 
     for most in (1, 2, 3, 7):
-        found = packs._cuts(sizes, 8, 250.0, most)
+        found = packing._choose_cuts(sizes, 8, 250.0, most)
         assert cost(found) == min(map(cost, every(most)))
         assert found in every(most)
     assert (
-        len(packs._cuts(sizes, 8, 1.0, 7)) == 6
+        len(packing._choose_cuts(sizes, 8, 1.0, 7)) == 6
     )  # where a step costs little of itself, only equal lengths go together
 
 
 def test_a_heavy_backbone_leaves_its_cells_alone(small: Profile, monkeypatch: pytest.MonkeyPatch):
-    due = [cell for cell in grid.plan(small) if cell.cell.method == "lora"]
+    due = [cell for cell in planner.plan_grid(small) if cell.cell.method == "lora"]
     sizes = {}
     for name, number in (("tiny", 1e6), ("0.5B", 5e8)):
-        monkeypatch.setattr(packs, "parameters", lambda _, number=number: number)
+        monkeypatch.setattr(packing, "parse_parameter_count", lambda _, number=number: number)
         sizes[name] = max(len(pack) for pack in made(small, due))
-    assert sizes["0.5B"] == 1 < sizes["tiny"] <= packs.MOST["cpu"]
-    monkeypatch.setattr(packs, "parameters", lambda _: 5e8)
+    assert sizes["0.5B"] == 1 < sizes["tiny"] <= packing.MAX_PACK_SIZE["cpu"]
+    monkeypatch.setattr(packing, "parse_parameter_count", lambda _: 5e8)
     price = {cell.identity: 1.0 for cell in due}
-    assert max(len(pack) for pack in packs.packs(small, due, price, device="cuda", workers=1)) > 1
+    assert max(len(pack) for pack in packing.build_packs(small, due, price, device="cuda", num_workers=1)) > 1
 
 
 def test_few_cells_are_shared_out_over_the_processes(small: Profile):
-    due = [cell for cell in grid.plan(small) if cell.cell.method == "lora"]
+    due = [cell for cell in planner.plan_grid(small) if cell.cell.method == "lora"]
     assert max(map(len, made(small, due))) > 2 == max(map(len, made(small, due, workers=4)))
 
 
 def test_a_plan_of_records_from_the_hub_reads_none(small: Profile, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(contents, "lengths", None)  # to call it would fail
-    due = [cell for cell in grid.plan(small) if cell.cell.method == "lora"]
+    monkeypatch.setattr(dataset_stats, "measure_prompt_lengths", None)  # to call it would fail
+    due = [cell for cell in planner.plan_grid(small) if cell.cell.method == "lora"]
     assert max(len(pack) for pack in made(replace(small, source="hub"), due)) > 1

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.__main__ import entry
+from benchmark.cli.main import main
 
 GRID = ["--profile", "smoke", "--methods", "lora", "--tasks", "chnsent", "--workers", "1"]
 
@@ -24,7 +24,7 @@ def elsewhere(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypa
 def refused(capsys: pytest.CaptureFixture, elsewhere: Path) -> Callable[..., None]:
     def check(words: list[str], *said: str) -> None:
         before = sorted(elsewhere.rglob("*"))
-        assert entry(words) == 2
+        assert main(words) == 2
         out = capsys.readouterr().err
         assert out.startswith("error: ")
         assert len(out.splitlines()) == 1, out

@@ -73,7 +73,7 @@ def test_an_instruction_that_has_no_room(refused, model_folders):
 
 
 def test_a_gpu_that_is_not_there(refused, monkeypatch):
-    monkeypatch.setattr("benchmark.hardware.gpus", tuple)
+    monkeypatch.setattr("benchmark.system.hardware.get_gpu_memory_mib", tuple)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     refused(["run", *GRID, "--device", "cuda:3"], "no device 'cuda:3'")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmark.__main__ import entry
+from benchmark.cli.main import main
 from methods.backbone import Backbone
 from methods.files import find
 from tasks import network
@@ -44,7 +44,7 @@ def test_a_backbone_that_cannot_be_had_is_said_in_one_line(spoil, said, hub, tmp
         monkeypatch.setattr(network, "ANSWER", 0.2)
     words = ["--profile", "smoke", "--methods", "lora", "--tasks", "chnsent", "--workers", "1", "--results",
              str(tmp_path / "results"), "--backbone", "someorg/tiny"]  # fmt: skip
-    assert entry(["run", *words]) == 2
+    assert main(["run", *words]) == 2
     error = capfd.readouterr().err.splitlines()[-1]
     assert error.startswith("error: backbone 'someorg/tiny'")
     assert said in error

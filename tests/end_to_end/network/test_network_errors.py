@@ -5,7 +5,7 @@ from hashlib import sha256
 import pytest
 
 import tasks
-from benchmark.__main__ import entry
+from benchmark.cli.main import main
 from tasks import network
 from tasks.example import UsageError
 from tests.end_to_end.network.conftest import FILES, TABLES, gone, ill, renumbered, rows
@@ -75,7 +75,7 @@ def test_trouble_is_one_line_and_the_next_run_is_whole(
     with monkeypatch.context() as patch:
         if any(trouble.wait for trouble in hub.troubles):
             patch.setattr(network, "ANSWER", 0.2)
-        assert entry(["run", *words]) == 2
+        assert main(["run", *words]) == 2
     assert len(hub.asked) < 30, hub.asked  # it gives up soon
     error = capfd.readouterr().err
     assert error.startswith("error: ")

@@ -1,0 +1,147 @@
+"""The page's charts as Vega-Lite specifications. Rows are put in by the page; colours are its CSS variables by name.
+
+`$a` and `$b` are the two methods that a reader compares, `$other` all the rest: one idea in all charts.
+"""
+
+from typing import Any
+
+from benchmark.system import disk_cache
+
+VEGA_LITE_VERSION = "6.4"  # of Vega-Lite
+ChartSpec = dict[str, Any]
+
+COMPARED_COLOUR = {"field": "who", "type": "nominal", "legend": None,
+       "scale": {"domain": ["a", "b", "other"], "range": ["$a", "$b", "$other"]}}  # fmt: skip
+LABEL_COLOUR = {"condition": [{"test": f"datum.who == '{who}'", "value": f"${who}"} for who in "ab"], "value": "$soft"}
+FOCUS_OPACITY = {"condition": {"test": "datum.who != 'other'", "value": 1}, "value": 0.75}
+PHASES = ("train", "dev", "test", "start and end", "sources' share")
+PHASE_COLOURS = ["$phase1", "$phase2", "$phase3", "$phase4", "$phase5"]
+
+
+def load_vega_script() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert, without a network; kept: that takes seconds."""
+    from importlib.metadata import version
+
+    import vl_convert
+
+    key = ["vega", version("vl-convert-python"), VEGA_LITE_VERSION]
+    return disk_cache.load_or_compute(key, lambda: vl_convert.javascript_bundle(None, vl_version=VEGA_LITE_VERSION))
+
+
+def build_number_field(field: str, title: str | None = None, **options: Any) -> ChartSpec:
+    return {"field": field, "type": "quantitative", "title": title} | options
+
+
+def build_score_field(title: str = "mean x 100") -> ChartSpec:
+    return build_number_field("mean", title, scale={"zero": False, "nice": True, "padding": 12}, axis={"tickCount": 8})
+
+
+def build_layered_chart(*layers: ChartSpec, **options: Any) -> ChartSpec:
+    return {"data": {"name": "rows"}, "width": "container", "layer": list(layers)} | options
+
+
+def build_trade_off_chart() -> ChartSpec:
+    """Quality against a cost: points with intervals, the frontier, controls across."""
+    cost = {
+        "scale": {"type": "log", "nice": False, "padding": 40},
+        "axis": {"format": "~s", "tickCount": 5, "grid": False},
+    }
+    x = build_number_field("cost", "$costTitle", **cost)
+    trained, control = "!datum.control && datum.cost > 0", "datum.control"
+    keep, across = [{"filter": trained}], [{"filter": control}]
+    points = {"x": x, "y": build_score_field()}
+    shapes = {"domain": ["learns alone", "learns from sources first"], "range": ["circle", "diamond"]}
+    shape = {
+        "field": "kind",
+        "type": "nominal",
+        "title": None,
+        "legend": {"orient": "top", "columns": 1},
+        "scale": shapes,
+    }
+    ends = {"y": build_number_field("low", build_score_field()["title"]), "y2": {"field": "high"}}
+    label = {"align": {"expr": "datum.left ? 'right' : 'left'"}, "dx": {"expr": "datum.left ? -9 : 9"}}
+    return build_layered_chart(
+        {"transform": across, "mark": {"type": "rule", "strokeDash": [4, 4], "color": "$other"},
+         "encoding": {"y": build_score_field(), "tooltip": {"field": "tip"}}},
+        {"transform": across, "mark": {"type": "text", "align": "left", "dy": -6, "color": "$soft"},
+         "encoding": {"x": {"value": 4}, "y": build_score_field(), "text": {"field": "method"}}},
+        {"transform": [{"filter": trained}, {"filter": "datum.frontier"}],
+         "mark": {"type": "line", "interpolate": "step-after", "color": "$line", "strokeWidth": 1.5},
+         "encoding": points},
+        {"transform": [*keep, {"filter": "isValid(datum.low)"}], "mark": {"type": "rule", "strokeWidth": 1.5},
+         "encoding": {"x": x, **ends, "color": COMPARED_COLOUR, "opacity": FOCUS_OPACITY}},
+        {"transform": keep, "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+         "encoding": {**points, "color": COMPARED_COLOUR, "shape": shape, "opacity": FOCUS_OPACITY, "tooltip": {"field": "tip"}}},
+        {"transform": [*keep, {"filter": "datum.label"}], "mark": {"type": "text", "baseline": "middle", **label},
+         "encoding": {"x": x, "y": build_number_field("place", build_score_field()["title"]), "text": {"field": "method"}, "color": LABEL_COLOUR}},
+        height=460,
+    )  # fmt: skip
+
+
+def build_shot_curves_chart() -> ChartSpec:
+    """Mean against the number of examples; the two methods with their intervals."""
+    x = {"field": "shots", "type": "ordinal", "sort": None, "title": "examples per label", "axis": {"labelAngle": 0}}
+    method = {"field": "method"}
+    chosen = [{"filter": "datum.who != 'other'"}]
+    wide = {"condition": {"test": "datum.who != 'other'", "value": 2.5}, "value": 1}
+    return build_layered_chart(
+        {"transform": [*chosen, {"filter": "isValid(datum.low)"}], "mark": {"type": "area", "opacity": 0.15},
+         "encoding": {"x": x, "y": build_number_field("low", "mean x 100", scale={"zero": False}), "y2": {"field": "high"},
+                      "color": COMPARED_COLOUR, "detail": method}},
+        {"mark": {"type": "line", "point": True}, "encoding": {
+            "x": x, "y": build_score_field(), "color": COMPARED_COLOUR, "detail": method, "strokeWidth": wide, "opacity": FOCUS_OPACITY,
+            "tooltip": {"field": "tip"}}},
+        {"transform": [{"filter": "datum.last && datum.who != 'other' && isValid(datum.mean)"}],
+         "mark": {"type": "text", "align": "left", "dx": 8, "fontWeight": "bold"},
+         "encoding": {"x": x, "y": build_score_field(), "text": method, "color": COMPARED_COLOUR}},
+        height=340,
+    )  # fmt: skip
+
+
+def build_ranks_chart() -> ChartSpec:
+    """Average ranks with half of the critical difference each way: two that do not overlap are told apart."""
+    y = {"field": "method", "type": "nominal", "sort": None, "title": None}
+    x = build_number_field(
+        "rank", "average rank (1 is best)", scale={"zero": False, "nice": False, "padding": 10}, axis={"tickCount": 8}
+    )
+    return build_layered_chart(
+        {"mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.45, "strokeCap": "round"},
+         "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}, "color": COMPARED_COLOUR}},
+        {"mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
+         "encoding": {"y": y, "x": x, "color": COMPARED_COLOUR, "tooltip": {"field": "tip"}}},
+        height={"step": 22},
+    )  # fmt: skip
+
+
+def build_time_chart() -> ChartSpec:
+    """Seconds of a cell by phase."""
+    colours = {"domain": list(PHASES), "range": PHASE_COLOURS}
+    phase = {"field": "phase", "type": "nominal", "title": None, "scale": colours}
+    phase |= {"sort": list(PHASES), "legend": {"orient": "top", "columns": 5}}
+    return {
+        "data": {"name": "rows"}, "width": "container", "height": {"step": 22}, "mark": {"type": "bar"},
+        "encoding": {"y": {"field": "method", "type": "nominal", "sort": None, "title": None},
+                     "x": build_number_field("seconds", "seconds per cell", stack="zero", axis={"tickCount": 6}), "color": phase,
+                     "order": {"field": "place", "type": "quantitative"}, "tooltip": {"field": "tip"}},
+    }  # fmt: skip
+
+
+def build_learning_curve_chart(field: str, title: str, **scale: Any) -> ChartSpec:
+    """A line per cell over its steps."""
+    x = build_number_field("step", "step", axis={"tickCount": 5, "format": "d"}, scale={"nice": False})
+    y = build_number_field(field, title, scale={"zero": False} | scale)
+    more = {"detail": {"field": "cell"}, "color": COMPARED_COLOUR, "tooltip": {"field": "tip"}}
+    mark = {"type": "line", "strokeWidth": 1.6, "opacity": 0.85, "point": {"size": 14} if field == "dev" else False}
+    return {"data": {"name": "rows"}, "width": "container", "height": 180, "mark": mark,
+            "encoding": {"x": x, "y": y, **more}}  # fmt: skip
+
+
+def build_all_charts() -> dict[str, ChartSpec]:
+    return {
+        "trade-off": build_trade_off_chart(),
+        "shots": build_shot_curves_chart(),
+        "ranks": build_ranks_chart(),
+        "time": build_time_chart(),
+        "loss": build_learning_curve_chart("loss", "training loss", type="symlog"),
+        "dev": build_learning_curve_chart("dev", "dev score x 100"),
+    }

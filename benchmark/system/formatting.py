@@ -1,0 +1,39 @@
+"""TODO."""
+
+
+def format_bytes(num_bytes: float) -> str:
+    """15.2 GB, as a disk counts."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds for people: 45 s, 12 min, 3.5 h, 12 d."""
+    for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.{1 if name == 'h' else 0}f} {name}"
+    return f"{seconds / 86400:.1f} d"
+
+
+def format_count(number: float | None) -> str:
+    """1.3 M"""
+    if number is None:
+        return ""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.0f}"
+
+
+def format_memory(num_bytes: float | None) -> str:
+    return (
+        ""
+        if num_bytes is None
+        else f"{num_bytes / 2**30:.1f} GB"
+        if num_bytes >= 2**30
+        else f"{num_bytes / 2**20:.0f} MB"
+    )
+
+
+def format_shots(shots: int | str) -> str:
+    """How a table at this number is called."""
+    return "full data" if shots == "full" else f"{shots} shots"
