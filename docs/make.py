@@ -21,7 +21,7 @@ from benchmark.config import loading
 from benchmark.grid import code_hash, data_hash, planner, specs
 from benchmark.system import disk_cache
 from benchmark.system.formatting import format_count
-from methods.config import Config
+from methods.core.config import MethodConfig
 
 DOCS = Path(__file__).parent
 REGION = re.compile(r"(?s)(<!-- made:([^>]+?) -->\n).*?(<!-- /made -->)")
@@ -141,7 +141,7 @@ def every_method() -> str:
     for name in methods.NAMES:
         facts = specs.get_method_spec(name)
         stages = " > ".join(stage["name"] for stage in facts["stages"]) if facts["trains"] else "none"
-        rests = f"{facts['parent']['method']} on each source" if facts["parent"] else ""
+        rests = f"{facts['parent']['method_name']} on each source" if facts["parent"] else ""
         link = f"[{name}]({HERE[name]}#{name})"
         rows.append((link, facts["what"], stages, rests, "yes" if facts["packable"] and facts["trains"] else "",
                      "yes" if facts["mergeable"] else "", facts["paper"]))  # fmt: skip
@@ -156,7 +156,7 @@ def every_count() -> str:
 
 
 def one_method(name: str) -> str:
-    facts, kind = specs.get_method_spec(name), methods.load(name)
+    facts, kind = specs.get_method_spec(name), methods.load_method(name)
     source = Path(inspect.getsourcefile(kind)).relative_to(DOCS.parent).as_posix()
     paper = f"**Origin:** {facts['paper']}. " if facts["paper"] else ""
     said = [f"**What trains:** {facts['what']}.", f"{paper}**Code:** [{source}](../{source})."]
@@ -192,7 +192,7 @@ def escaped(text: str) -> str:
 def options(kind: type) -> str:
     """Names, defaults and meanings, less what every method has at the same default."""
     found, said = kind.Config(), comments(kind.Config)
-    common = {name: getattr(Config(), name) for name in Config.__dataclass_fields__}
+    common = {name: getattr(MethodConfig(), name) for name in MethodConfig.__dataclass_fields__}
     rows = [(f"`{name}`", f"`{shown(getattr(found, name))}`", said.get(name, "").replace("|", "\\|"))
             for name in found.__dataclass_fields__ if common.get(name, ...) != getattr(found, name)]  # fmt: skip
     return table(("option", "default", ""), rows) if rows else "It has no options of its own."
@@ -206,7 +206,7 @@ def comments(kind: type) -> Mapping[str, str]:
     """Option -> the comment behind it, those of a subclass first."""
     found: dict[str, str] = {}
     for cls in kind.__mro__:
-        if issubclass(cls, Config):
+        if issubclass(cls, MethodConfig):
             for line in dedent(inspect.getsource(cls)).splitlines():
                 if option := OPTION.match(line):
                     found.setdefault(option[1], option[2])
@@ -214,8 +214,8 @@ def comments(kind: type) -> Mapping[str, str]:
 
 
 def common_options() -> str:
-    return table(("option", "default"), [(f"`{name}`", f"`{shown(getattr(Config(), name))}`")
-                                         for name in Config.__dataclass_fields__])  # fmt: skip
+    return table(("option", "default"), [(f"`{name}`", f"`{shown(getattr(MethodConfig(), name))}`")
+                                         for name in MethodConfig.__dataclass_fields__])  # fmt: skip
 
 
 # -------------------------------------------------------------------- tasks and profiles
@@ -235,7 +235,7 @@ def one_task(name: str) -> str:
     code = (
         name,
         specs.get_task_spec(name)["code"],
-        code_hash.hash_code("tasks.describe"),
+        code_hash.hash_code("tasks.validation.describe"),
         data_hash.hash_backbone("tiny", None),
     )
     key = ["described", *code, data_hash.hash_records(name, "sample", None)]
@@ -244,11 +244,11 @@ def one_task(name: str) -> str:
 
 def described(name: str) -> str:
     """What `benchmark describe` prints, less the version of the generators' code."""
-    from methods.backbone import load_tokenizer
-    from methods.files import find
-    from tasks.describe import describe
+    from methods.core.backbone import load_tokenizer
+    from methods.core.backbone_files import find_or_download_backbone
+    from tasks.validation.describe import describe_task
 
-    found = describe(tasks.load(name)(load_tokenizer(find("tiny"), "tiny")))
+    found = describe_task(tasks.load_task(name)(load_tokenizer(find_or_download_backbone("tiny"), "tiny")))
     found = re.sub(r"(?m)^(source .*), version \w+$", r"\1", found)
     return "\n".join(line.rstrip() for line in found.splitlines())
 

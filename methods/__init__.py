@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from methods.backbone import Backbone
+    from methods.core.backbone import Backbone
     from methods.base import Method
 
 NAMES = (
@@ -19,15 +19,15 @@ NAMES = (
 )
 
 
-def method_of(row: str) -> str:
+def parse_method_name(variant: str) -> str:
     """The method behind a row of a table: `lora:rank-2` is lora under other options, so is `package.module:Class:x`."""
-    first, *more = row.split(":")
+    first, *more = variant.split(":")
     return first if first in NAMES else ":".join([first, *more[:1]])
 
 
-def load(name: str) -> "type[Method]":
+def load_method(method_name: str) -> "type[Method]":
     """The method's class, by its name (or a row's) or by import path."""
-    match method_of(name):
+    match parse_method_name(method_name):
         case "zero_shot": from methods.baselines import ZeroShot as found
         case "majority": from methods.baselines import Majority as found
         case "head_only": from methods.head_only import HeadOnly as found
@@ -49,30 +49,30 @@ def load(name: str) -> "type[Method]":
         case "moe_lora": from methods.moe_lora import MoELoRA as found
         case "ta_lora": from methods.ta_lora import TALoRA as found
         case "meta_lora": from methods.meta_lora import MetaLoRA as found
-        case _: return _foreign(method_of(name))
+        case _: return _load_custom_class(parse_method_name(method_name))
     return found
 
 
-def backbone_folder(name: str) -> "Path":
+def resolve_backbone_folder(backbone_name: str) -> "Path":
     """Where a backbone lies that is no hub id: the embedded one, or the folder of this name."""
     from pathlib import Path
 
-    return Path(__file__).parent / "tiny" if name == "tiny" else Path(name).expanduser()
+    return Path(__file__).parent / "tiny" if backbone_name == "tiny" else Path(backbone_name).expanduser()
 
 
 def load_adapter(folder: "str | Path", backbone: "Backbone") -> "Method":
     """The method that `benchmark export` left in a folder, ready to answer on the backbone it was learned on."""
-    from methods.adapters import load_adapter as found
+    from methods.core.export import load_adapter as found
 
     return found(folder, backbone)
 
 
-def _foreign(name: str) -> "type[Method]":
+def _load_custom_class(import_path: str) -> "type[Method]":
     from methods.base import Method
-    from tasks.example import UsageError
-    from tasks.by_path import class_of
-    from tasks.typed import near
+    from tasks.core.types import UsageError
+    from tasks.core.import_path import import_class
+    from tasks.core.suggestions import suggest_name
 
-    if ":" not in name:
-        raise UsageError(f"no method {name!r}; {near(name, NAMES)} (or your own as package.module:Class)")
-    return class_of(name, Method, "method")
+    if ":" not in import_path:
+        raise UsageError(f"no method {import_path!r}; {suggest_name(import_path, NAMES)} (or your own as package.module:Class)")
+    return import_class(import_path, Method, "method")

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.base import Bank, Method, Rate, Rows
-from tasks.example import Encoded, UsageError
+from methods.base import Method, OptimizerGroup, SlotContext, SlotParameter
+from tasks.core.types import EncodedExample, UsageError
 
 PLACEMENTS = {"houlsby": ("o down", "silu"), "pfeiffer": ("down", "relu")}  # after which linear; AdapterHub's act
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -33,24 +33,29 @@ ADAPTER_INPUTS = ("sublayer", "residual")
 class Bottleneck(nn.Module):
     """Adds a(s), or a(h + s), to a sublayer's output s. W_up and the biases start at 0: at first it changes nothing."""
 
-    def __init__(self, width: int, bottleneck_size: int, activation: str, has_norm: bool, slot_context: Rows) -> None:
+    def __init__(
+        self, width: int, bottleneck_size: int, activation: str, has_norm: bool, slot_context: SlotContext
+    ) -> None:
         super().__init__()
         self.width, self.bottleneck_size, self.activation = width, bottleneck_size, ACTIVATIONS[activation]
-        self.down, self.down_bias = Bank(slot_context), Bank(slot_context)  # W_down [m, d], b_down [1, m] of each slot
-        self.up, self.up_bias = Bank(slot_context), Bank(slot_context)  # W_up [d, m], b_up [1, d]
-        self.norm = Bank(slot_context) if has_norm else None  # [1, d]
+        self.down, self.down_bias = (
+            SlotParameter(slot_context),
+            SlotParameter(slot_context),
+        )  # W_down [m, d], b_down [1, m] of each slot
+        self.up, self.up_bias = SlotParameter(slot_context), SlotParameter(slot_context)  # W_up [d, m], b_up [1, d]
+        self.norm = SlotParameter(slot_context) if has_norm else None  # [1, d]
         self.residual: Tensor | None = None  # h [b, s, d], where it is wanted
 
     def add_slot(self, generator: torch.Generator) -> None:
         """Add one slot."""
-        self.down.add(
+        self.down.add_slot(
             nn.init.kaiming_uniform_(torch.empty(self.bottleneck_size, self.width), a=5**0.5, generator=generator)
         )
-        self.down_bias.add(torch.zeros(1, self.bottleneck_size))
-        self.up.add(torch.zeros(self.width, self.bottleneck_size))
-        self.up_bias.add(torch.zeros(1, self.width))
+        self.down_bias.add_slot(torch.zeros(1, self.bottleneck_size))
+        self.up.add_slot(torch.zeros(self.width, self.bottleneck_size))
+        self.up_bias.add_slot(torch.zeros(1, self.width))
         if self.norm is not None:
-            self.norm.add(torch.ones(1, self.width))
+            self.norm.add_slot(torch.ones(1, self.width))
 
     def capture_residual(self, _norm: nn.Module, inputs: tuple[Tensor]) -> None:
         """Remember the stream h on its way into the sublayer."""
@@ -70,7 +75,7 @@ class Bottleneck(nn.Module):
 class Adapter(Method):
     name = "adapter"
     paper = "Houlsby et al. 2019, arXiv:1902.00751; Pfeiffer et al. 2020, arXiv:2005.00247"
-    what = "bottlenecks after sublayers"
+    trained_part = "bottlenecks after sublayers"
 
     @dataclass(frozen=True)
     class Config(Method.Config):
@@ -97,22 +102,22 @@ class Adapter(Method):
     config: Config
 
     def build(self) -> None:
-        c, width = self.config, self.backbone.width
+        c, width = self.config, self.backbone.hidden_size
         sites, act = PLACEMENTS[c.placement]
         size = c.bottleneck or max(1, width // c.reduction)
-        parts = (width, size, c.activation or act, c.ln_before, self.rows)
+        parts = (width, size, c.activation or act, c.ln_before, self.slot_context)
         self.adapters = self.backbone.attach(sites, lambda linear: Bottleneck(*parts))
         if c.input == "residual":
             for key, adapter in self.adapters.items():
                 layer, site = key.split("_")
                 norm = self.backbone.model.model.layers[int(layer)].get_submodule(SUBLAYER_NORMS[site])
-                self.backbone.undo(norm.register_forward_pre_hook(adapter.capture_residual).remove)
+                self.backbone.register_undo(norm.register_forward_pre_hook(adapter.capture_residual).remove)
 
-    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+    def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
         for adapter in self.adapters.values():
-            adapter.add_slot(draw)
+            adapter.add_slot(generator)
 
-    def rate(self, name: str) -> Rate:
+    def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
         """No decay on biases and norms."""
-        plain = "bias" in name or ".norm." in name
-        return Rate(self.config.lr, 0.0 if plain else self.config.weight_decay)
+        plain = "bias" in parameter_name or ".norm." in parameter_name
+        return OptimizerGroup(self.config.lr, 0.0 if plain else self.config.weight_decay)

@@ -22,17 +22,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.base import Bank, Rate
+from methods.base import OptimizerGroup, SlotParameter
 from methods.prompt import SOURCE_PROMPTS, Prompt, stack_source_prompts
-from tasks.example import Encoded, UsageError
+from tasks.core.types import EncodedExample, UsageError
 
 
 class ATTEMPT(Prompt):
     name = "attempt"
     paper = "Asai et al. 2022, arXiv:2205.11961"
-    what = "virtual tokens and the attention network over the sources' prompts"
-    parent = SOURCE_PROMPTS
-    shares_lead = False  # every row has a prompt of its own
+    trained_part = "virtual tokens and the attention network over the sources' prompts"
+    dependency = SOURCE_PROMPTS
+    can_share_prefix = False  # every row has a prompt of its own
 
     @dataclass(frozen=True)
     class Config(Prompt.Config):
@@ -51,29 +51,34 @@ class ATTEMPT(Prompt):
 
     def build(self) -> None:
         super().build()
-        self.down, self.up = Bank(self.rows), Bank(self.rows)  # W_down [m, d], W_up [d, m]
-        self.weight, self.bias = Bank(self.rows), Bank(self.rows)  # of the norm [d]
-        self.register_buffer("source_prompts", torch.empty(0, self.virtual, self.backbone.width))  # P_j [S, l, d]
+        self.down, self.up = (
+            SlotParameter(self.slot_context),
+            SlotParameter(self.slot_context),
+        )  # W_down [m, d], W_up [d, m]
+        self.weight, self.bias = SlotParameter(self.slot_context), SlotParameter(self.slot_context)  # of the norm [d]
+        self.register_buffer(
+            "source_prompts", torch.empty(0, self.num_virtual_tokens, self.backbone.hidden_size)
+        )  # P_j [S, l, d]
 
-    def inherit(self, parents: Sequence[Mapping[str, Tensor]]) -> None:
-        self.source_prompts = stack_source_prompts(parents, self)
+    def load_source_states(self, source_states: Sequence[Mapping[str, Tensor]]) -> None:
+        self.source_prompts = stack_source_prompts(source_states, self)
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         self.source_prompts = state.get("source_prompts", self.source_prompts).clone()
         super().load(state)
 
-    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+    def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
         if not len(self.source_prompts):
             raise UsageError("method attempt: the prompts of the sources come first (inherit)")
-        width, inner = self.backbone.width, self.config.inner
-        self.prompt.add(self.source_prompts[0].clone())
-        self.down.add(torch.empty(inner, width).normal_(0, 0.01, generator=draw))
-        self.up.add(torch.empty(width, inner).normal_(0, 0.01, generator=draw))
-        self.weight.add(torch.ones(width))
-        self.bias.add(torch.zeros(width))
+        width, inner = self.backbone.hidden_size, self.config.inner
+        self.prompt.add_slot(self.source_prompts[0].clone())
+        self.down.add_slot(torch.empty(inner, width).normal_(0, 0.01, generator=generator))
+        self.up.add_slot(torch.empty(width, inner).normal_(0, 0.01, generator=generator))
+        self.weight.add_slot(torch.ones(width))
+        self.bias.add_slot(torch.zeros(width))
 
-    def front(self, embeds: Tensor, source: Tensor) -> Tensor:
-        text = embeds.float().masked_fill(~source[..., None], float("-inf")).amax(1)  # xhat [b, d]
+    def prompt_embeddings(self, text_embeddings: Tensor, prompt_mask: Tensor) -> Tensor:
+        text = text_embeddings.float().masked_fill(~prompt_mask[..., None], float("-inf")).amax(1)  # xhat [b, d]
         own = self.prompt().expand(len(text), -1, -1)  # P_* [b, l, d]
         return mix_prompts(own, self.source_prompts, self.compute_query(text), self.config.temperature)
 
@@ -82,11 +87,11 @@ class ATTEMPT(Prompt):
         inner = F.silu(self.down() @ pooled_text[..., None])  # [b, m, 1]
         return F.layer_norm((self.up() @ inner)[..., 0], pooled_text.shape[-1:]) * self.weight() + self.bias()
 
-    def rate(self, name: str) -> Rate:
-        bank = name.split(".")[0]
+    def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
+        bank = parameter_name.split(".")[0]
         if bank == "prompt":
-            return super().rate(name)
-        return Rate(self.config.attention_lr, 0.0 if bank in ("weight", "bias") else self.config.weight_decay)
+            return super().optimizer_group(parameter_name)
+        return OptimizerGroup(self.config.attention_lr, 0.0 if bank in ("weight", "bias") else self.config.weight_decay)
 
 
 def mix_prompts(target_prompt: Tensor, source_prompts: Tensor, query: Tensor, temperature: float) -> Tensor:

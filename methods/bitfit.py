@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.base import Bank, Method, Rate, Rows
-from tasks.example import Encoded, UsageError
+from methods.base import Method, OptimizerGroup, SlotContext, SlotParameter
+from tasks.core.types import EncodedExample, UsageError
 
 FALLBACK_SITES = "q k v"  # where biases are added to a backbone that has none (Llama, Qwen3): where Qwen2 has them
 
@@ -20,13 +20,13 @@ FALLBACK_SITES = "q k v"  # where biases are added to a backbone that has none (
 class BiasDelta(nn.Module):
     """Adds D to a linear's output. D starts at 0, so at first it changes nothing."""
 
-    def __init__(self, linear: nn.Linear, slot_context: Rows) -> None:
+    def __init__(self, linear: nn.Linear, slot_context: SlotContext) -> None:
         super().__init__()
-        self.out_features, self.bias = linear.out_features, Bank(slot_context)  # D [1, out] of each slot
+        self.out_features, self.bias = linear.out_features, SlotParameter(slot_context)  # D [1, out] of each slot
 
     def add_slot(self) -> None:
         """Add one slot."""
-        self.bias.add(torch.zeros(1, self.out_features))
+        self.bias.add_slot(torch.zeros(1, self.out_features))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """y [b, s, out] -> [b, s, out]"""
@@ -36,8 +36,8 @@ class BiasDelta(nn.Module):
 class BitFit(Method):
     name = "bitfit"
     paper = "Ben Zaken et al. 2021, arXiv:2106.10199"
-    what = "biases"
-    mergeable = True
+    trained_part = "biases"
+    is_mergeable = True
 
     @dataclass(frozen=True)
     class Config(Method.Config):
@@ -53,35 +53,40 @@ class BitFit(Method):
 
     def build(self) -> None:
         self.bias_sites = self._resolve_sites()
-        self.biases = self.backbone.attach(self.bias_sites, lambda linear: BiasDelta(linear, self.rows))
+        self.biases = self.backbone.attach(self.bias_sites, lambda linear: BiasDelta(linear, self.slot_context))
         # a bias where the architecture has none cannot be saved in its weights
-        self.mergeable = all(linear.bias is not None for linear in self.backbone.linears(self.bias_sites).values())
+        self.is_mergeable = all(
+            linear.bias is not None for linear in self.backbone.get_linears(self.bias_sites).values()
+        )
 
     def _resolve_sites(self) -> str:
-        sites = " ".join(self.backbone.sites)
+        sites = " ".join(self.backbone.site_modules)
         if self.config.sites == "all":
             return sites
         if self.config.sites != "existing":
             return self.config.sites
-        having = {key.split("_")[1] for key, linear in self.backbone.linears(sites).items() if linear.bias is not None}
-        return " ".join(site for site in self.backbone.sites if site in having) or FALLBACK_SITES
+        having = {
+            key.split("_")[1] for key, linear in self.backbone.get_linears(sites).items() if linear.bias is not None
+        }
+        return " ".join(site for site in self.backbone.site_modules if site in having) or FALLBACK_SITES
 
-    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+    def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
         for bias in self.biases.values():
             bias.add_slot()
 
-    def rate(self, name: str) -> Rate:
+    def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
         """No decay: it would pull towards the pretrained biases here, towards 0 in the paper's form."""
-        return Rate(self.config.lr)
+        return OptimizerGroup(self.config.lr)
 
     @torch.no_grad()
-    def merged(self, slot: int = 0) -> dict[str, Tensor]:
-        if not self.mergeable:
+    def merged_weights(self, slot: int = 0) -> dict[str, Tensor]:
+        if not self.is_mergeable:
             raise UsageError(
                 f"method bitfit: {self.backbone.name} lacks biases at some of: {self.bias_sites}; no merge"
             )
-        linears = self.backbone.linears(self.bias_sites)
+        linears = self.backbone.get_linears(self.bias_sites)
         return {
-            f"{self.backbone.path(key)}.bias": linears[key].bias + bias.bias.of(slot)[0].to(linears[key].bias.dtype)
+            f"{self.backbone.get_module_path(key)}.bias": linears[key].bias
+            + bias.bias.for_slot(slot)[0].to(linears[key].bias.dtype)
             for key, bias in self.biases.items()
         }

@@ -17,18 +17,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from methods.base import Bank, Method, Stage
-from tasks.encode import buckets
-from tasks.example import Encoded, UsageError
+from methods.base import Method, SlotParameter, Stage
+from tasks.core.encoding import group_by_length
+from tasks.core.types import EncodedExample, UsageError
 
 TOKENS_PER_BATCH = 8192  # of a block of prompts
 
 
 class HeadOnly(Method):
     name = "head_only"
-    what = "a logistic regression on the last hidden state"
-    trains = False  # fitted in `enter`, not by steps
-    forms = ("choice",)
+    trained_part = "a logistic regression on the last hidden state"
+    uses_gradient_descent = False  # fitted in `enter`, not by steps
+    supported_forms = ("choice",)
 
     @dataclass(frozen=True)
     class Config(Method.Config):
@@ -42,21 +42,23 @@ class HeadOnly(Method):
     config: Config
 
     def build(self) -> None:
-        self.head = Bank(self.rows)  # [W | b] [n, d + 1] of each slot
+        self.head = SlotParameter(self.slot_context)  # [W | b] [n, d + 1] of each slot
 
-    def enter(self, stage: Stage, seeds: Sequence[int], train: Sequence[Sequence[Encoded]] = ()) -> None:
-        for items in train or [()]:
-            if not items or not all(item.choices for item in items):
-                task = items[0].example.task if items else "no task"
+    def begin_stage(
+        self, stage: Stage, seeds: Sequence[int], train_examples: Sequence[Sequence[EncodedExample]] = ()
+    ) -> None:
+        for items in train_examples or [()]:
+            if not items or not all(item.choice_ids for item in items):
+                task = items[0].example.task_name if items else "no task"
                 raise UsageError(f"method head_only fits on training examples with choices, and {task} gives none")
-        super().enter(stage, seeds, train)
+        super().begin_stage(stage, seeds, train_examples)
 
-    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
-        answers = [item.example.choices.index(item.example.answers[0]) for item in train]
-        options = torch.tensor([len(item.choices) for item in train])
-        self.head.add(
+    def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
+        answers = [item.example.choices.index(item.example.answers[0]) for item in train_examples]
+        options = torch.tensor([len(item.choice_ids) for item in train_examples])
+        self.head.add_slot(
             fit_logistic_regression(
-                self.extract_features(train).double(), torch.tensor(answers), options, self.config.l2
+                self.extract_features(train_examples).double(), torch.tensor(answers), options, self.config.l2
             ).float()
         )
         self.head.requires_grad_(False)  # nothing learns by gradient
@@ -66,28 +68,28 @@ class HeadOnly(Method):
         self.head.requires_grad_(False)
 
     @torch.no_grad()
-    def extract_features(self, items: Sequence[Encoded]) -> Tensor:
+    def extract_features(self, items: Sequence[EncodedExample]) -> Tensor:
         """Last hidden state at the end of each prompt [len(items), d], on the CPU."""
-        device, found = self.backbone.device, torch.empty(len(items), self.backbone.width)
-        for block in buckets([len(item.prompt) for item in items], TOKENS_PER_BATCH):
-            rows = [torch.tensor(items[i].prompt) for i in block]
+        device, found = self.backbone.device, torch.empty(len(items), self.backbone.hidden_size)
+        for block in group_by_length([len(item.prompt_ids) for item in items], TOKENS_PER_BATCH):
+            rows = [torch.tensor(items[i].prompt_ids) for i in block]
             ids = pad_sequence(rows, batch_first=True).to(device)
             size = torch.tensor([len(row) for row in rows], device=device)
             mask = (torch.arange(ids.shape[1], device=device) < size[:, None]).long()
-            hidden = self.hidden(ids, mask, (0,) * len(block), asked=size[:, None] - 1)
+            hidden = self.compute_hidden_states(ids, mask, (0,) * len(block), query_positions=size[:, None] - 1)
             found[block] = hidden[:, 0].float().cpu()
         return found
 
-    def guess(self, items: Sequence[Encoded], slots: Sequence[int]) -> list[str]:
-        heads = [self.head.of(slot).detach().cpu() for slot in slots]
+    def predict_without_scoring(self, examples: Sequence[EncodedExample], slots: Sequence[int]) -> list[str]:
+        heads = [self.head.for_slot(slot).detach().cpu() for slot in slots]
         found = []
-        for item, head, h in zip(items, heads, self.extract_features(items), strict=True):
-            logits = head[: len(item.choices), :-1] @ h + head[: len(item.choices), -1]
+        for item, head, h in zip(examples, heads, self.extract_features(examples), strict=True):
+            logits = head[: len(item.choice_ids), :-1] @ h + head[: len(item.choice_ids), -1]
             found.append(item.example.choices[int(logits.argmax())])
         return found
 
-    def trained_parameters(self, slots: int = 1) -> int:
-        return slots * sum(head.numel() for head in self.head.sets[:1])
+    def count_trained_parameters(self, slots: int = 1) -> int:
+        return slots * sum(head.numel() for head in self.head.tensors[:1])
 
 
 def fit_logistic_regression(x: Tensor, y: Tensor, num_options: Tensor, l2: float) -> Tensor:

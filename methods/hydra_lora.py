@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.base import SOURCE, TARGET, Bank, Method, Rate
-from methods.config import some_of
+from methods.base import SOURCE_STAGE, TARGET_STAGE, Method, OptimizerGroup, SlotParameter
+from methods.core.config import validate_choices
 from methods.lora import LoRA, LowRankDelta
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 
 class MultiHeadDelta(LowRankDelta):
@@ -30,16 +30,16 @@ class MultiHeadDelta(LowRankDelta):
         super().__init__(linear, *args)
         self.num_heads = num_heads
         self.a, self.b = (
-            Bank(self.slot_context, shared=True),
-            Bank(self.slot_context, shared=True),
+            SlotParameter(self.slot_context, is_shared=True),
+            SlotParameter(self.slot_context, is_shared=True),
         )  # A [r, in], B [n, out, r]
-        self.router = Bank(self.slot_context, shared=True)  # R [n, in]
+        self.router = SlotParameter(self.slot_context, is_shared=True)  # R [n, in]
 
     def add_slot(self, draw: torch.Generator) -> None:
         out, width = self.weight_shape
-        self.a.add(nn.init.kaiming_uniform_(torch.empty(self.rank, width), a=5**0.5, generator=draw))
-        self.b.add(torch.zeros(self.num_heads, out, self.rank))
-        self.router.add(nn.init.kaiming_uniform_(torch.empty(self.num_heads, width), a=5**0.5, generator=draw))
+        self.a.add_slot(nn.init.kaiming_uniform_(torch.empty(self.rank, width), a=5**0.5, generator=draw))
+        self.b.add_slot(torch.zeros(self.num_heads, out, self.rank))
+        self.router.add_slot(nn.init.kaiming_uniform_(torch.empty(self.num_heads, width), a=5**0.5, generator=draw))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x [b, s, in], y [b, s, out] -> [b, s, out]"""
@@ -52,10 +52,10 @@ class MultiHeadDelta(LowRankDelta):
 class HydraLoRA(LoRA):
     name = "hydra_lora"
     paper = "Tian et al. 2024, arXiv:2404.19245"
-    what = "A, the B_i and the router, one for all sources; on the target the parts in `trainable_on_target`"
-    stages = (SOURCE, TARGET)
-    late = ("trainable_on_target", "target_lr")
-    mergeable = False  # the weights depend on the token
+    trained_part = "A, the B_i and the router, one for all sources; on the target the parts in `trainable_on_target`"
+    stages = (SOURCE_STAGE, TARGET_STAGE)
+    target_only_options = ("trainable_on_target", "target_lr")
+    is_mergeable = False  # the weights depend on the token
 
     @dataclass(frozen=True)
     class Config(LoRA.Config):
@@ -65,7 +65,7 @@ class HydraLoRA(LoRA):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            some_of(self.trainable_on_target, ("a", "b", "router"), "method hydra_lora: target")
+            validate_choices(self.trainable_on_target, ("a", "b", "router"), "method hydra_lora: target")
             if self.heads < 1:
                 raise UsageError(f"method hydra_lora: heads is at least 1, found {self.heads}")
 
@@ -74,11 +74,13 @@ class HydraLoRA(LoRA):
     def build_delta(self, linear: nn.Linear, *args: Any) -> MultiHeadDelta:
         return MultiHeadDelta(linear, self.config.heads, *args)
 
-    def learns(self, bank: str) -> bool:
-        return bank.rpartition(".")[2] in self.config.trainable_on_target.split()
+    def is_trainable_on_target(self, parameter_name: str) -> bool:
+        return parameter_name.rpartition(".")[2] in self.config.trainable_on_target.split()
 
-    def rate(self, name: str) -> Rate:
-        return Rate(self.config.target_lr if self.stage == TARGET else self.config.lr, self.config.weight_decay)
+    def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
+        return OptimizerGroup(
+            self.config.target_lr if self.current_stage == TARGET_STAGE else self.config.lr, self.config.weight_decay
+        )
 
-    def merged(self, slot: int = 0) -> dict[str, Tensor]:
-        return Method.merged(self, slot)  # the refusal
+    def merged_weights(self, slot: int = 0) -> dict[str, Tensor]:
+        return Method.merged_weights(self, slot)  # the refusal

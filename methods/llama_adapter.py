@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from methods.base import Bank, Method, Rate
+from methods.base import Method, OptimizerGroup, SlotParameter
 from methods.core.attention import compute_gated_attention, project_keys_values
-from tasks.example import Encoded, UsageError
+from tasks.core.types import EncodedExample, UsageError
 
 UNADAPTED_LAYERS = 2  # layers at the bottom, as published (30 of 32)
 
@@ -26,7 +26,7 @@ UNADAPTED_LAYERS = 2  # layers at the bottom, as published (30 of 32)
 class LlamaAdapter(Method):
     name = "llama_adapter"
     paper = "Zhang et al. 2023, arXiv:2303.16199"
-    what = "a gated prompt in the attention"
+    trained_part = "a gated prompt in the attention"
     betas = (0.9, 0.95)
 
     @dataclass(frozen=True)
@@ -50,25 +50,31 @@ class LlamaAdapter(Method):
         if self.config.layers > depth:
             raise UsageError(f"llama_adapter: {self.config.layers} layers, but {self.backbone.name} has {depth}")
         top = range(depth - (self.config.layers or max(1, depth - UNADAPTED_LAYERS)), depth)
-        self.prompts = nn.ModuleDict({str(layer): Bank(self.rows) for layer in top})  # P [K, d] of each slot
-        self.gates = nn.ModuleDict({str(layer): Bank(self.rows) for layer in top})  # g [H]
-        self.backbone.attend(self.compute_attention_term)
+        self.prompts = nn.ModuleDict(
+            {str(layer): SlotParameter(self.slot_context) for layer in top}
+        )  # P [K, d] of each slot
+        self.gates = nn.ModuleDict({str(layer): SlotParameter(self.slot_context) for layer in top})  # g [H]
+        self.backbone.add_attention_term(self.compute_attention_term)
 
-    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+    def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
         for prompt, gate in zip(self.prompts.values(), self.gates.values(), strict=True):
-            prompt.add(torch.randn(self.config.length, self.backbone.width, generator=draw))
-            gate.add(torch.zeros(self.backbone.config.num_attention_heads))
+            prompt.add_slot(torch.randn(self.config.length, self.backbone.hidden_size, generator=generator))
+            gate.add_slot(torch.zeros(self.backbone.config.num_attention_heads))
 
     def compute_attention_term(self, attention: nn.Module, q: Tensor) -> Tensor | None:
         """q [b, H, s, d_h] -> the gated second softmax [b, s, H, d_h]"""
         layer = str(attention.layer_idx)
         if layer not in self.prompts:
             return None
-        key, value = project_keys_values(attention, self.prompts[layer].present())
+        key, value = project_keys_values(attention, self.prompts[layer].stack_present_slots())
         return compute_gated_attention(
-            attention, q, self.rows.each(key), self.rows.each(value), self.gates[layer]().tanh()
+            attention,
+            q,
+            self.slot_context.gather_rows(key),
+            self.slot_context.gather_rows(value),
+            self.gates[layer]().tanh(),
         )
 
-    def rate(self, name: str) -> Rate:
+    def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
         """No decay on the gates."""
-        return Rate(self.config.lr, 0.0 if name.startswith("gates.") else self.config.weight_decay)
+        return OptimizerGroup(self.config.lr, 0.0 if parameter_name.startswith("gates.") else self.config.weight_decay)

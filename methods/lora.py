@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.base import Bank, Method, Rows, Stage, stream
-from methods.config import some_of
-from methods.files import DECODER
-from tasks.example import Encoded, UsageError
+from methods.base import Method, SlotContext, SlotParameter, Stage, create_generator
+from methods.core.backbone_files import DECODER_SITES
+from methods.core.config import validate_choices
+from tasks.core.types import EncodedExample, UsageError
 
 
 class LowRankDelta(nn.Module):
     """Adds scale * B A x to a linear's output. B starts at 0, so at first it changes nothing."""
 
-    def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float, slot_context: Rows) -> None:
+    def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float, slot_context: SlotContext) -> None:
         super().__init__()
         self.weight_shape, self.rank, self.scale, self.dropout, self.slot_context = (
             linear.weight.shape,
@@ -29,14 +29,17 @@ class LowRankDelta(nn.Module):
             dropout,
             slot_context,
         )
-        self.a, self.b = Bank(slot_context), Bank(slot_context)  # A [r, in] and B [out, r] of each slot
+        self.a, self.b = (
+            SlotParameter(slot_context),
+            SlotParameter(slot_context),
+        )  # A [r, in] and B [out, r] of each slot
 
     def add_slot(self, generator: torch.Generator) -> None:
         """Add one slot."""
-        self.a.add(
+        self.a.add_slot(
             nn.init.kaiming_uniform_(torch.empty(self.rank, self.weight_shape[1]), a=5**0.5, generator=generator)
         )
-        self.b.add(torch.zeros(self.weight_shape[0], self.rank))
+        self.b.add_slot(torch.zeros(self.weight_shape[0], self.rank))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x [b, s, in], y [b, s, out] -> [b, s, out]"""
@@ -46,12 +49,12 @@ class LowRankDelta(nn.Module):
         """Dropout on x, from a stream of its own."""
         if not (self.dropout and self.training):
             return x
-        keep = torch.empty_like(x).bernoulli_(1 - self.dropout, generator=self.slot_context.noise)
+        keep = torch.empty_like(x).bernoulli_(1 - self.dropout, generator=self.slot_context.dropout_generator)
         return x * keep / (1 - self.dropout)
 
     def get_factors(self, slot: int) -> tuple[Tensor, Tensor]:
         """A [r, in] and B [out, r] with which a plain LoRA of the same scale gives this slot's numbers."""
-        return self.a.of(slot), self.b.of(slot)
+        return self.a.for_slot(slot), self.b.for_slot(slot)
 
     def get_delta_weight(self, slot: int) -> Tensor:
         """What it adds to the linear's weight [out, in]."""
@@ -62,8 +65,8 @@ class LowRankDelta(nn.Module):
 class LoRA(Method):
     name = "lora"
     paper = "Hu et al. 2021, arXiv:2106.09685"
-    what = "A and B at each linear"
-    mergeable = True
+    trained_part = "A and B at each linear"
+    is_mergeable = True
 
     @dataclass(frozen=True)
     class Config(Method.Config):
@@ -77,51 +80,53 @@ class LoRA(Method):
             super().__post_init__()
             if self.rank < 1 or not 0 <= self.dropout < 1:
                 raise UsageError(f"LoRA: rank >= 1 and 0 <= dropout < 1, found {self.rank}, {self.dropout}")
-            some_of(self.sites, tuple(DECODER), "LoRA: sites")
+            validate_choices(self.sites, tuple(DECODER_SITES), "LoRA: sites")
 
     config: Config
 
     def build(self) -> None:
         c = self.config
         scale = c.alpha / (c.rank**0.5 if c.rslora else c.rank)
-        parts = (c.rank, scale, c.dropout, self.rows)
+        parts = (c.rank, scale, c.dropout, self.slot_context)
         self.deltas = self.backbone.attach(c.sites, lambda linear: self.build_delta(linear, *parts))
 
     def build_delta(
-        self, linear: nn.Linear, rank: int, scale: float, dropout: float, slot_context: Rows
+        self, linear: nn.Linear, rank: int, scale: float, dropout: float, slot_context: SlotContext
     ) -> LowRankDelta:
         """What is put on one linear."""
         return LowRankDelta(linear, rank, scale, dropout, slot_context)
 
-    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+    def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
         for delta in self.deltas.values():
-            delta.add_slot(draw)
+            delta.add_slot(generator)
 
-    def enter(self, stage: Stage, seeds: Sequence[int], train: Sequence[Sequence[Encoded]] = ()) -> None:
-        if self.config.dropout and len(seeds) > 1 and stage.batches == "packed":
+    def begin_stage(
+        self, stage: Stage, seeds: Sequence[int], train_examples: Sequence[Sequence[EncodedExample]] = ()
+    ) -> None:
+        if self.config.dropout and len(seeds) > 1 and stage.batch_mode == "packed":
             raise UsageError(f"method {self.name}: with dropout above 0 cells cannot be packed; set the pack size to 1")
-        super().enter(stage, seeds, train)
-        self.rows.noise = torch.Generator(self.backbone.device).manual_seed(
-            stream(seeds[0], stage.name, "dropout").initial_seed()
+        super().begin_stage(stage, seeds, train_examples)
+        self.slot_context.dropout_generator = torch.Generator(self.backbone.device).manual_seed(
+            create_generator(seeds[0], stage.name, "dropout").initial_seed()
         )
 
     @torch.no_grad()
-    def merged(self, slot: int = 0) -> dict[str, Tensor]:
-        linears = self.backbone.linears(self.config.sites)
+    def merged_weights(self, slot: int = 0) -> dict[str, Tensor]:
+        linears = self.backbone.get_linears(self.config.sites)
         return {
-            f"{self.backbone.path(key)}.weight": linears[key].weight
+            f"{self.backbone.get_module_path(key)}.weight": linears[key].weight
             + delta.get_delta_weight(slot).to(linears[key].weight.dtype)
             for key, delta in self.deltas.items()
         }
 
     @torch.no_grad()
     def peft_format(self, slot: int = 0) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        if not self.mergeable:
+        if not self.is_mergeable:
             return None
         c, tensors = self.config, {}
         for key, delta in self.deltas.items():
-            path = f"base_model.model.{self.backbone.path(key)}"
+            path = f"base_model.model.{self.backbone.get_module_path(key)}"
             tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = delta.get_factors(slot)
         scale = {"r": c.rank, "lora_alpha": c.alpha, "use_rslora": c.rslora, "lora_dropout": c.dropout}
-        sites = [self.backbone.sites[site] for site in c.sites.split()]
+        sites = [self.backbone.site_modules[site] for site in c.sites.split()]
         return {"peft_type": "LORA", **scale, "target_modules": sites, "bias": "none"}, tensors

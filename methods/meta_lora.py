@@ -26,10 +26,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from methods.base import TARGET, Stage
-from methods.plan import Plan, parts
+from methods.base import TARGET_STAGE, Stage
+from methods.core.step_plan import StepPlan, plan_micro_batches
 from methods.shared_lora import SharedLoRA
-from tasks.example import Batch, Encoded, Episode, UsageError
+from tasks.core.types import Batch, EncodedExample, Episode, UsageError
 
 INNER_OPTIMIZERS = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
 NamedParameters = dict[str, Tensor]  # or a theta_i, by the names of the parameters
@@ -45,10 +45,10 @@ class TaskUpdate(NamedTuple):
 class MetaLoRA(SharedLoRA):
     name = "meta_lora"
     paper = "MeTA-LoRA, arXiv:2510.11598; details ours"
-    what = (
+    trained_part = (
         "A and B, one for all sources, so that few steps adapt them; on the target the parts in `trainable_on_target`"
     )
-    stages = (Stage("source", "sources", "episodes"), TARGET)
+    stages = (Stage("source", "sources", "episodes"), TARGET_STAGE)
 
     @dataclass(frozen=True)
     class Config(SharedLoRA.Config):
@@ -81,20 +81,26 @@ class MetaLoRA(SharedLoRA):
     config: Config
 
     def build(self) -> None:
-        if self.config.second_order and (self.backbone.sharded or self.backbone.layers):
+        if self.config.second_order and (self.backbone.is_sharded or self.backbone.checkpointed_layers):
             raise UsageError(
                 "method meta_lora: second_order goes back through earlier passes, which strategy fsdp and "
                 "backbone.checkpointing do not keep; set second_order to false"
             )
         super().build()
 
-    def grouping(self, stage: Stage) -> dict[str, int]:
+    def batching_options(self, stage: Stage) -> dict[str, int]:
         c = self.config
-        return {"tasks": c.tasks, "support": c.inner_steps} if stage.batches == "episodes" else {}
+        return (
+            {"tasks_per_episode": c.tasks, "num_support_batches": c.inner_steps}
+            if stage.batch_mode == "episodes"
+            else {}
+        )
 
-    def enter(self, stage: Stage, seeds: Sequence[int], train: Sequence[Sequence[Encoded]] = ()) -> None:
-        super().enter(stage, seeds, train)
-        self.automatic_optimization = stage.batches != "episodes"
+    def begin_stage(
+        self, stage: Stage, seeds: Sequence[int], train_examples: Sequence[Sequence[EncodedExample]] = ()
+    ) -> None:
+        super().begin_stage(stage, seeds, train_examples)
+        self.automatic_optimization = stage.batch_mode != "episodes"
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if not isinstance(batch, Episode):
@@ -102,9 +108,13 @@ class MetaLoRA(SharedLoRA):
         support = tuple(tuple(self.split_into_micro_batches(part) for part in own) for own in batch.support)
         return Episode(support, tuple(map(self.split_into_micro_batches, batch.query)))
 
-    def split_into_micro_batches(self, batch: Batch) -> list[Plan]:
+    def split_into_micro_batches(self, batch: Batch) -> list[StepPlan]:
         """A batch in as many passes as the device's memory asks for, mostly one."""
-        return [self.plan(batch)] if self.parts == 1 else parts(batch, self.parts, self.plan)
+        return (
+            [self.plan_step(batch)]
+            if self.num_micro_batches == 1
+            else plan_micro_batches(batch, self.num_micro_batches, self.plan_step)
+        )
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """An outer step; the losses are those of the queries. On the target a step of LoRA."""
@@ -112,7 +122,7 @@ class MetaLoRA(SharedLoRA):
             return super().training_step(batch, batch_idx)
         if not isinstance(batch, Episode):
             raise UsageError("method meta_lora learns from episodes on the sources: give it Group(tasks, 'episodes')")
-        theta = {name: p for part in self.owned().values() for name, p in part.items()}
+        theta = {name: p for part in self.trainable_by_slot().values() for name, p in part.items()}
         own = list(zip(batch.support, batch.query, strict=True))[self.global_rank :: self.trainer.world_size]
         trials = [
             self.compute_task_update(theta, support, query) for support, query in own
@@ -125,9 +135,11 @@ class MetaLoRA(SharedLoRA):
         passed = [(*support, query) for support, query in own]
         return {
             "losses": torch.stack([trial.diagnostics["query"] for trial in trials]) if trials else total[:0],
-            "present": tuple(query[0].present[0] for _, query in own),
-            "tokens": tuple(sum(plan.tokens[0] for batch in batches for plan in batch) for batches in passed),
-            "padded": tuple(sum(plan.padded[0] for batch in batches for plan in batch) for batches in passed),
+            "present": tuple(query[0].present_slots[0] for _, query in own),
+            "tokens": tuple(sum(plan.num_tokens[0] for batch in batches for plan in batch) for batches in passed),
+            "padded": tuple(
+                sum(plan.num_padded_tokens[0] for batch in batches for plan in batch) for batches in passed
+            ),
             "watched": summarize_updates(trials) if trials else {},
         }
 
@@ -142,7 +154,7 @@ class MetaLoRA(SharedLoRA):
         optimizer.zero_grad()
 
     def compute_task_update(
-        self, theta: NamedParameters, support: Sequence[Sequence[Plan]], query: Sequence[Plan]
+        self, theta: NamedParameters, support: Sequence[Sequence[StepPlan]], query: Sequence[StepPlan]
     ) -> TaskUpdate:
         """(2) and a task's part of (3)."""
         second = self.config.second_order
@@ -154,7 +166,7 @@ class MetaLoRA(SharedLoRA):
     def compute_gradient(
         self,
         adapted: NamedParameters,
-        micro_batches: Sequence[Plan],
+        micro_batches: Sequence[StepPlan],
         inputs: NamedParameters,
         create_graph: bool = False,
     ) -> tuple[Tensor, list[Tensor]]:
@@ -169,7 +181,7 @@ class MetaLoRA(SharedLoRA):
         return torch.stack(losses).sum(), [sum(each) for each in zip(*found, strict=True)]
 
     def adapt(
-        self, theta: NamedParameters, support: Sequence[Sequence[Plan]]
+        self, theta: NamedParameters, support: Sequence[Sequence[StepPlan]]
     ) -> tuple[NamedParameters, dict[str, Tensor]]:
         """theta_i^k: a copy of theta, or with second order a function of it."""
         c = self.config
@@ -195,7 +207,7 @@ class MetaLoRA(SharedLoRA):
         self,
         theta: NamedParameters,
         adapted: NamedParameters,
-        support: Sequence[Sequence[Plan]],
+        support: Sequence[Sequence[StepPlan]],
         losses: Sequence[Tensor],
     ) -> dict[str, Tensor]:
         """How far theta_i^k is from theta, in lengths of theta, and the loss of the first batch at either."""
@@ -209,13 +221,13 @@ class MetaLoRA(SharedLoRA):
         }
 
     def forward(
-        self, plan: Plan, inputs: Sequence[Tensor] = (), create_graph: bool = False, retain_graph: bool = False
+        self, plan: StepPlan, inputs: Sequence[Tensor] = (), create_graph: bool = False, retain_graph: bool = False
     ) -> tuple[Tensor, Sequence[Tensor]]:
         """The loss of one task's batch, or its part of it, and the gradient by `of`.
 
         Taken in here, while theta_i is in theta's place: under checkpointing the way back computes layers anew.
         """
-        loss = self.losses(plan).sum()
+        loss = self.compute_slot_losses(plan).sum()
         return loss, torch.autograd.grad(
             loss, inputs, create_graph=create_graph, retain_graph=retain_graph
         ) if inputs else ()

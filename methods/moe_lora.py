@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.base import SOURCE, TARGET, Bank, Rate
-from methods.config import some_of
+from methods.base import SOURCE_STAGE, TARGET_STAGE, OptimizerGroup, SlotParameter
+from methods.core.config import validate_choices
 from methods.lora import LoRA, LowRankDelta
-from tasks.example import Encoded, UsageError
+from tasks.core.types import EncodedExample, UsageError
 
 TASK_EMBEDDING_SIZE = 64  # of a task's embedding
 GATE_TYPES = ("shared", "per_linear")
@@ -31,24 +31,24 @@ class ExpertDelta(LowRankDelta):
     """Adds scale * sum_i w_i B_i A_i x to a linear's output; the A_i lie below and the B_i beside each other."""
 
     def __init__(
-        self, linear: nn.Linear, num_experts: int, task_embedding: Bank, gate: Bank | None, *args: Any
+        self, linear: nn.Linear, num_experts: int, task_embedding: SlotParameter, gate: SlotParameter | None, *args: Any
     ) -> None:
         super().__init__(linear, *args)
-        self.a.shared = self.b.shared = True  # A [r, in], B [out, r]
+        self.a.is_shared = self.b.is_shared = True  # A [r, in], B [out, r]
         self.num_experts, self.method_parameters = (
             num_experts,
             (task_embedding, gate),
         )  # in a tuple: they are the method's, not this linear's
         if gate is None:
-            self.gate = Bank(self.slot_context, shared=True)
+            self.gate = SlotParameter(self.slot_context, is_shared=True)
 
     def add_slot(self, draw: torch.Generator) -> None:
-        self.a.add(torch.empty(self.rank, self.weight_shape[1]).normal_(0, 0.01, generator=draw))
-        self.b.add(torch.zeros(self.weight_shape[0], self.rank))
+        self.a.add_slot(torch.empty(self.rank, self.weight_shape[1]).normal_(0, 0.01, generator=draw))
+        self.b.add_slot(torch.zeros(self.weight_shape[0], self.rank))
         if self.method_parameters[1] is None:
-            self.gate.add(initialize_gate(self.num_experts, draw))
+            self.gate.add_slot(initialize_gate(self.num_experts, draw))
 
-    def get_task_and_gate(self) -> tuple[Bank, Bank]:
+    def get_task_and_gate(self) -> tuple[SlotParameter, SlotParameter]:
         """The tasks' embeddings and the gate that reads them."""
         task, gate = self.method_parameters
         return task, self.gate if gate is None else gate
@@ -66,8 +66,8 @@ class ExpertDelta(LowRankDelta):
 
     def get_factors(self, slot: int) -> tuple[Tensor, Tensor]:
         task, gate = self.get_task_and_gate()
-        return self.a.of(slot), self.b.of(slot) * self.expand_weights(
-            compute_expert_weights(task.of(slot), gate.of(slot))
+        return self.a.for_slot(slot), self.b.for_slot(slot) * self.expand_weights(
+            compute_expert_weights(task.for_slot(slot), gate.for_slot(slot))
         )
 
 
@@ -83,9 +83,9 @@ def initialize_gate(num_experts: int, generator: torch.Generator) -> Tensor:
 class MoELoRA(LoRA):
     name = "moe_lora"
     paper = "Liu et al. 2023, arXiv:2310.18339"
-    what = "experts and gate, one for all sources, each source's embedding; on the target the parts in `trainable_on_target`"
-    stages = (SOURCE, TARGET)
-    late = ("trainable_on_target", "target_lr")
+    trained_part = "experts and gate, one for all sources, each source's embedding; on the target the parts in `trainable_on_target`"
+    stages = (SOURCE_STAGE, TARGET_STAGE)
+    target_only_options = ("trainable_on_target", "target_lr")
 
     @dataclass(frozen=True)
     class Config(LoRA.Config):
@@ -98,7 +98,7 @@ class MoELoRA(LoRA):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            some_of(self.trainable_on_target, ("a", "b", "task", "gate"), "method moe_lora: target")
+            validate_choices(self.trainable_on_target, ("a", "b", "task", "gate"), "method moe_lora: target")
             if self.gate not in GATE_TYPES:
                 raise UsageError(f"method moe_lora: no gate {self.gate!r}; there are: {', '.join(GATE_TYPES)}")
             if self.experts < 1 or self.rank % self.experts:
@@ -107,24 +107,28 @@ class MoELoRA(LoRA):
     config: Config
 
     def build(self) -> None:
-        self.task = Bank(self.rows)  # e [64] of each slot
-        self.gate = Bank(self.rows, shared=True) if self.config.gate == "shared" else None  # G [e, 64]
+        self.task = SlotParameter(self.slot_context)  # e [64] of each slot
+        self.gate = (
+            SlotParameter(self.slot_context, is_shared=True) if self.config.gate == "shared" else None
+        )  # G [e, 64]
         super().build()
 
     def build_delta(self, linear: nn.Linear, *args: Any) -> ExpertDelta:
         return ExpertDelta(linear, self.config.experts, self.task, self.gate, *args)
 
-    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
-        super().start(draw, train)
+    def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
+        super().initialize_slot(generator, train_examples)
         if self.gate is not None:
-            self.gate.add(initialize_gate(self.config.experts, draw))
+            self.gate.add_slot(initialize_gate(self.config.experts, generator))
         # the slot's row of one table: sources that share a seed still have embeddings of their own
-        self.task.add(torch.randn(len(self.task.sets) + 1, TASK_EMBEDDING_SIZE, generator=draw)[-1])
+        self.task.add_slot(torch.randn(len(self.task.tensors) + 1, TASK_EMBEDDING_SIZE, generator=generator)[-1])
 
-    def learns(self, bank: str) -> bool:
-        return bank.rpartition(".")[2] in self.config.trainable_on_target.split()
+    def is_trainable_on_target(self, parameter_name: str) -> bool:
+        return parameter_name.rpartition(".")[2] in self.config.trainable_on_target.split()
 
-    def rate(self, name: str) -> Rate:
+    def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
         c = self.config
-        decays = name.split(".")[-3] in ("a", "b")  # a gate is pulled towards nothing
-        return Rate(c.target_lr if self.stage == TARGET else c.lr, c.weight_decay if decays else 0.0)
+        decays = parameter_name.split(".")[-3] in ("a", "b")  # a gate is pulled towards nothing
+        return OptimizerGroup(
+            c.target_lr if self.current_stage == TARGET_STAGE else c.lr, c.weight_decay if decays else 0.0
+        )

@@ -22,22 +22,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.base import SOURCE, TARGET, Bank, Rate
-from methods.config import some_of
-from methods.plan import Plan, plan
+from methods.base import SOURCE_STAGE, TARGET_STAGE, OptimizerGroup, SlotParameter
+from methods.core.config import validate_choices
+from methods.core.step_plan import StepPlan, build_step_plan
 from methods.prompt import SOURCE_PROMPTS, Prompt, stack_source_prompts
-from tasks.example import Batch, Encoded, UsageError
+from tasks.core.types import Batch, EncodedExample, UsageError
 
 
 class MPT(Prompt):
     name = "mpt"
     paper = "Wang et al. 2023, arXiv:2303.02861"
-    what = (
+    trained_part = (
         "virtual tokens, one for all sources, times each task's u v; on the target the parts in `trainable_on_target`"
     )
-    stages = (SOURCE, TARGET)
-    late = ("trainable_on_target",)
-    parent = SOURCE_PROMPTS
+    stages = (SOURCE_STAGE, TARGET_STAGE)
+    target_only_options = ("trainable_on_target",)
+    dependency = SOURCE_PROMPTS
 
     @dataclass(frozen=True)
     class Config(Prompt.Config):
@@ -50,7 +50,7 @@ class MPT(Prompt):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            some_of(self.trainable_on_target, ("prompt", "u", "v"), "method mpt: target")
+            validate_choices(self.trainable_on_target, ("prompt", "u", "v"), "method mpt: target")
             if self.rank < 1 or self.distillation_weight < 0:
                 raise UsageError(
                     f"method mpt: rank >= 1 and distill >= 0, found {self.rank}, {self.distillation_weight}"
@@ -62,60 +62,74 @@ class MPT(Prompt):
 
     def build(self) -> None:
         super().build()
-        self.prompt.shared = True
-        self.u, self.v = Bank(self.rows), Bank(self.rows)
+        self.prompt.is_shared = True
+        self.u, self.v = SlotParameter(self.slot_context), SlotParameter(self.slot_context)
 
-    def inherit(self, parents: Sequence[Mapping[str, Tensor]]) -> None:
-        self.teacher_prompts = stack_source_prompts(parents, self)
+    def load_source_states(self, source_states: Sequence[Mapping[str, Tensor]]) -> None:
+        self.teacher_prompts = stack_source_prompts(source_states, self)
 
-    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
-        if self.teacher_prompts is None or len(self.teacher_prompts) != self.slots:
+    def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
+        if self.teacher_prompts is None or len(self.teacher_prompts) != self.num_slots:
             found = 0 if self.teacher_prompts is None else len(self.teacher_prompts)
-            raise UsageError(f"method mpt: {self.slots} sources need as many teachers (inherit), found {found}")
-        self.prompt.add(self.teacher_prompts.mean(0))
-        u = torch.empty(self.virtual, self.config.rank).normal_(0, 0.02, generator=draw)
+            raise UsageError(f"method mpt: {self.num_slots} sources need as many teachers (inherit), found {found}")
+        self.prompt.add_slot(self.teacher_prompts.mean(0))
+        u = torch.empty(self.num_virtual_tokens, self.config.rank).normal_(0, 0.02, generator=generator)
         u[:, 0] = 1
-        v = torch.zeros(self.config.rank, self.backbone.width)
+        v = torch.zeros(self.config.rank, self.backbone.hidden_size)
         v[0] = 1
-        self.u.add(u)
-        self.v.add(v)
+        self.u.add_slot(u)
+        self.v.add_slot(v)
 
-    def front(self, embeds: Tensor, source: Tensor) -> Tensor:
+    def prompt_embeddings(self, text_embeddings: Tensor, prompt_mask: Tensor) -> Tensor:
         if self.is_teacher_pass:
-            return self.teacher_prompts[list(self.rows.slots)]
+            return self.teacher_prompts[list(self.slot_context.row_slots)]
         return self.prompt() * (self.u() @ self.v())
 
-    def plan(self, batch: Batch) -> Plan:
+    def plan_step(self, batch: Batch) -> StepPlan:
         """With a teacher beside it every row passes whole, so that hidden states can be compared place by place."""
-        return plan(batch, virtual=self.virtual, lead=not self.is_distilling)
+        return build_step_plan(batch, num_virtual_tokens=self.num_virtual_tokens, share_prefix=not self.is_distilling)
 
     @property
     def is_distilling(self) -> bool:
-        return self.stage == SOURCE and self.config.distillation_weight > 0
+        return self.current_stage == SOURCE_STAGE and self.config.distillation_weight > 0
 
-    def losses(self, plan: Plan) -> Tensor:
+    def compute_slot_losses(self, step_plan: StepPlan) -> Tensor:
         if not self.is_distilling:
-            return super().losses(plan)
-        own = self.hidden(plan.input_ids, plan.attention_mask, plan.slots, source=plan.source).float()  # [b, s, d]
-        teacher = self.compute_teacher_states(plan)
-        logits, wanted = (self.backbone.head(hidden.flatten(0, 1)[plan.at]) for hidden in (own, teacher))  # [n, v]
+            return super().compute_slot_losses(step_plan)
+        own = self.compute_hidden_states(
+            step_plan.input_ids, step_plan.attention_mask, step_plan.slots, prompt_mask=step_plan.prompt_mask
+        ).float()  # [b, s, d]
+        teacher = self.compute_teacher_states(step_plan)
+        logits, wanted = (
+            self.backbone.compute_logits(hidden.flatten(0, 1)[step_plan.label_positions]) for hidden in (own, teacher)
+        )  # [n, v]
         kl = F.kl_div(logits.log_softmax(-1), wanted.log_softmax(-1), reduction="none", log_target=True).sum(-1)
-        answer = F.cross_entropy(logits, plan.target, reduction="none") + self.config.distillation_weight * kl
-        far = ((own - teacher).square().mean(-1) * plan.attention_mask).sum(1) * plan.text[plan.owner]  # [b]
-        loss = answer.new_zeros(len(plan.present)).index_add(0, plan.share, answer * plan.weight)
-        return loss.index_add(0, plan.owner, self.config.distillation_weight * far)
+        answer = F.cross_entropy(logits, step_plan.label_ids, reduction="none") + self.config.distillation_weight * kl
+        far = ((own - teacher).square().mean(-1) * step_plan.attention_mask).sum(1) * step_plan.inv_token_count[
+            step_plan.slot_index
+        ]  # [b]
+        loss = answer.new_zeros(len(step_plan.present_slots)).index_add(
+            0, step_plan.label_slot_index, answer * step_plan.label_weights
+        )
+        return loss.index_add(0, step_plan.slot_index, self.config.distillation_weight * far)
 
     @torch.no_grad()
-    def compute_teacher_states(self, plan: Plan) -> Tensor:
+    def compute_teacher_states(self, plan: StepPlan) -> Tensor:
         """Hidden states [b, s, d] under each row's teacher."""
         self.is_teacher_pass = True
         try:
-            return self.hidden(plan.input_ids, plan.attention_mask, plan.slots, source=plan.source).float()
+            return self.compute_hidden_states(
+                plan.input_ids, plan.attention_mask, plan.slots, prompt_mask=plan.prompt_mask
+            ).float()
         finally:
             self.is_teacher_pass = False
 
-    def learns(self, bank: str) -> bool:
-        return bank in self.config.trainable_on_target.split()
+    def is_trainable_on_target(self, parameter_name: str) -> bool:
+        return parameter_name in self.config.trainable_on_target.split()
 
-    def rate(self, name: str) -> Rate:
-        return super().rate(name) if name.startswith("prompt.") else Rate(self.config.factor_lr)  # no pull on factors
+    def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
+        return (
+            super().optimizer_group(parameter_name)
+            if parameter_name.startswith("prompt.")
+            else OptimizerGroup(self.config.factor_lr)
+        )  # no pull on factors

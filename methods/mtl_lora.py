@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.base import SOURCE, TARGET, Bank, Rate
-from methods.config import some_of
+from methods.base import SOURCE_STAGE, TARGET_STAGE, OptimizerGroup, SlotParameter
+from methods.core.config import validate_choices
 from methods.lora import LoRA, LowRankDelta
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 PARAMETER_NAMES = ("a", "b", "inner", "mix")
 
@@ -32,18 +32,23 @@ class TaskMixDelta(LowRankDelta):
         super().__init__(linear, *args)
         self.num_up_projections, self.tau = num_up_projections, tau
         self.a, self.b = (
-            Bank(self.slot_context, shared=True),
-            Bank(self.slot_context, shared=True),
+            SlotParameter(self.slot_context, is_shared=True),
+            SlotParameter(self.slot_context, is_shared=True),
         )  # A [r, in], B [n, out, r]
-        self.inner, self.mix = Bank(self.slot_context), Bank(self.slot_context)  # Lambda [r, r] and w [n] of each slot
+        self.inner, self.mix = (
+            SlotParameter(self.slot_context),
+            SlotParameter(self.slot_context),
+        )  # Lambda [r, r] and w [n] of each slot
 
     def add_slot(self, draw: torch.Generator) -> None:
-        task, bound = len(self.mix.sets), self.num_up_projections**-0.5
-        self.a.add(nn.init.kaiming_uniform_(torch.empty(self.rank, self.weight_shape[1]), a=5**0.5, generator=draw))
-        self.b.add(torch.zeros(self.num_up_projections, self.weight_shape[0], self.rank))
-        self.inner.add(torch.eye(self.rank))
+        task, bound = len(self.mix.tensors), self.num_up_projections**-0.5
+        self.a.add_slot(
+            nn.init.kaiming_uniform_(torch.empty(self.rank, self.weight_shape[1]), a=5**0.5, generator=draw)
+        )
+        self.b.add_slot(torch.zeros(self.num_up_projections, self.weight_shape[0], self.rank))
+        self.inner.add_slot(torch.eye(self.rank))
         # row `task` of one matrix [T, n]: sources that share a seed still have weights of their own
-        self.mix.add((2 * torch.rand(task + 1, self.num_up_projections, generator=draw)[task] - 1) * bound)
+        self.mix.add_slot((2 * torch.rand(task + 1, self.num_up_projections, generator=draw)[task] - 1) * bound)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x [b, s, in], y [b, s, out] -> [b, s, out]"""
@@ -51,7 +56,9 @@ class TaskMixDelta(LowRankDelta):
         return torch.add(y, low @ mix_up_projections(self.mix() / self.tau, self.b()).mT, alpha=self.scale)
 
     def get_factors(self, slot: int) -> tuple[Tensor, Tensor]:
-        return self.inner.of(slot) @ self.a.of(slot), mix_up_projections(self.mix.of(slot) / self.tau, self.b.of(slot))
+        return self.inner.for_slot(slot) @ self.a.for_slot(slot), mix_up_projections(
+            self.mix.for_slot(slot) / self.tau, self.b.for_slot(slot)
+        )
 
 
 def mix_up_projections(logits: Tensor, b: Tensor) -> Tensor:
@@ -62,9 +69,11 @@ def mix_up_projections(logits: Tensor, b: Tensor) -> Tensor:
 class MTLLoRA(LoRA):
     name = "mtl_lora"
     paper = "Yang et al. 2024, arXiv:2410.09437"
-    what = "A and the B_i, one for all sources, Lambda and w of each; on the target the parts in `trainable_on_target`"
-    stages = (SOURCE, TARGET)
-    late = ("trainable_on_target", "target_lr", "shared_lr_multiplier")
+    trained_part = (
+        "A and the B_i, one for all sources, Lambda and w of each; on the target the parts in `trainable_on_target`"
+    )
+    stages = (SOURCE_STAGE, TARGET_STAGE)
+    target_only_options = ("trainable_on_target", "target_lr", "shared_lr_multiplier")
 
     @dataclass(frozen=True)
     class Config(LoRA.Config):
@@ -77,7 +86,7 @@ class MTLLoRA(LoRA):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            some_of(self.trainable_on_target, PARAMETER_NAMES, "method mtl_lora: target")
+            validate_choices(self.trainable_on_target, PARAMETER_NAMES, "method mtl_lora: target")
             if self.up_projections < 1 or self.tau <= 0:
                 raise UsageError(f"method mtl_lora: ups >= 1 and tau > 0, found {self.up_projections}, {self.tau}")
 
@@ -86,10 +95,14 @@ class MTLLoRA(LoRA):
     def build_delta(self, linear: nn.Linear, *args: Any) -> TaskMixDelta:
         return TaskMixDelta(linear, self.config.up_projections, self.config.tau, *args)
 
-    def learns(self, bank: str) -> bool:
-        return bank.rpartition(".")[2] in self.config.trainable_on_target.split()
+    def is_trainable_on_target(self, parameter_name: str) -> bool:
+        return parameter_name.rpartition(".")[2] in self.config.trainable_on_target.split()
 
-    def rate(self, name: str) -> Rate:
-        c, bank = self.config, name.split(".")[-3]
-        lr = c.lr if self.stage != TARGET else c.target_lr * (c.shared_lr_multiplier if bank in ("a", "b") else 1)
-        return Rate(lr, 0.0 if bank == "mix" else c.weight_decay)
+    def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
+        c, bank = self.config, parameter_name.split(".")[-3]
+        lr = (
+            c.lr
+            if self.current_stage != TARGET_STAGE
+            else c.target_lr * (c.shared_lr_multiplier if bank in ("a", "b") else 1)
+        )
+        return OptimizerGroup(lr, 0.0 if bank == "mix" else c.weight_decay)

@@ -23,10 +23,10 @@ from peft.tuners.poly.layer import PolyLayer
 from torch import Tensor, nn
 from transformers import Cache
 
-from methods.base import Method, Stage, stream
-from methods.config import Config
-from methods.plan import Plan, plan
-from tasks.example import Batch, Encoded, UsageError
+from methods.base import Method, Stage, create_generator
+from methods.core.config import MethodConfig
+from methods.core.step_plan import StepPlan, build_step_plan
+from tasks.core.types import Batch, EncodedExample, UsageError
 
 PEFT_CONFIG_CLASSES = {kind.value: config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
 
@@ -44,7 +44,7 @@ UNSUPPORTED_OPTIONS = (  # the same, as options
 )  # fmt: skip
 
 
-COMMON_OPTIONS = [option.name for option in fields(Config)]  # of every method
+COMMON_OPTIONS = [option.name for option in fields(MethodConfig)]  # of every method
 
 
 DEFAULT_VIRTUAL_TOKENS = 20  # virtual tokens where none are asked for, as in `prompt`
@@ -91,8 +91,8 @@ def build_peft_config(peft_type: str, options: Mapping[str, Any]) -> PeftConfig:
 class Peft(Method):
     name = "peft"
     paper = "the peft library, https://github.com/huggingface/peft"
-    what = "what peft_type says"
-    packable = False
+    trained_part = "what peft_type says"
+    is_packable = False
 
     @dataclass(frozen=True)
     class Config(Method.Config):
@@ -103,12 +103,12 @@ class Peft(Method):
     config: Config
 
     @classmethod
-    def configure(cls, values: Mapping[str, Any]) -> Config:
+    def parse_config(cls, option_values: Mapping[str, Any]) -> Config:
         """Our options by name; every other one is peft's."""
         own = {option.name for option in fields(cls.Config)} - {"options"}
-        config: Any = super().configure({key: value for key, value in values.items() if key in own})
-        others = {key: value for key, value in values.items() if key not in own and key != "options"}
-        kind, options = load_peft_options(config.peft_type, config.file, {**values.get("options", {}), **others})
+        config: Any = super().parse_config({key: value for key, value in option_values.items() if key in own})
+        others = {key: value for key, value in option_values.items() if key not in own and key != "options"}
+        kind, options = load_peft_options(config.peft_type, config.file, {**option_values.get("options", {}), **others})
         build_peft_config(kind, options)  # a wrong one is an error now
         return replace(config, peft_type=kind, options=options, file="")  # a cell is known by what the file says
 
@@ -119,7 +119,7 @@ class Peft(Method):
             build_peft_config(*load_peft_options(c.peft_type, c.file, c.options)),
         )
         self.backbone = copy.copy(self.original_backbone)  # the same in all but the model
-        self.original_backbone.undo(self._restore_backbone)
+        self.original_backbone.register_undo(self._restore_backbone)
         self.noise_generator = torch.Generator()
         self._inject_adapter(0)
 
@@ -143,26 +143,32 @@ class Peft(Method):
         self.adapter_tensors = {name: part for name, part in named if part.requires_grad or id(part) not in loaded}
         weights = {name: part for name, part in self.adapter_tensors.items() if isinstance(part, nn.Parameter)}
         self.weights = nn.ParameterDict({name.replace(".", "/"): part for name, part in weights.items()})
-        self.virtual = getattr(self.peft_config, "num_virtual_tokens", 0)
+        self.num_virtual_tokens = getattr(self.peft_config, "num_virtual_tokens", 0)
         for module in self.added_modules:
             if isinstance(module, PolyLayer):
                 module.register_forward_pre_hook(_set_task_ids_to_zero, with_kwargs=True)
         self.train(self.training)
 
     def _restore_backbone(self) -> None:
-        self.backbone.model, self.backbone.lease, self.peft_model_holder = self.original_backbone.model, object(), ()
+        self.backbone.model, self.backbone.attachment_token, self.peft_model_holder = (
+            self.original_backbone.model,
+            object(),
+            (),
+        )
 
     def close(self) -> None:
         self.original_backbone.detach()
 
-    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
-        self._inject_adapter(draw.initial_seed())
+    def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
+        self._inject_adapter(generator.initial_seed())
 
-    def enter(self, stage: Stage, seeds: Sequence[int], train: Sequence[Sequence[Encoded]] = ()) -> None:
+    def begin_stage(
+        self, stage: Stage, seeds: Sequence[int], train_examples: Sequence[Sequence[EncodedExample]] = ()
+    ) -> None:
         if len(seeds) > 1:
             raise UsageError(f"method peft trains one cell at a time, found {len(seeds)}")
-        super().enter(stage, seeds, train)
-        self.noise_generator = stream(seeds[0], stage.name, "noise")
+        super().begin_stage(stage, seeds, train_examples)
+        self.noise_generator = create_generator(seeds[0], stage.name, "noise")
 
     def train(self, mode: bool = True) -> "Peft":
         """Dropout and the like in what peft added; the backbone stays in evaluation mode."""
@@ -172,12 +178,12 @@ class Peft(Method):
             module.training = mode
         return self
 
-    def front(self, embeds: Tensor, source: Tensor) -> Tensor | None:
+    def prompt_embeddings(self, text_embeddings: Tensor, prompt_mask: Tensor) -> Tensor | None:
         found = self._compute_virtual_tokens()
         return found if isinstance(found, Tensor) else None  # [1, l, d]
 
-    def past(self) -> list[tuple[Tensor, Tensor]]:
-        found = self._compute_virtual_tokens() if self.virtual else None
+    def prefix_key_values(self) -> list[tuple[Tensor, Tensor]]:
+        found = self._compute_virtual_tokens() if self.num_virtual_tokens else None
         if not isinstance(found, Cache):
             return []
         dtype = self.backbone.autocast_dtype or self.backbone.model.dtype
@@ -188,18 +194,18 @@ class Peft(Method):
         task = torch.zeros(1, dtype=torch.long, device=self.backbone.device)
         return self.peft_model_holder[0].get_prompt(batch_size=1, task_ids=task)
 
-    def plan(self, batch: Batch) -> Plan:
+    def plan_step(self, batch: Batch) -> StepPlan:
         """Every row whole: noise that a type draws per pass must not differ between a row's parts."""
-        return plan(batch, virtual=self.virtual, lead=False)
+        return build_step_plan(batch, num_virtual_tokens=self.num_virtual_tokens, share_prefix=False)
 
-    def losses(self, plan: Plan) -> Tensor:
+    def compute_slot_losses(self, step_plan: StepPlan) -> Tensor:
         if not self.training:
-            return super().losses(plan)
+            return super().compute_slot_losses(step_plan)
         with torch.random.fork_rng():  # peft draws from torch's one stream, on which others would depend
             torch.manual_seed(int(torch.randint(2**62, (), generator=self.noise_generator)))
-            return super().losses(plan)
+            return super().compute_slot_losses(step_plan)
 
-    def learned(self) -> dict[str, Tensor]:
+    def trained_state_dict(self) -> dict[str, Tensor]:
         return {name: part.detach() for name, part in self.adapter_tensors.items()}
 
     @torch.no_grad()

@@ -20,15 +20,15 @@ from itertools import chain, cycle, islice
 import torch
 from torch import Tensor, nn
 
-from methods.base import Bank, Method, Rows
+from methods.base import Method, SlotContext, SlotParameter
 from methods.core.prompt_initialization import select_task_tokens
-from tasks.example import Encoded, UsageError
+from tasks.core.types import EncodedExample, UsageError
 
 
 class Prefix(Method):
     name = "prefix"
     paper = "Li and Liang 2021, arXiv:2101.00190; Liu et al. 2021, arXiv:2110.07602"
-    what = "keys and values before the text"
+    trained_part = "keys and values before the text"
 
     @dataclass(frozen=True)
     class Config(Method.Config):
@@ -44,29 +44,35 @@ class Prefix(Method):
     config: Config
 
     def build(self) -> None:
-        self.virtual, layers = self.config.length, range(self.backbone.config.num_hidden_layers)
+        self.num_virtual_tokens, layers = self.config.length, range(self.backbone.config.num_hidden_layers)
         if self.config.mlp:
-            self.table, self.inner, self.outer = Bank(self.rows), SlotLinear(self.rows), SlotLinear(self.rows)
+            self.table, self.inner, self.outer = (
+                SlotParameter(self.slot_context),
+                SlotLinear(self.slot_context),
+                SlotLinear(self.slot_context),
+            )
         else:
-            self.keys = nn.ModuleList(Bank(self.rows) for _ in layers)  # [H_kv, l, d_h] of each slot
-            self.values = nn.ModuleList(Bank(self.rows) for _ in layers)
+            self.keys = nn.ModuleList(SlotParameter(self.slot_context) for _ in layers)  # [H_kv, l, d_h] of each slot
+            self.values = nn.ModuleList(SlotParameter(self.slot_context) for _ in layers)
 
     @torch.no_grad()
-    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+    def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
         if self.config.mlp:
             _, layers, heads, d_h = self.cache_shape
-            self.table.add(torch.randn(self.virtual, heads * d_h, generator=draw))
-            self.inner.add_slot(self.config.mlp, heads * d_h, draw)
-            self.outer.add_slot(2 * layers * heads * d_h, self.config.mlp, draw)
+            self.table.add_slot(torch.randn(self.num_virtual_tokens, heads * d_h, generator=generator))
+            self.inner.add_slot(self.config.mlp, heads * d_h, generator)
+            self.outer.add_slot(2 * layers * heads * d_h, self.config.mlp, generator)
             return
         tokenizer = self.backbone.tokenizer
-        words = select_prefix_tokens(train, len(tokenizer), set(tokenizer.all_special_ids), draw)
-        ids = torch.tensor([[*islice(cycle(words), self.virtual)]], device=self.backbone.device)  # [1, l]
-        cache, places = self.backbone.cache(), torch.arange(self.virtual, device=ids.device)[None]
-        self.backbone.hidden(input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=places, cache=cache)
+        words = select_prefix_tokens(train_examples, len(tokenizer), set(tokenizer.all_special_ids), generator)
+        ids = torch.tensor([[*islice(cycle(words), self.num_virtual_tokens)]], device=self.backbone.device)  # [1, l]
+        cache, places = self.backbone.create_cache(), torch.arange(self.num_virtual_tokens, device=ids.device)[None]
+        self.backbone.compute_hidden_states(
+            input_ids=ids, attention_mask=torch.ones_like(ids), position_ids=places, cache=cache
+        )
         for layer, key, value in zip(cache.layers, self.keys, self.values, strict=True):
-            key.add(layer.keys[0].float().clone())
-            value.add(layer.values[0].float().clone())
+            key.add_slot(layer.keys[0].float().clone())
+            value.add_slot(layer.values[0].float().clone())
 
     @property
     def cache_shape(self) -> tuple[int, int, int, int]:
@@ -75,7 +81,7 @@ class Prefix(Method):
         d_h = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return 2, config.num_hidden_layers, config.num_key_value_heads, d_h
 
-    def past(self) -> list[tuple[Tensor, Tensor]]:
+    def prefix_key_values(self) -> list[tuple[Tensor, Tensor]]:
         dtype = self.backbone.autocast_dtype or self.backbone.model.dtype
         if self.config.mlp:
             _, layers, heads, d_h = self.cache_shape
@@ -88,21 +94,21 @@ class Prefix(Method):
 class SlotLinear(nn.Module):
     """y = x W^T + b with a W and b of each slot."""
 
-    def __init__(self, slot_context: Rows) -> None:
+    def __init__(self, slot_context: SlotContext) -> None:
         super().__init__()
-        self.weight, self.bias = Bank(slot_context), Bank(slot_context)
+        self.weight, self.bias = SlotParameter(slot_context), SlotParameter(slot_context)
 
     def add_slot(self, out_features: int, in_features: int, generator: torch.Generator) -> None:
         """One more slot: both uniform within 1 / sqrt(width)."""
         for bank, size in ((self.weight, (out_features, in_features)), (self.bias, (out_features,))):
-            bank.add(torch.empty(size).uniform_(-(in_features**-0.5), in_features**-0.5, generator=generator))
+            bank.add_slot(torch.empty(size).uniform_(-(in_features**-0.5), in_features**-0.5, generator=generator))
 
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.weight().mT + self.bias().unsqueeze(-2)
 
 
 def select_prefix_tokens(
-    train: Sequence[Encoded], vocab_size: int, special_ids: set[int], generator: torch.Generator
+    train: Sequence[EncodedExample], vocab_size: int, special_ids: set[int], generator: torch.Generator
 ) -> list[int]:
     """Tokens of the label words and of the instruction; with neither, all tokens in a drawn order."""
     labels, instruction = select_task_tokens(train, special_ids)

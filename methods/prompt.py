@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from methods.base import Bank, Method, Parent, Rate
+from methods.base import Method, MethodDependency, OptimizerGroup, SlotParameter
 from methods.core.prompt_initialization import initialize_common_prompt, initialize_prompt
-from tasks.example import Encoded, UsageError
+from tasks.core.types import EncodedExample, UsageError
 
-SOURCE_PROMPTS = Parent("prompt", {"start": "common"}, ("length",))  # what SPoT, ATTEMPT and MPT rest on
+SOURCE_PROMPTS = MethodDependency("prompt", {"start": "common"}, ("length",))  # what SPoT, ATTEMPT and MPT rest on
 
 
 class Prompt(Method):
     name = "prompt"
     paper = "Lester et al. 2021, arXiv:2104.08691"
-    what = "virtual tokens at the input"
+    trained_part = "virtual tokens at the input"
 
     @dataclass(frozen=True)
     class Config(Method.Config):
@@ -41,37 +41,41 @@ class Prompt(Method):
     config: Config
 
     def build(self) -> None:
-        self.virtual = self.config.length
-        self.prompt = Bank(self.rows)  # P [l, d] of each slot
+        self.num_virtual_tokens = self.config.length
+        self.prompt = SlotParameter(self.slot_context)  # P [l, d] of each slot
 
-    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+    def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
         if self.config.start == "common":
-            self.prompt.add(initialize_common_prompt(self.backbone, self.config.length))
+            self.prompt.add_slot(initialize_common_prompt(self.backbone, self.config.length))
         else:
-            self.prompt.add(initialize_prompt(self.backbone, self.config.length, train, draw))
+            self.prompt.add_slot(initialize_prompt(self.backbone, self.config.length, train_examples, generator))
 
-    def front(self, embeds: Tensor, source: Tensor) -> Tensor:
+    def prompt_embeddings(self, text_embeddings: Tensor, prompt_mask: Tensor) -> Tensor:
         return self.prompt()
 
-    def rate(self, name: str) -> Rate:
-        return Rate(self.config.lr * self.backbone.sigma, self.config.weight_decay)
+    def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
+        return OptimizerGroup(self.config.lr * self.backbone.embedding_std, self.config.weight_decay)
 
     @torch.no_grad()
     def peft_format(self, slot: int = 0) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-        if not self.shares_lead:
+        if not self.can_share_prefix:
             return None  # every row has a prompt of its own
         row = torch.zeros(1, 1, dtype=torch.long, device=self.backbone.device)  # of any text
-        self.rows.see((slot,), row.device)
-        shape, prompt = self.backbone.config, self.front(self.backbone.embed(row), row.bool())
+        self.slot_context.activate((slot,), row.device)
+        shape, prompt = self.backbone.config, self.prompt_embeddings(self.backbone.embed(row), row.bool())
         sizes = {"num_layers": shape.num_hidden_layers, "num_attention_heads": shape.num_attention_heads}
-        config = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": self.virtual, "token_dim": self.backbone.width}
+        config = {
+            "peft_type": "PROMPT_TUNING",
+            "num_virtual_tokens": self.num_virtual_tokens,
+            "token_dim": self.backbone.hidden_size,
+        }
         return {**config, **sizes, "num_transformer_submodules": 1}, {"prompt_embeddings": prompt}
 
 
 def stack_source_prompts(source_states: Sequence[Mapping[str, Tensor]], method: Method) -> Tensor:
     """The prompts [S, l, d] that cells of `prompt` learned on the sources, for a method of the same length."""
-    found = [state["prompt.sets.0"].detach().to(method.backbone.device, torch.float32) for state in source_states]
-    wanted = (method.virtual, method.backbone.width)
+    found = [state["prompt.tensors.0"].detach().to(method.backbone.device, torch.float32) for state in source_states]
+    wanted = (method.num_virtual_tokens, method.backbone.hidden_size)
     if not found or any(prompt.shape != wanted for prompt in found):
         shapes = sorted({tuple(prompt.shape) for prompt in found}) or "none"
         raise UsageError(f"method {method.name}: source prompts of shape {wanted} are needed, found {shapes}")

@@ -8,18 +8,18 @@ examples of every source, and as many gradients.
 
 from dataclasses import dataclass
 
-from methods.base import SOURCE, TARGET, Rate
-from methods.config import some_of
+from methods.base import SOURCE_STAGE, TARGET_STAGE, OptimizerGroup
+from methods.core.config import validate_choices
 from methods.lora import LoRA
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 
 class SharedLoRA(LoRA):
     name = "shared_lora"
     paper = "the plain multi-task baseline"
-    what = "A and B, one for all sources; on the target the parts in `trainable_on_target`"
-    stages = (SOURCE, TARGET)
-    late = ("trainable_on_target", "target_lr")
+    trained_part = "A and B, one for all sources; on the target the parts in `trainable_on_target`"
+    stages = (SOURCE_STAGE, TARGET_STAGE)
+    target_only_options = ("trainable_on_target", "target_lr")
 
     @dataclass(frozen=True)
     class Config(LoRA.Config):
@@ -29,7 +29,7 @@ class SharedLoRA(LoRA):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            some_of(self.trainable_on_target, ("a", "b"), "method shared_lora: target")
+            validate_choices(self.trainable_on_target, ("a", "b"), "method shared_lora: target")
             if self.pool < 0:
                 raise UsageError(f"method shared_lora: pool is a number of examples, or 0 for all; found {self.pool}")
 
@@ -38,10 +38,12 @@ class SharedLoRA(LoRA):
     def build(self) -> None:
         super().build()
         for delta in self.deltas.values():
-            delta.a.shared = delta.b.shared = True
+            delta.a.is_shared = delta.b.is_shared = True
 
-    def learns(self, bank: str) -> bool:
-        return bank.rpartition(".")[2] in self.config.trainable_on_target.split()
+    def is_trainable_on_target(self, parameter_name: str) -> bool:
+        return parameter_name.rpartition(".")[2] in self.config.trainable_on_target.split()
 
-    def rate(self, name: str) -> Rate:
-        return Rate(self.config.target_lr if self.stage == TARGET else self.config.lr, self.config.weight_decay)
+    def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
+        return OptimizerGroup(
+            self.config.target_lr if self.current_stage == TARGET_STAGE else self.config.lr, self.config.weight_decay
+        )

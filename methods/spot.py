@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from methods.base import SOURCE, TARGET, Rate, Stage
+from methods.base import SOURCE_STAGE, TARGET_STAGE, OptimizerGroup, Stage
 from methods.core.losses import compute_mean_loss
 from methods.prompt import SOURCE_PROMPTS, Prompt, stack_source_prompts
-from tasks.example import Encoded, UsageError
+from tasks.core.types import EncodedExample, UsageError
 
 EMBEDDING_STAGE = Stage("embed", "target", "packed")  # the target's own prompt, by which its neighbours are found
 RETRIEVALS = ("average", "best")
@@ -33,9 +33,9 @@ PROBE_EXAMPLES = 64
 class SpotGeneric(Prompt):
     name = "spot_generic"
     paper = "Vu et al. 2021, arXiv:2110.07904"
-    what = "virtual tokens, one for all sources, then for each target"
-    stages = (SOURCE, TARGET)
-    late = ("target_lr",)
+    trained_part = "virtual tokens, one for all sources, then for each target"
+    stages = (SOURCE_STAGE, TARGET_STAGE)
+    target_only_options = ("target_lr",)
 
     @dataclass(frozen=True)
     class Config(Prompt.Config):
@@ -46,19 +46,19 @@ class SpotGeneric(Prompt):
 
     def build(self) -> None:
         super().build()
-        self.prompt.shared = True
+        self.prompt.is_shared = True
 
-    def rate(self, name: str) -> Rate:
-        lr = self.config.target_lr if self.stage == TARGET else self.config.lr
-        return Rate(lr * self.backbone.sigma, self.config.weight_decay)
+    def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
+        lr = self.config.target_lr if self.current_stage == TARGET_STAGE else self.config.lr
+        return OptimizerGroup(lr * self.backbone.embedding_std, self.config.weight_decay)
 
 
 class SPoT(Prompt):
     name = "spot"
     paper = "Vu et al. 2021, arXiv:2110.07904"
-    what = "virtual tokens, from those of the nearest sources"
-    stages = (EMBEDDING_STAGE, TARGET)
-    parent = SOURCE_PROMPTS
+    trained_part = "virtual tokens, from those of the nearest sources"
+    stages = (EMBEDDING_STAGE, TARGET_STAGE)
+    dependency = SOURCE_PROMPTS
 
     @dataclass(frozen=True)
     class Config(SpotGeneric.Config):
@@ -75,24 +75,26 @@ class SPoT(Prompt):
                 raise UsageError(f"method spot: start is 'common' and nearest >= 1, found {self.start}, {self.nearest}")
 
     config: Config
-    rate = SpotGeneric.rate
+    optimizer_group = SpotGeneric.optimizer_group
     source_prompts: Tensor | None = None  # e_s [S, l, d]; not stored: P is all that a target needs
 
-    def inherit(self, parents: Sequence[Mapping[str, Tensor]]) -> None:
-        self.source_prompts = stack_source_prompts(parents, self)
+    def load_source_states(self, source_states: Sequence[Mapping[str, Tensor]]) -> None:
+        self.source_prompts = stack_source_prompts(source_states, self)
 
     @torch.no_grad()
-    def enter(self, stage: Stage, seeds: Sequence[int], train: Sequence[Sequence[Encoded]] = ()) -> None:
+    def begin_stage(
+        self, stage: Stage, seeds: Sequence[int], train_examples: Sequence[Sequence[EncodedExample]] = ()
+    ) -> None:
         if self.source_prompts is None:
             raise UsageError("method spot: the prompts of the sources come first (inherit)")
-        super().enter(stage, seeds, train)
-        if stage == TARGET:
-            for slot, own in enumerate(self.prompt.sets):
-                own.copy_(self.compute_initial_prompt(slot, train[slot] if train else ()))
+        super().begin_stage(stage, seeds, train_examples)
+        if stage == TARGET_STAGE:
+            for slot, own in enumerate(self.prompt.tensors):
+                own.copy_(self.compute_initial_prompt(slot, train_examples[slot] if train_examples else ()))
 
-    def compute_initial_prompt(self, slot: int, train: Sequence[Encoded]) -> Tensor:
+    def compute_initial_prompt(self, slot: int, train: Sequence[EncodedExample]) -> Tensor:
         """P_0 [l, d] for the target whose own prompt e_t this slot holds."""
-        near = compute_similarities(self.prompt.sets[slot], self.source_prompts, self.config.similarity)
+        near = compute_similarities(self.prompt.tensors[slot], self.source_prompts, self.config.similarity)
         near, places = near.topk(min(self.config.nearest, len(near)))
         candidates = self.source_prompts[places]  # [k, l, d], the nearest first
         if self.config.retrieval == "average":
@@ -107,9 +109,9 @@ class SPoT(Prompt):
         return candidates[misfits.index(min(misfits))]
 
     @torch.no_grad()
-    def compute_candidate_loss(self, slot: int, prompt: Tensor, examples: Sequence[Encoded]) -> float:
+    def compute_candidate_loss(self, slot: int, prompt: Tensor, examples: Sequence[EncodedExample]) -> float:
         """Mean loss of some examples under this prompt."""
-        self.prompt.sets[slot].copy_(prompt)
+        self.prompt.tensors[slot].copy_(prompt)
         return compute_mean_loss(self, slot, examples[:PROBE_EXAMPLES])
 
 

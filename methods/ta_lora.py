@@ -31,13 +31,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from methods.bank import Memory
-from methods.base import SOURCE, TARGET, Bank, Method, Rate, Rows, Stage
-from methods.config import Config, some_of
+from methods.base import SOURCE_STAGE, TARGET_STAGE, Method, OptimizerGroup, SlotContext, SlotParameter, Stage
 from methods.core.attention import compute_gated_attention, project_keys_values
+from methods.core.config import MethodConfig, validate_choices
 from methods.core.losses import compute_mean_loss
 from methods.core.prompt_initialization import initialize_common_prompt
-from tasks.example import Encoded, UsageError
+from methods.core.tensor_cache import TensorVersionCache
+from tasks.core.types import EncodedExample, UsageError
 
 PROMPT_STAGE = Stage("prompt", "sources")  # what is shared comes first, as plain prompt tuning
 FAST_PARAMETERS = ("a", "g")
@@ -58,7 +58,7 @@ OPTION_CHOICES = {
 
 
 @dataclass(frozen=True)
-class TALoRAConfig(Config):
+class TALoRAConfig(MethodConfig):
     """`lr` is that of the fast weights a_t and g_t; `weight_decay` is on A_0 and B alone."""
 
     lr: float = 2e-3
@@ -88,7 +88,7 @@ class TALoRAConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        some_of(self.trainable_on_target, PARAMETER_NAMES, "ta_lora: target")
+        validate_choices(self.trainable_on_target, PARAMETER_NAMES, "ta_lora: target")
         for name, known in OPTION_CHOICES.items():
             if (value := getattr(self, name)) not in known:
                 raise UsageError(f"ta_lora: no {name} {value!r}; there are: {', '.join(known)}")
@@ -113,27 +113,31 @@ class TALoRAConfig(Config):
 class TaskPrompt(nn.Module):
     """Delta_t [m, d] and g_t [H] of one layer: equations (2), (3), (6)."""
 
-    def __init__(self, slot_context: Rows, config: TALoRAConfig, num_tokens: int, width: int, num_heads: int) -> None:
+    def __init__(
+        self, slot_context: SlotContext, config: TALoRAConfig, num_tokens: int, width: int, num_heads: int
+    ) -> None:
         super().__init__()
         self.config, self.num_tokens, self.width, self.num_heads = config, num_tokens, width, num_heads
-        self.a0, self.a = Bank(slot_context, shared=True), Bank(slot_context)  # A_0 and a_t [m, r]
+        self.a0, self.a = SlotParameter(slot_context, is_shared=True), SlotParameter(slot_context)  # A_0 and a_t [m, r]
         if config.low_rank:
-            self.b = Bank(slot_context, shared=True)  # B [r, d]
+            self.b = SlotParameter(slot_context, is_shared=True)  # B [r, d]
         if config.gate != "none":
-            self.g = Bank(slot_context, shared=config.gate == "shared")  # g_t [H]
+            self.g = SlotParameter(slot_context, is_shared=config.gate == "shared")  # g_t [H]
 
     def add_slot(self, generator: torch.Generator) -> None:
         """Add one slot."""
         rank = self.config.rank if self.config.low_rank else self.width
         scale = rank**-0.5 if self.config.low_rank else 1.0  # either way Delta has entries of size 1
-        self.a0.add(scale * torch.randn(self.num_tokens, rank, generator=generator))
+        self.a0.add_slot(scale * torch.randn(self.num_tokens, rank, generator=generator))
         if self.config.low_rank:
-            self.b.add(torch.randn(rank, self.width, generator=generator))
-        self.a.add(torch.zeros_like((self.b if self.config.slow_factor == "A" else self.a0).sets[0].data))
+            self.b.add_slot(torch.randn(rank, self.width, generator=generator))
+        self.a.add_slot(torch.zeros_like((self.b if self.config.slow_factor == "A" else self.a0).tensors[0].data))
         if self.config.gate != "none":
-            self.g.add(torch.zeros(self.num_heads))
+            self.g.add_slot(torch.zeros(self.num_heads))
 
-    def compute_delta(self, get_tensor: Callable[[Bank], Tensor] = Bank.present) -> Tensor:
+    def compute_delta(
+        self, get_tensor: Callable[[SlotParameter], Tensor] = SlotParameter.stack_present_slots
+    ) -> Tensor:
         """[k, m, d] of the slots present, or whatever `of` takes from a bank"""
         a0, a = get_tensor(self.a0), get_tensor(self.a)
         if not self.config.low_rank:
@@ -143,16 +147,16 @@ class TaskPrompt(nn.Module):
     def compute_gate(self) -> Tensor:
         """tanh(g_t): [H] or [b, H]"""
         if self.config.gate == "none":
-            return self.a0.sets[0].new_ones(self.num_heads)
+            return self.a0.tensors[0].new_ones(self.num_heads)
         return self.g().tanh() if self.config.gate_fn == "tanh" else self.g()
 
 
 class TALoRA(Method):
     name = "ta_lora"
     paper = "Zhang et al. 2025, arXiv:2505.00009 (our reconstruction from its abstract)"
-    what = "virtual tokens and low-rank directions, one for all sources, each task's mix of them behind a gate"
-    stages = (PROMPT_STAGE, SOURCE, TARGET)
-    late = ("trainable_on_target", "start", "gate_start")
+    trained_part = "virtual tokens and low-rank directions, one for all sources, each task's mix of them behind a gate"
+    stages = (PROMPT_STAGE, SOURCE_STAGE, TARGET_STAGE)
+    target_only_options = ("trainable_on_target", "start", "gate_start")
     betas = (0.9, 0.95)
 
     Config = TALoRAConfig
@@ -162,41 +166,48 @@ class TALoRA(Method):
         c, shape = self.config, self.backbone.config
         if c.layers > shape.num_hidden_layers:
             raise UsageError(f"ta_lora: {c.layers} layers, but {self.backbone.name} has {shape.num_hidden_layers}")
-        self.virtual = c.length
+        self.num_virtual_tokens = c.length
         if c.length:
-            self.prompt = Bank(self.rows, shared=True)  # P [l0, d]
+            self.prompt = SlotParameter(self.slot_context, is_shared=True)  # P [l0, d]
         places, tokens, heads = ["input"], c.length, 1
         if c.form == "additive":
             top = range(shape.num_hidden_layers - (c.layers or shape.num_hidden_layers), shape.num_hidden_layers)
             places, tokens, heads = map(str, top), c.tokens, shape.num_attention_heads
-        self.layers = nn.ModuleDict({p: TaskPrompt(self.rows, c, tokens, self.backbone.width, heads) for p in places})
-        self.backbone.attend(self.compute_attention_term)
-        self.key_value_cache = Memory()  # K_t and V_t [1, H_kv, m, d_h] of layers and slots
+        self.layers = nn.ModuleDict(
+            {p: TaskPrompt(self.slot_context, c, tokens, self.backbone.hidden_size, heads) for p in places}
+        )
+        self.backbone.add_attention_term(self.compute_attention_term)
+        self.key_value_cache = TensorVersionCache()  # K_t and V_t [1, H_kv, m, d_h] of layers and slots
         self.accumulated_gradients: dict[str, Tensor] = {}  # gradients of slow weights since they stepped
         self.stage_steps = 0  # steps of this stage
 
-    def start(self, draw: torch.Generator, train: Sequence[Encoded]) -> None:
+    def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
         if self.config.length:
-            self.prompt.add(initialize_common_prompt(self.backbone, self.config.length))
+            self.prompt.add_slot(initialize_common_prompt(self.backbone, self.config.length))
         for layer in self.layers.values():
-            layer.add_slot(draw)
+            layer.add_slot(generator)
 
     # ---------------------------------------------------------------- forward
 
-    def front(self, embeds: Tensor, source: Tensor) -> Tensor:
+    def prompt_embeddings(self, text_embeddings: Tensor, prompt_mask: Tensor) -> Tensor:
         """P of (1); where `form` says so, with the task's part in it."""
         prompt = self.prompt()  # [l0, d] or [b, l0, d]
-        if self.stage == PROMPT_STAGE or "input" not in self.layers:
+        if self.current_stage == PROMPT_STAGE or "input" not in self.layers:
             return prompt
-        delta, gate = self.rows.each(self.layers["input"].compute_delta()), self.layers["input"].compute_gate()
-        return prompt + gate[..., None] * delta * (prompt if self.config.form == "hadamard" else self.backbone.sigma)
+        delta, gate = (
+            self.slot_context.gather_rows(self.layers["input"].compute_delta()),
+            self.layers["input"].compute_gate(),
+        )
+        return prompt + gate[..., None] * delta * (
+            prompt if self.config.form == "hadamard" else self.backbone.embedding_std
+        )
 
     def compute_attention_term(self, attention: nn.Module, q: Tensor) -> Tensor | None:
         """q [b, H, s, d_h] -> the second part of (5) [b, s, H, d_h]"""
         layer = str(attention.layer_idx)
-        if self.stage == PROMPT_STAGE or layer not in self.layers:
+        if self.current_stage == PROMPT_STAGE or layer not in self.layers:
             return None
-        key, value = map(self.rows.each, self.compute_keys_values(attention, layer))
+        key, value = map(self.slot_context.gather_rows, self.compute_keys_values(attention, layer))
         return compute_gated_attention(attention, q, key, value, self.layers[layer].compute_gate())
 
     def compute_keys_values(self, attention: nn.Module, layer: str) -> tuple[Tensor, Tensor]:
@@ -205,35 +216,39 @@ class TALoRA(Method):
         if self.config.norm:
             norm = self.backbone.model.model.layers[attention.layer_idx].input_layernorm
 
-        def made(of: Callable[[Bank], Tensor] = Bank.present) -> tuple[Tensor, Tensor]:
+        def made(of: Callable[[SlotParameter], Tensor] = SlotParameter.stack_present_slots) -> tuple[Tensor, Tensor]:
             return project_keys_values(attention, norm(own.compute_delta(of)))
 
         if torch.is_grad_enabled():
-            self.key_value_cache.kept.clear()  # an optimiser may follow
+            self.key_value_cache.entries.clear()  # an optimiser may follow
             return made()
         found = []
-        for slot in self.rows.present:
+        for slot in self.slot_context.present_slots:
             alone = partial(made, partial(select_slot, slot))
-            found.append(self.key_value_cache((layer, slot), [bank.of(slot) for bank in own.children()], alone))
+            found.append(self.key_value_cache((layer, slot), [bank.for_slot(slot) for bank in own.children()], alone))
         return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
     @torch.no_grad()
-    def enter(self, stage: Stage, seeds: Sequence[int], train: Sequence[Sequence[Encoded]] = ()) -> None:
+    def begin_stage(
+        self, stage: Stage, seeds: Sequence[int], train_examples: Sequence[Sequence[EncodedExample]] = ()
+    ) -> None:
         sources = {
-            name: list(bank.sets) for name, bank in self.banks().items() if extract_short_name(name) in FAST_PARAMETERS
+            name: list(bank.tensors)
+            for name, bank in self.slot_parameters().items()
+            if extract_short_name(name) in FAST_PARAMETERS
         }
-        super().enter(stage, seeds, train)
-        self.key_value_cache, self.accumulated_gradients, self.stage_steps = Memory(), {}, 0
-        for name, bank in self.banks().items() if stage != TARGET else ():
-            bank.requires_grad_(stage == SOURCE or name == "prompt")
-        for slot in range(len(seeds)) if stage == TARGET else ():
-            self.initialize_target_slot(slot, sources, train[slot] if train else ())
+        super().begin_stage(stage, seeds, train_examples)
+        self.key_value_cache, self.accumulated_gradients, self.stage_steps = TensorVersionCache(), {}, 0
+        for name, bank in self.slot_parameters().items() if stage != TARGET_STAGE else ():
+            bank.requires_grad_(stage == SOURCE_STAGE or name == "prompt")
+        for slot in range(len(seeds)) if stage == TARGET_STAGE else ():
+            self.initialize_target_slot(slot, sources, train_examples[slot] if train_examples else ())
 
     def initialize_target_slot(
-        self, slot: int, source_tensors: dict[str, list[Tensor]], train: Sequence[Encoded]
+        self, slot: int, source_tensors: dict[str, list[Tensor]], train: Sequence[EncodedExample]
     ) -> None:
         """a_t and g_t of a target from those of the sources; it starts with their means."""
-        c, own = self.config, {name: self.banks()[name].of(slot) for name in source_tensors}
+        c, own = self.config, {name: self.slot_parameters()[name].for_slot(slot) for name in source_tensors}
 
         def take(source: int) -> None:
             for name, sets in source_tensors.items():
@@ -251,37 +266,37 @@ class TALoRA(Method):
             if (c.start if extract_short_name(name) == "a" else c.gate_start) == "zero":
                 tensor.zero_()
 
-    def learns(self, bank: str) -> bool:
-        return extract_short_name(bank) in self.config.trainable_on_target.split()
+    def is_trainable_on_target(self, parameter_name: str) -> bool:
+        return extract_short_name(parameter_name) in self.config.trainable_on_target.split()
 
-    def share(self, stage: Stage) -> float:
+    def budget_fraction(self, stage: Stage) -> float:
         first = self.config.prompt_stage_fraction if self.config.length else 0.0
-        return {PROMPT_STAGE: first, SOURCE: 1 - first}.get(stage, 1.0)
+        return {PROMPT_STAGE: first, SOURCE_STAGE: 1 - first}.get(stage, 1.0)
 
     # ---------------------------------------------------------------- to look at
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """With the mean size of each layer's gates beside the losses."""
         found = super().training_step(batch, batch_idx)
-        if self.stage == SOURCE:
+        if self.current_stage == SOURCE_STAGE:
             gates = {f"gate, layer {name}": layer.compute_gate().detach() for name, layer in self.layers.items()}
             found["watched"] = {name: gate.abs().mean() for name, gate in gates.items()}
         return found
 
     @torch.no_grad()
-    def inside(self, tasks: Sequence[str]) -> dict[str, Any]:
+    def source_diagnostics(self, source_tasks: Sequence[str]) -> dict[str, Any]:
         """How alike the fast weights of two tasks are, and how much of Delta_t the slow ones give, by layer."""
-        if self.stage == PROMPT_STAGE:
+        if self.current_stage == PROMPT_STAGE:
             return {}
         fast = torch.stack([
-            torch.cat([layer.a.of(slot).flatten() for layer in self.layers.values()]) for slot in range(len(tasks))
+            torch.cat([layer.a.for_slot(slot).flatten() for layer in self.layers.values()]) for slot in range(len(source_tasks))
         ])  # fmt: skip
         shares = []
         for layer in self.layers.values():
             own = torch.stack(
-                [layer.compute_delta(lambda bank, slot=slot: bank.of(slot)) for slot in range(len(tasks))]
+                [layer.compute_delta(lambda bank, slot=slot: bank.for_slot(slot)) for slot in range(len(source_tasks))]
             )
-            slow = layer.compute_delta(lambda bank, layer=layer: bank.of(0) * (bank is not layer.a))
+            slow = layer.compute_delta(lambda bank, layer=layer: bank.for_slot(0) * (bank is not layer.a))
             shares.append(1 - float((own - slow).square().sum() / own.square().sum()))
         alike = F.cosine_similarity(fast[:, None], fast[None], dim=-1)
         return {
@@ -291,29 +306,34 @@ class TALoRA(Method):
 
     # ---------------------------------------------------------------- two speeds
 
-    def rate(self, name: str) -> Rate:
-        c, bank = self.config, extract_short_name(name)
+    def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
+        c, bank = self.config, extract_short_name(parameter_name)
         if bank == "prompt":
-            slow = 1.0 if self.stage == PROMPT_STAGE else c.slow_lr_multiplier
-            return Rate(
-                slow * c.prompt_lr * self.backbone.sigma, rests=c.freeze_prompt_in_warmup and self.stage == SOURCE
+            slow = 1.0 if self.current_stage == PROMPT_STAGE else c.slow_lr_multiplier
+            return OptimizerGroup(
+                slow * c.prompt_lr * self.backbone.embedding_std,
+                frozen_during_warmup=c.freeze_prompt_in_warmup and self.current_stage == SOURCE_STAGE,
             )
-        return Rate(c.lr) if bank in FAST_PARAMETERS else Rate(c.slow_lr_multiplier * c.lr, c.weight_decay)
+        return (
+            OptimizerGroup(c.lr)
+            if bank in FAST_PARAMETERS
+            else OptimizerGroup(c.slow_lr_multiplier * c.lr, c.weight_decay)
+        )
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Hold the gradients of slow weights back until their K_s-th step."""
         every, self.stage_steps = self.config.slow_update_interval, self.stage_steps + 1
-        for name, parameter in self.named_parameters() if every > 1 and self.stage == SOURCE else ():
+        for name, parameter in self.named_parameters() if every > 1 and self.current_stage == SOURCE_STAGE else ():
             if parameter.grad is not None and extract_short_name(name) not in FAST_PARAMETERS:
                 self.accumulated_gradients[name] = self.accumulated_gradients.get(name, 0) + parameter.grad / every
                 parameter.grad = None if self.stage_steps % every else self.accumulated_gradients.pop(name)
 
 
-def select_slot(slot: int, bank: Bank) -> Tensor:
+def select_slot(slot: int, bank: SlotParameter) -> Tensor:
     """A slot's own as the only one: [1, ...]"""
-    return bank.of(slot)[None]
+    return bank.for_slot(slot)[None]
 
 
 def extract_short_name(parameter_name: str) -> str:
-    """Of a bank or a set of it: `layers.3.a0` or `layers.3.a0.sets.1` -> a0"""
-    return parameter_name.partition(".sets.")[0].rpartition(".")[2]
+    """Of a bank or a set of it: `layers.3.a0` or `layers.3.a0.tensors.1` -> a0"""
+    return parameter_name.partition(".tensors.")[0].rpartition(".")[2]

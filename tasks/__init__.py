@@ -9,65 +9,65 @@ from tasks.suites import SUITES
 if TYPE_CHECKING:
     from tasks.base import Task
 
-NAMES = tuple(name for suite in SUITES.values() for name in suite.tasks)
+TASK_NAMES = tuple(name for suite in SUITES.values() for name in suite.tasks)
 
 
-def load(name: str) -> "type[Task]":
+def load_task(name: str) -> "type[Task]":
     """The class of a task, by its name here or as "package.module:Class" from anywhere on the path."""
     match name:
         case "afqmc": from tasks.paraphrase import AFQMC as found
         case "amazon": from tasks.sentiment import Amazon as found
         case "thucnews": from tasks.topic import THUCNews as found
         case "bq": from tasks.paraphrase import BQ as found
-        case "cmnli": from tasks.inference import CMNLI as found
-        case "cmrc2018": from tasks.reading import CMRC2018 as found
+        case "cmnli": from tasks.nli import CMNLI as found
+        case "cmrc2018": from tasks.reading_comprehension import CMRC2018 as found
         case "sanwen": from tasks.relation import SanWen as found
-        case "cote_mfw": from tasks.opinion import COTEMFW as found
+        case "cote_mfw": from tasks.opinion_target import COTEMFW as found
         case "chnsent": from tasks.sentiment import ChnSent as found
         case "tnews": from tasks.topic import TNews as found
-        case "ocnli": from tasks.inference import OCNLI as found
+        case "ocnli": from tasks.nli import OCNLI as found
         case "lcqmc": from tasks.paraphrase import LCQMC as found
-        case "drcd": from tasks.reading import DRCD as found
-        case "c3": from tasks.reading import C3 as found
-        case "cote_bd": from tasks.opinion import COTEBD as found
+        case "drcd": from tasks.reading_comprehension import DRCD as found
+        case "c3": from tasks.reading_comprehension import C3 as found
+        case "cote_bd": from tasks.opinion_target import COTEBD as found
         case "finre": from tasks.relation import FinRE as found
-        case "xnli_en": from tasks.multilingual import XNLIen as found
-        case "xnli_zh": from tasks.multilingual import XNLIzh as found
-        case "xnli_de": from tasks.multilingual import XNLIde as found
-        case "xnli_es": from tasks.multilingual import XNLIes as found
-        case "xnli_fr": from tasks.multilingual import XNLIfr as found
-        case "paws_en": from tasks.multilingual import PAWSen as found
-        case "paws_zh": from tasks.multilingual import PAWSzh as found
-        case "paws_de": from tasks.multilingual import PAWSde as found
-        case "paws_es": from tasks.multilingual import PAWSes as found
-        case "paws_fr": from tasks.multilingual import PAWSfr as found
-        case _ if is_file(name):
-            from tasks import declared
-            return declared.load(name)
-        case _ if ":" in name: return imported(name)
+        case "xnli_en": from tasks.multilingual import XNLIEnglish as found
+        case "xnli_zh": from tasks.multilingual import XNLIChinese as found
+        case "xnli_de": from tasks.multilingual import XNLIGerman as found
+        case "xnli_es": from tasks.multilingual import XNLISpanish as found
+        case "xnli_fr": from tasks.multilingual import XNLIFrench as found
+        case "paws_en": from tasks.multilingual import PAWSXEnglish as found
+        case "paws_zh": from tasks.multilingual import PAWSXChinese as found
+        case "paws_de": from tasks.multilingual import PAWSXGerman as found
+        case "paws_es": from tasks.multilingual import PAWSXSpanish as found
+        case "paws_fr": from tasks.multilingual import PAWSXFrench as found
+        case _ if is_yaml_task(name):
+            from tasks.core import yaml_task
+            return yaml_task.load_yaml_task(name)
+        case _ if ":" in name: return import_task_class(name)
         case _:
-            from tasks.example import UsageError
-            raise UsageError(f"no task {name!r}; there are: {', '.join(NAMES)} (or your own as package.module:Class or file.yaml)")
+            from tasks.core.types import UsageError
+            raise UsageError(f"no task {name!r}; there are: {', '.join(TASK_NAMES)} (or your own as package.module:Class or file.yaml)")
     return found
 
 
-def is_file(name: str) -> bool:
+def is_yaml_task(name: str) -> bool:
     """Whether a task is declared in a YAML file."""
     return name.endswith((".yaml", ".yml"))
 
 
-def foreign(name: str) -> bool:
+def is_custom_task(name: str) -> bool:
     """Whether a name is that of a task from elsewhere, which the index does not know."""
-    return is_file(name) or ":" in name
+    return is_yaml_task(name) or ":" in name
 
 
-def imported(name: str) -> "type[Task]":
+def import_task_class(name: str) -> "type[Task]":
     """The class that `package.module:Class` names."""
     from tasks.base import Task
-    from tasks.example import UsageError
-    from tasks.faults import of_class
-    from tasks.by_path import class_of
-    found = class_of(name, Task, "task")
-    if wrong := next(of_class(found), None):
+    from tasks.core.types import UsageError
+    from tasks.core.class_checks import find_class_problems
+    from tasks.core.import_path import import_class
+    found = import_class(name, Task, "task")
+    if wrong := next(find_class_problems(found), None):
         raise UsageError(f"task {name!r} {wrong}")
     return found

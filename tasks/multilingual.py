@@ -11,14 +11,14 @@ Original files: each split of the hub's copy by `to_json`, as `xnli_de/train.jso
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tasks.base import Task, clean
-from tasks.formats import json_lines
-from tasks.inference import Inference
+from tasks.base import Task, clean_text
+from tasks.core.formats import parse_json_lines
+from tasks.core.sources import File, Hub
+from tasks.nli import NLI
 from tasks.paraphrase import Paraphrase
-from tasks.source import File, Hub
 
-SPLITS = {"train": "train", "dev": "validation", "test": "test"}
-FILES = tuple(File(part, (f"{split}.jsonl",), json_lines) for part, split in SPLITS.items())
+HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+FILES = tuple(File(part, (f"{split}.jsonl",), parse_json_lines) for part, split in HUB_SPLITS.items())
 
 
 class Language(NamedTuple):
@@ -29,9 +29,9 @@ class Language(NamedTuple):
     no: str
     maybe: str
     yes: str
-    follows: str  # the question of inference
-    same: str  # the question of paraphrase
-    rest: str
+    inference_question: str  # the question of inference
+    paraphrase_question: str  # the question of paraphrase
+    template_ending: str
 
 
 ENGLISH = Language(
@@ -65,60 +65,64 @@ FRENCH = Language(
 )  # fmt: skip
 
 
-class Translated(Task):
+class TranslatedTask(Task):
     """A data set in several languages, of which a subclass with `language=` is one."""
 
     files = FILES
     corpus: str  # in the names of its tasks
-    asks: str  # which question of a language
-    says: dict[str, str]  # raw label -> which answer of a language
+    question_field: str  # which question of a language
+    answer_fields: dict[str, str]  # raw label -> which answer of a language
     hub: Hub  # its config is the language
 
     def __init_subclass__(cls, language: Language | None = None) -> None:
         if language is None:  # a data set, or a variant of one of the tasks below
             return
         cls.name, cls.role, cls.__doc__ = f"{cls.corpus}_{language.code}", language.role, cls.__base__.__doc__
-        cls.words = {label: getattr(language, word) for label, word in cls.says.items()}
-        cls.template = getattr(language, cls.asks) + language.rest
+        cls.words = {label: getattr(language, word) for label, word in cls.answer_fields.items()}
+        cls.template = getattr(language, cls.question_field) + language.template_ending
         cls.hub = cls.hub._replace(config=language.code)
 
 
-class XNLI(Translated, Inference):
+class XNLI(TranslatedTask, NLI):
     """XNLI (Conneau et al. 2018): MNLI's training pairs, translated by machine, and 5,010 test pairs, by people."""
 
-    corpus, asks, says = "xnli", "follows", {"contradiction": "no", "neutral": "maybe", "entailment": "yes"}
-    columns = ("premise", "hypothesis")
+    corpus, question_field, answer_fields = (
+        "xnli",
+        "inference_question",
+        {"contradiction": "no", "neutral": "maybe", "entailment": "yes"},
+    )
+    pair_columns = ("premise", "hypothesis")
     aliases = {"0": "entailment", "1": "neutral", "2": "contradiction"}  # `to_json` writes ids
     licence = "CC BY-NC 4.0"
-    hub = Hub("facebook/xnli", None, "b8dd5d7af51114dbda02c0e3f6133f332186418e", SPLITS)
+    hub = Hub("facebook/xnli", None, "b8dd5d7af51114dbda02c0e3f6133f332186418e", HUB_SPLITS)
 
 
-class PAWSX(Translated, Paraphrase):
+class PAWSX(TranslatedTask, Paraphrase):
     """PAWS-X (Yang et al. 2019): 49,401 training pairs, translated by machine, and 2,000 test pairs, by people.
 
     Some pairs were never translated and have an empty sentence; those are left out.
     """
 
-    corpus, asks, says = "paws", "same", {"0": "no", "1": "yes"}
+    corpus, question_field, answer_fields = "paws", "paraphrase_question", {"0": "no", "1": "yes"}
     licence = "free use for any purpose; Google asks to be named as the source"
-    hub = Hub("google-research-datasets/paws-x", None, "4cd8187c404bda33cb1f62b49b001115862acf37", SPLITS)
+    hub = Hub("google-research-datasets/paws-x", None, "4cd8187c404bda33cb1f62b49b001115862acf37", HUB_SPLITS)
 
-    def records(self, part: str) -> Iterator[dict]:
-        for row in super().records(part):
-            if clean(row["sentence1"]) and clean(row["sentence2"]):
+    def read_records(self, part: str) -> Iterator[dict]:
+        for row in super().read_records(part):
+            if clean_text(row["sentence1"]) and clean_text(row["sentence2"]):
                 yield row
             else:
-                self.drop(part, "empty sentence")
+                self.count_dropped(part, "empty sentence")
 
 
 # fmt: off
-class XNLIen(XNLI, language=ENGLISH): ...
-class XNLIzh(XNLI, language=CHINESE): ...
-class XNLIde(XNLI, language=GERMAN): ...
-class XNLIes(XNLI, language=SPANISH): ...
-class XNLIfr(XNLI, language=FRENCH): ...
-class PAWSen(PAWSX, language=ENGLISH): ...
-class PAWSzh(PAWSX, language=CHINESE): ...
-class PAWSde(PAWSX, language=GERMAN): ...
-class PAWSes(PAWSX, language=SPANISH): ...
-class PAWSfr(PAWSX, language=FRENCH): ...
+class XNLIEnglish(XNLI, language=ENGLISH): ...
+class XNLIChinese(XNLI, language=CHINESE): ...
+class XNLIGerman(XNLI, language=GERMAN): ...
+class XNLISpanish(XNLI, language=SPANISH): ...
+class XNLIFrench(XNLI, language=FRENCH): ...
+class PAWSXEnglish(PAWSX, language=ENGLISH): ...
+class PAWSXChinese(PAWSX, language=CHINESE): ...
+class PAWSXGerman(PAWSX, language=GERMAN): ...
+class PAWSXSpanish(PAWSX, language=SPANISH): ...
+class PAWSXFrench(PAWSX, language=FRENCH): ...

@@ -3,22 +3,28 @@
 from collections.abc import Iterator
 
 from tasks.base import Example, Task
-from tasks.formats import json_lines, quoted, tabbed
-from tasks.source import File, Hub
+from tasks.core.formats import make_tsv_parser, parse_csv, parse_json_lines
+from tasks.core.sources import File, Hub
 
-PAIR = tabbed("sentence1", "sentence2", "label")
-CLUE = "28178267a609dd08bdc703dd6c931dfc2c2f4431"
+PARSE_PAIRS = make_tsv_parser("sentence1", "sentence2", "label")
+CLUE_REVISION = "28178267a609dd08bdc703dd6c931dfc2c2f4431"
 
 
 class Paraphrase(Task):
     family = "paraphrase"
 
-    def read(self, split: str) -> Iterator[Example]:
-        for row in self.records(split):
+    def read_examples(self, split: str) -> Iterator[Example]:
+        for row in self.read_records(split):
             pair = row["sentence1"], row["sentence2"]
             field = int(len(pair[1]) > len(pair[0]))
             # sorted: a pair in swapped order is the same pair, and must not be in train and test
-            yield self.example(pair, [self.word(row["label"])], self.words.values(), field=field, key=sorted(pair))
+            yield self.make_example(
+                pair,
+                [self.get_label_word(row["label"])],
+                self.words.values(),
+                truncatable_index=field,
+                identity_values=sorted(pair),
+            )
 
 
 class AFQMC(Paraphrase):
@@ -29,12 +35,12 @@ class AFQMC(Paraphrase):
     template = "判断两个问题的意思，从无关、同义中选一个。\n问题一：{}\n问题二：{}\n意思："
     licence = "academic research only (CSTS repository)"
     files = (
-        File("train", ("train.txt",), PAIR),
-        File("test", ("dev.txt",), PAIR),
-        File("", ("test.txt",), tabbed("sentence1", "sentence2"), note="unlabelled"),
-        File("", ("dataclue/dev.json",), json_lines, note="a subset of dev.txt"),
+        File("train", ("train.txt",), PARSE_PAIRS),
+        File("test", ("dev.txt",), PARSE_PAIRS),
+        File("", ("test.txt",), make_tsv_parser("sentence1", "sentence2"), note="unlabelled"),
+        File("", ("dataclue/dev.json",), parse_json_lines, note="a subset of dev.txt"),
     )
-    hub = Hub("clue/clue", "afqmc", CLUE, {"train": "train", "test": "validation"})
+    hub = Hub("clue/clue", "afqmc", CLUE_REVISION, {"train": "train", "test": "validation"})
 
 
 class BQ(Paraphrase):
@@ -45,9 +51,9 @@ class BQ(Paraphrase):
     template = "判断两个问法是否一致，从不符、一致中选一个。\n问法一：{}\n问法二：{}\n判断："
     licence = "not stated; the corpus asks for an application"
     files = (
-        File("train", ("train.csv",), quoted),
-        File("dev", ("dev.csv",), quoted),
-        File("test", ("test.csv",), quoted),
+        File("train", ("train.csv",), parse_csv),
+        File("dev", ("dev.csv",), parse_csv),
+        File("test", ("test.csv",), parse_csv),
     )
     hub = Hub(
         "C-MTEB/BQ",
@@ -66,9 +72,9 @@ class LCQMC(Paraphrase):
     template = "判断两个句子的意思，从不同、相同中选一个。\n句子一：{}\n句子二：{}\n意思："
     licence = "academic research only (CSTS repository)"
     files = (
-        File("train", ("train.txt",), PAIR),
-        File("dev", ("dev.txt",), PAIR),
-        File("test", ("test.txt",), PAIR),
+        File("train", ("train.txt",), PARSE_PAIRS),
+        File("dev", ("dev.txt",), PARSE_PAIRS),
+        File("test", ("test.txt",), PARSE_PAIRS),
     )
     hub = Hub(
         "C-MTEB/LCQMC",

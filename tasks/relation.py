@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 from tasks.base import Example, Task
-from tasks.formats import tabbed
-from tasks.source import File, GitHub
+from tasks.core.formats import make_tsv_parser
+from tasks.core.sources import File, GitHub
 
-ROW = tabbed("head", "tail", "label", "text")
-NRE = "thunlp/Chinese_NRE", "2cd47e6dc1b95e8ca3e93b5b8567666c37c5d654"
-UNKNOWN = "unknown"
-SANWEN = {
-    UNKNOWN: "未知",
+PARSE_ROWS = make_tsv_parser("head", "tail", "label", "text")
+NRE_REPOSITORY = "thunlp/Chinese_NRE", "2cd47e6dc1b95e8ca3e93b5b8567666c37c5d654"
+UNKNOWN_LABEL = "unknown"
+SANWEN_WORDS = {
+    UNKNOWN_LABEL: "未知",
     "Create": "创建",
     "Use": "使用",
     "Near": "贴近",
@@ -21,7 +21,7 @@ SANWEN = {
     "Family": "家庭",
     "Part-Whole": "部分",
 }
-FINRE = {UNKNOWN: "未知"} | {  # in the order of relation2id.txt
+FINRE_WORDS = {UNKNOWN_LABEL: "未知"} | {  # in the order of relation2id.txt
     name: name
     for name in (
         "注资 拥有 纠纷 自己 增持 重组 买资 签约 持股 交易 入股 转让 成立 分析 合作 帮助 发行 商讨 合并 竞争 订单 减持 合资 收购 借壳 欠款 "
@@ -36,18 +36,20 @@ class Relation(Task):
     family = "relation"
     metrics = ("accuracy", "micro_f1")
 
-    def read(self, split: str) -> Iterator[Example]:
-        for row in self.records(split):
+    def read_examples(self, split: str) -> Iterator[Example]:
+        for row in self.read_records(split):
             values = row["text"], row["head"], row["tail"]
-            yield self.example(values, [self.word(row["label"])], self.words.values(), group=row["text"])
+            yield self.make_example(
+                values, [self.get_label_word(row["label"])], self.words.values(), group_text=row["text"]
+            )
 
-    def merge(self, same: list[Example]) -> Example:
+    def merge_duplicates(self, same: list[Example]) -> Example:
         """A pair may have several relations: all are accepted, the first of the label list is trained on.
 
         `unknown` beside a named relation is dropped: it says that none was found.
         """
-        named = {answer for example in same for answer in example.answers} - {self.words[UNKNOWN]}
-        answers = tuple(word for word in self.words.values() if word in named) or (self.words[UNKNOWN],)
+        named = {answer for example in same for answer in example.answers} - {self.words[UNKNOWN_LABEL]}
+        answers = tuple(word for word in self.words.values() if word in named) or (self.words[UNKNOWN_LABEL],)
         return same[0]._replace(answers=answers)
 
 
@@ -55,31 +57,27 @@ class SanWen(Relation):
     """SanWen (Xu et al. 2017): literary prose. CRLF; `<N>` stands for a number."""
 
     name, role = "sanwen", "source"
-    words = SANWEN
-    template = (
-        f"判断两个词在文中的关系，从{'、'.join(SANWEN.values())}中选一个。\n文：{{}}\n词一：{{}}\n词二：{{}}\n关系："
-    )
+    words = SANWEN_WORDS
+    template = f"判断两个词在文中的关系，从{'、'.join(SANWEN_WORDS.values())}中选一个。\n文：{{}}\n词一：{{}}\n词二：{{}}\n关系："
     licence = "repository MIT; terms of the texts not stated"
     files = (
-        File("train", ("train.txt",), ROW),
-        File("dev", ("valid.txt",), ROW),
-        File("test", ("test.txt",), ROW),
+        File("train", ("train.txt",), PARSE_ROWS),
+        File("dev", ("valid.txt",), PARSE_ROWS),
+        File("test", ("test.txt",), PARSE_ROWS),
     )
-    hub = GitHub(*NRE, "data/SanWen")
+    hub = GitHub(*NRE_REPOSITORY, "data/SanWen")
 
 
 class FinRE(Relation):
     """FinRE (Li et al. 2019): financial news. Every (head, tail) row has its (tail, head) row in the same file."""
 
     name, role = "finre", "target"
-    words = FINRE
-    template = (
-        f"判断主体与客体的关系，从{'、'.join(FINRE.values())}中选一个。\n句子：{{}}\n主体：{{}}\n客体：{{}}\n关系："
-    )
+    words = FINRE_WORDS
+    template = f"判断主体与客体的关系，从{'、'.join(FINRE_WORDS.values())}中选一个。\n句子：{{}}\n主体：{{}}\n客体：{{}}\n关系："
     licence = "repository MIT; terms of the texts not stated"
     files = (
-        File("train", ("train.txt",), ROW),
-        File("dev", ("valid.txt",), ROW),
-        File("test", ("test.txt",), ROW),
+        File("train", ("train.txt",), PARSE_ROWS),
+        File("dev", ("valid.txt",), PARSE_ROWS),
+        File("test", ("test.txt",), PARSE_ROWS),
     )
-    hub = GitHub(*NRE, "data/FinRE")
+    hub = GitHub(*NRE_REPOSITORY, "data/FinRE")

@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 
 from tasks.base import Example, Task
-from tasks.formats import json_lines, tabbed
-from tasks.source import File, Hub
+from tasks.core.formats import make_tsv_parser, parse_json_lines
+from tasks.core.sources import File, Hub
 
 
 class Sentiment(Task):
     family = "sentiment"
 
-    def read(self, split: str) -> Iterator[Example]:
-        for row in self.records(split):
-            yield self.example([row["text"]], [self.word(row["label"])], self.words.values())
+    def read_examples(self, split: str) -> Iterator[Example]:
+        for row in self.read_records(split):
+            yield self.make_example([row["text"]], [self.get_label_word(row["label"])], self.words.values())
 
 
 class Amazon(Sentiment):
@@ -23,9 +23,9 @@ class Amazon(Sentiment):
     template = "给评论打分，从非常差、较差、一般、较好、非常好中选一个。\n评论：{}\n评分："
     licence = "Amazon's licence for academic research; withdrawn by its owner"
     files = (
-        File("train", ("train.jsonl",), json_lines),
-        File("dev", ("validation.jsonl",), json_lines),
-        File("test", ("test.jsonl",), json_lines),
+        File("train", ("train.jsonl",), parse_json_lines),
+        File("dev", ("validation.jsonl",), parse_json_lines),
+        File("test", ("test.jsonl",), parse_json_lines),
     )
     hub = Hub(
         "mteb/AmazonReviewsClassification",
@@ -44,9 +44,9 @@ class ChnSent(Sentiment):
     template = "判断评论的情感，从负面、正面中选一个。\n评论：{}\n情感："
     licence = "not stated (the UER-py repository is Apache 2.0)"
     files = (
-        File("train", ("train.tsv",), tabbed("label", "text", header=True)),
-        File("dev", ("dev.tsv",), tabbed("label", "text", header=True)),
-        File("test", ("test.tsv",), tabbed("label", "text", header=True)),
+        File("train", ("train.tsv",), make_tsv_parser("label", "text", has_header=True)),
+        File("dev", ("dev.tsv",), make_tsv_parser("label", "text", has_header=True)),
+        File("test", ("test.tsv",), make_tsv_parser("label", "text", has_header=True)),
     )
     hub = Hub(
         "lansinuote/ChnSentiCorp",

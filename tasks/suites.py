@@ -20,9 +20,9 @@ class Suite:
     def tasks(self) -> tuple[str, ...]:
         return self.sources + self.targets
 
-    def role(self, task: str) -> str | None:
+    def get_role(self, task_name: str) -> str | None:
         """Of a task: source or target; None for one of elsewhere."""
-        return "source" if task in self.sources else "target" if task in self.targets else None
+        return "source" if task_name in self.sources else "target" if task_name in self.targets else None
 
 
 CHINESE = Suite(

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from tasks.base import Example, Task
-from tasks.formats import json_lines, tabbed
-from tasks.source import File, GitHub, Hub
+from tasks.core.formats import make_tsv_parser, parse_json_lines
+from tasks.core.sources import File, GitHub, Hub
 
-THUCNEWS = {
+THUCNEWS_WORDS = {
     "finance": "财经",
     "realty": "房产",
     "stocks": "股票",
@@ -18,7 +18,7 @@ THUCNEWS = {
     "game": "游戏",
     "entertainment": "娱乐",
 }
-TNEWS = {  # CLUE's codes; 105 and 111 do not exist
+TNEWS_WORDS = {  # CLUE's codes; 105 and 111 do not exist
     "100": "故事",
     "101": "文化",
     "102": "娱乐",
@@ -40,22 +40,22 @@ TNEWS = {  # CLUE's codes; 105 and 111 do not exist
 class Topic(Task):
     family = "topic"
 
-    def read(self, split: str) -> Iterator[Example]:
-        for row in self.records(split):
-            yield self.example([row["sentence"]], [self.word(row["label"])], self.words.values())
+    def read_examples(self, split: str) -> Iterator[Example]:
+        for row in self.read_records(split):
+            yield self.make_example([row["sentence"]], [self.get_label_word(row["label"])], self.words.values())
 
 
 class THUCNews(Topic):
     """Ten classes of THUCNews titles, named by class.txt. Not the ten that MP2's label words belong to."""
 
     name, role = "thucnews", "source"
-    words = THUCNEWS
-    template = f"给新闻分类，从{'、'.join(THUCNEWS.values())}中选一个。\n新闻：{{}}\n类别："
+    words = THUCNEWS_WORDS
+    template = f"给新闻分类，从{'、'.join(THUCNEWS_WORDS.values())}中选一个。\n新闻：{{}}\n类别："
     licence = "not stated"
     files = (
-        File("train", ("train.txt",), tabbed("sentence", "label"), "class.txt"),
-        File("dev", ("dev.txt",), tabbed("sentence", "label"), "class.txt"),
-        File("test", ("test.txt",), tabbed("sentence", "label"), "class.txt"),
+        File("train", ("train.txt",), make_tsv_parser("sentence", "label"), "class.txt"),
+        File("dev", ("dev.txt",), make_tsv_parser("sentence", "label"), "class.txt"),
+        File("test", ("test.txt",), make_tsv_parser("sentence", "label"), "class.txt"),
     )
     hub = GitHub(
         "649453932/Chinese-Text-Classification-Pytorch", "6cb26819af7b646275aff8a4693676f2849e67f6", "THUCNews/data"
@@ -70,16 +70,16 @@ class TNews(Topic):
     """
 
     name, role = "tnews", "target"
-    words = TNEWS
-    aliases = {name: code for code, name in TNEWS.items()}
-    template = f"判断标题的主题，从{'、'.join(TNEWS.values())}中选一个。\n标题：{{}}\n主题："
+    words = TNEWS_WORDS
+    aliases = {name: code for code, name in TNEWS_WORDS.items()}
+    template = f"判断标题的主题，从{'、'.join(TNEWS_WORDS.values())}中选一个。\n标题：{{}}\n主题："
     licence = "not stated"
     files = (
-        File("train", ("train.json",), json_lines, "labels.json"),
-        File("test", ("dev.json",), json_lines, "labels.json"),
-        File("", ("test_public.json",), json_lines, "labels.json", note="DataCLUE's own, with another class mix"),
+        File("train", ("train.json",), parse_json_lines, "labels.json"),
+        File("test", ("dev.json",), parse_json_lines, "labels.json"),
+        File("", ("test_public.json",), parse_json_lines, "labels.json", note="DataCLUE's own, with another class mix"),
         *(
-            File("", (f"fewclue/{name}.json",), json_lines, note="FewCLUE's sample overlaps train and dev")
+            File("", (f"fewclue/{name}.json",), parse_json_lines, note="FewCLUE's sample overlaps train and dev")
             for name in ("train_few_all", "dev_few_all", "test_public")
         ),
     )

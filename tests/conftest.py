@@ -13,14 +13,11 @@ import pytest  # noqa: E402
 
 pytest_plugins = ["tests.support.result_fixtures"]
 
-pytest.register_assert_rewrite("benchmark.proofs")  # so that a failing proof shows its values
+pytest.register_assert_rewrite("methods.conformance")  # so that a failing proof shows its values
 
-from benchmark.proofs.models import (
-    ARCHITECTURES,
-    write_model,  # noqa: E402
-)
 from methods import NAMES  # noqa: E402
-from methods.backbone import Backbone  # noqa: E402
+from methods.conformance.tiny_models import CONFIG_CLASSES, save_random_model  # noqa: E402
+from methods.core.backbone import Backbone  # noqa: E402
 
 warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -38,7 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
-    return {name: write_model(root / name, name) for name in ARCHITECTURES}
+    return {name: save_random_model(root / name, name) for name in CONFIG_CLASSES}
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +43,7 @@ def loaded(model_folders: dict[str, Path]) -> dict[str, Backbone]:
     return {name: Backbone.load(str(folder)) for name, folder in model_folders.items()}
 
 
-@pytest.fixture(params=list(ARCHITECTURES))
+@pytest.fixture(params=list(CONFIG_CLASSES))
 def backbone(request: pytest.FixtureRequest, loaded: dict[str, Backbone]):
     """A tiny random backbone of each architecture, left as it was found."""
     found = loaded[request.param]

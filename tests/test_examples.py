@@ -12,7 +12,7 @@ import yaml
 
 from benchmark.cli.main import main
 from benchmark.config import loading
-from tasks.check import check
+from tasks.validation.loader_checks import check_loader
 
 FOLDER = Path(__file__).parents[1] / "examples" / "own_method"
 PAGE = Path(__file__).parents[1] / "docs" / "add-your-own.md"
@@ -73,7 +73,7 @@ def test_the_page_shows_what_is_in_the_folder():
 
 @pytest.mark.parametrize("form", ["choice", "options", "span"])
 def test_every_declaration_of_the_page_reads_the_records_of_the_folder(form: str, tmp_path: Path):
-    from tasks.declared import load
+    from tasks.core.yaml_task import load_yaml_task
 
     fences = re.findall(r"```yaml\n(.*?)\n```", PAGE.read_text(encoding="utf-8"), re.S)
     (text,) = [text for text in fences if re.search(rf"(?m)^form: {form}\b", text)]
@@ -81,7 +81,7 @@ def test_every_declaration_of_the_page_reads_the_records_of_the_folder(form: str
     for path in (FOLDER / "data").glob("*.*"):
         shutil.copy(path, tmp_path)
     (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
-    task = load(str(tmp_path / "mine.yaml"))()
+    task = load_yaml_task(str(tmp_path / "mine.yaml"))()
     task.setup()
     assert len(task.examples["test"]) >= 18
     assert not any(sum(counts.values()) for counts in task.report["dropped"].values())
@@ -102,11 +102,13 @@ def test_the_profile_names_every_task_and_method_of_the_folder():
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_passes_every_check(inside: Path, name: str):
     import tasks
-    from methods.backbone import load_tokenizer
-    from methods.files import find
+    from methods.core.backbone import load_tokenizer
+    from methods.core.backbone_files import find_or_download_backbone
 
-    task = tasks.load(name)(load_tokenizer(find("tiny"), "tiny"), source="local", data_dir="data")
-    assert [finding for finding in check(task) if finding.state != "passed"] == []
+    task = tasks.load_task(name)(
+        load_tokenizer(find_or_download_backbone("tiny"), "tiny"), data_source="local", data_dir="data"
+    )
+    assert [finding for finding in check_loader(task) if finding.status != "passed"] == []
 
 
 def test_a_backbone_of_ones_own_is_a_folder(inside: Path, model_folders, tmp_path: Path, capsys):
@@ -125,12 +127,12 @@ def test_a_backbone_of_ones_own_is_a_folder(inside: Path, model_folders, tmp_pat
 def test_the_method_proves_what_every_method_proves(inside: Path, model_folders):
     """On one architecture; `benchmark check own_method:MyAdapter` takes all three."""
     import methods
-    from benchmark.proofs.kit import PROOFS
-    from methods.backbone import Backbone
+    from methods.conformance.checks import CHECKS
     from methods.conformance.runner import FAILED, run_check
+    from methods.core.backbone import Backbone
 
-    kind, backbone = methods.load("own_method:MyAdapter"), Backbone.load(str(model_folders["qwen2"]))
-    states = {name: run_check(proof, kind, backbone) for name, proof in PROOFS.items()}
+    kind, backbone = methods.load_method("own_method:MyAdapter"), Backbone.load(str(model_folders["qwen2"]))
+    states = {name: run_check(proof, kind, backbone) for name, proof in CHECKS.items()}
     assert [(name, why) for name, (state, why) in states.items() if state == FAILED] == []
 
 
@@ -139,10 +141,12 @@ def test_the_method_is_the_equation(inside: Path):
     import torch
 
     import methods
-    from methods.bank import Rows
+    from methods.core.slot_parameters import SlotContext
 
-    place = sys.modules[methods.load("own_method:MyAdapter").__module__].ScaleShift(torch.nn.Linear(3, 2), Rows())
-    place.gamma.add(torch.tensor([[2.0, -1.0]]))
-    place.beta.add(torch.tensor([[0.5, 0.0]]))
+    place = sys.modules[methods.load_method("own_method:MyAdapter").__module__].ScaleShift(
+        torch.nn.Linear(3, 2), SlotContext()
+    )
+    place.gamma.add_slot(torch.tensor([[2.0, -1.0]]))
+    place.beta.add_slot(torch.tensor([[0.5, 0.0]]))
     found = place(torch.zeros(1, 1, 3), torch.tensor([[[1.0, 3.0]]]))
     assert found.tolist() == [[[2.5, -3.0]]]

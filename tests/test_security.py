@@ -7,7 +7,7 @@ import pytest
 
 from benchmark.cli.main import main
 from benchmark.system.redaction import describe_failure, redact_private_text
-from methods.files import FILES
+from methods.core.backbone_files import DOWNLOAD_PATTERNS
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [path for layer in ("tasks", "methods", "benchmark") for path in sorted((ROOT / layer).rglob("*.py"))]
@@ -117,14 +117,16 @@ def test_the_scan_sees_what_it_should(code: str):
 
 
 def test_only_data_is_fetched_from_the_hub():
-    assert not [pattern for pattern in FILES if pattern.endswith((".py", ".bin", ".pt", ".pkl", ".ckpt", "*"))]
+    assert not [
+        pattern for pattern in DOWNLOAD_PATTERNS if pattern.endswith((".py", ".bin", ".pt", ".pkl", ".ckpt", "*"))
+    ]
 
 
 def test_a_backbone_with_code_of_its_own_runs_none(model_folders, tmp_path):
     import json
     import shutil
 
-    from methods.backbone import Backbone
+    from methods.core.backbone import Backbone
 
     folder = tmp_path / "model"
     shutil.copytree(model_folders["qwen3"], folder)

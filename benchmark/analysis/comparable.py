@@ -21,8 +21,8 @@ from benchmark.grid.cells import TARGET_STAGE, Cell, get_shots_sort_key
 from benchmark.results.store import ResultStore
 from benchmark.system.formatting import format_shots
 from methods import NAMES
-from tasks.example import UsageError
-from tasks.typed import near
+from tasks.core.suggestions import suggest_name
+from tasks.core.types import UsageError
 
 REQUESTED_TASKS = "asked"  # the average over the tasks asked for
 
@@ -118,7 +118,7 @@ def resolve_requested_tasks(
     asked = list(profile.tasks) if query.tasks else list(families)
     if query.family:
         if query.family not in families.values():
-            raise UsageError(f"no family {query.family!r}; {near(query.family, sorted({*families.values()}))}")
+            raise UsageError(f"no family {query.family!r}; {suggest_name(query.family, sorted({*families.values()}))}")
         asked = [task for task in asked if families[task] == query.family]
     names = f"{query.family} tasks" if query.family else ", ".join(asked) if query.tasks else "all tasks"
     there = tuple(task for task in asked if task in available_tasks)

@@ -24,7 +24,7 @@ STATE_MARKS = {PASSED: "✓", NOT_APPLICABLE: "", FAILED: "✗"}
 DOCS_COMMAND = "python -m benchmark list proofs --markdown > docs/proofs.md"
 DOCS_HEADER = f"""# What each method proves
 
-Made by `{DOCS_COMMAND}`, not by hand. The command runs every proof of `benchmark/proofs/kit.py` on every method, on tiny
+Made by `{DOCS_COMMAND}`, not by hand. The command runs every proof of `methods/conformance/checks.py` on every method, on tiny
 random Qwen2, Qwen3 and Llama models with the methods' default options, and remembers what it found until code changes.
 ✓: holds on all three; ✗: fails; a letter: does not apply, for the reason below. `python -m benchmark check
 package.module:Class` runs the same on a class of your own.
@@ -42,11 +42,11 @@ are tests of their own, in `tests/methods/`; that each proof fails a method that
 
 def check_method(method_name: str, console: Console) -> int:
     """A table of verdicts on a class. -> the exit code: 1 if a proof fails."""
-    kind = methods.load(method_name)
+    kind = methods.load_method(method_name)
     with TemporaryDirectory() as folder, Console(stderr=True).status(f"proving {method_name}"):
         found = list(run_checks(kind, Path(folder)))
     # a Text, because rich makes a picture of the ":A:" in "mine:A: a scale"
-    table = Table(title=Text(f"{method_name}: {kind.what}"), title_justify="left", title_style="bold")
+    table = Table(title=Text(f"{method_name}: {kind.trained_part}"), title_justify="left", title_style="bold")
     for column in ("proof", "verdict", "why"):
         table.add_column(column, no_wrap=column != "why", overflow="fold")
     for verdict in found:
@@ -69,7 +69,7 @@ def check_all_methods(method_names: Sequence[str]) -> dict[str, list[CheckResult
     with Console(stderr=True).status("") as status:
         for place, name in enumerate(method_names, 1):
             status.update(f"proving {name} ({place} of {len(method_names)})")
-            code = code_hash.hash_code(CHECKS_MODULE), code_hash.hash_code("tasks.encode")
+            code = code_hash.hash_code(CHECKS_MODULE), code_hash.hash_code("tasks.core.encoding")
             key = ["proofs", name, specs.get_method_spec(name)["code"], *code, identity.get_library_versions()]
             rows = disk_cache.load_or_compute(key, partial(run_checks_as_rows, name))
             found[name] = [CheckResult(*row) for row in rows]
@@ -78,19 +78,19 @@ def check_all_methods(method_names: Sequence[str]) -> dict[str, list[CheckResult
 
 def run_checks_as_rows(method_name: str) -> list[list[str]]:
     with TemporaryDirectory() as folder:
-        return [list(verdict) for verdict in run_checks(methods.load(method_name), Path(folder))]
+        return [list(verdict) for verdict in run_checks(methods.load_method(method_name), Path(folder))]
 
 
 def print_check_table(method_names: Sequence[str], console: Console, markdown: bool) -> int:
     """Method x proof, what each proof says, and the reasons of the blanks. -> 1 if one fails."""
-    from benchmark.proofs.kit import PROOFS
+    from methods.conformance.checks import CHECKS
 
     found = check_all_methods(method_names)
     reasons = dict.fromkeys(verdict.reason for row in found.values() for verdict in row if verdict.reason)
     letters = {reason: format_letter(place) for place, reason in enumerate(reasons)}
-    header = ["method", *map(str, range(1, len(PROOFS) + 1))]
+    header = ["method", *map(str, range(1, len(CHECKS) + 1))]
     rows = [[name, *(format_table_cell(verdict, letters) for verdict in row)] for name, row in found.items()]
-    proofs = [(str(i), name, proof.__doc__.partition("\n")[0]) for i, (name, proof) in enumerate(PROOFS.items(), 1)]
+    proofs = [(str(i), name, proof.__doc__.partition("\n")[0]) for i, (name, proof) in enumerate(CHECKS.items(), 1)]
     if markdown:
         print(format_markdown(header, rows, proofs, letters))
     else:

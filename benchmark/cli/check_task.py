@@ -1,4 +1,4 @@
-"""`benchmark check` on a task: the loader checks of `tasks.check`, a line for each."""
+"""`benchmark check` on a task: the loader checks of `tasks.validation.loader_checks`, a line for each."""
 
 from collections import Counter
 from dataclasses import replace
@@ -10,8 +10,8 @@ from rich.console import Console
 import methods
 import tasks
 from benchmark.config.profile import Profile
-from tasks.example import UsageError
-from tasks.typed import near
+from tasks.core.suggestions import suggest_name
+from tasks.core.types import UsageError
 
 if TYPE_CHECKING:
     from tasks.base import Task
@@ -21,11 +21,11 @@ STATE_STYLES = {"passed": "green", "warning": "yellow", "failed": "bold red"}
 
 def is_task(name: str) -> bool:
     """Whether a name is that of a task; else it is one of a method, or no name at all."""
-    if name in tasks.NAMES or tasks.is_file(name):
+    if name in tasks.TASK_NAMES or tasks.is_yaml_task(name):
         return True
     if ":" not in name:
         if name not in methods.NAMES:
-            raise UsageError(f"no method or task {name!r}; {near(name, [*methods.NAMES, *tasks.NAMES])}")
+            raise UsageError(f"no method or task {name!r}; {suggest_name(name, [*methods.NAMES, *tasks.TASK_NAMES])}")
         return False
     from tasks.base import Task
 
@@ -38,27 +38,27 @@ def is_task(name: str) -> bool:
 
 def open_task(profile: Profile, name: str, shots: int | None = None) -> "Task":
     """A task as the profile has it, with the tokenizer of its backbone."""
-    kind = tasks.load(name)
-    from methods.backbone import load_tokenizer
-    from methods.files import find
+    kind = tasks.load_task(name)
+    from methods.core.backbone import load_tokenizer
+    from methods.core.backbone_files import find_or_download_backbone
 
     weights = profile.backbone
     return kind(
-        load_tokenizer(find(weights.name, weights.revision), weights.name), source=profile.source,
-        data_dir=profile.data_dir, shots=shots, seed=profile.seeds[0], limit=profile.limit, max_length=profile.max_length,
+        load_tokenizer(find_or_download_backbone(weights.name, weights.revision), weights.name), data_source=profile.source,
+        data_dir=profile.data_dir, shots=shots, seed=profile.seeds[0], max_per_split=profile.limit, max_length=profile.max_length,
     )  # fmt: skip
 
 
 def check_task(profile: Profile, name: str, console: Console) -> int:
     """A line for each finding, on all records. -> the exit code: 1 if a check failed."""
     task = open_task(replace(profile, limit={}), name)
-    from tasks.check import check as findings
+    from tasks.validation.loader_checks import check_loader as findings
 
     counts: Counter[str] = Counter()
     for finding in findings(task):
-        counts[finding.state] += 1
-        console.print(f"[{STATE_STYLES[finding.state]}]{finding.state:<8}", end="")
-        console.print(f"{finding.check:<22}{finding.said}", markup=False, soft_wrap=True)
+        counts[finding.status] += 1
+        console.print(f"[{STATE_STYLES[finding.status]}]{finding.status:<8}", end="")
+        console.print(f"{finding.check_name:<22}{finding.message}", markup=False, soft_wrap=True)
     said = f"{counts['passed']} passed, {counts['warning']} warnings, {counts['failed']} failed"
     source = task.report.get("source", profile.source)
     console.print(f"{name} on {profile.backbone.name}, records {source}: {said}", markup=False, soft_wrap=True)

@@ -19,8 +19,8 @@ from benchmark.cli.session import (
     load_grid_state,
     pack_due_cells,
 )
-from tasks.example import UsageError
-from tasks.typed import near
+from tasks.core.suggestions import suggest_name
+from tasks.core.types import UsageError
 
 
 def plan_command(options: argparse.Namespace) -> int:
@@ -138,15 +138,15 @@ def check_command(options: argparse.Namespace) -> int:
 
 
 def describe_command(options: argparse.Namespace) -> int:
-    if options.task not in tasks.NAMES and not tasks.foreign(options.task):
-        raise UsageError(f"no task {options.task!r}; {near(options.task, tasks.NAMES)}")
+    if options.task not in tasks.TASK_NAMES and not tasks.is_custom_task(options.task):
+        raise UsageError(f"no task {options.task!r}; {suggest_name(options.task, tasks.TASK_NAMES)}")
     from benchmark.cli import check_task
-    from tasks import describe as module
+    from tasks.validation import describe as module
 
     found = build_validated_profile(options)
     first = found.shots[0]
     shots = first if options.shots and isinstance(first, int) else None
-    print(module.describe(check_task.open_task(found, options.task, shots)))
+    print(module.describe_task(check_task.open_task(found, options.task, shots)))
     return 0
 
 

@@ -56,10 +56,10 @@ def check_profile(profile: Profile, profile_name: str, reason: str) -> Iterator[
     from huggingface_hub import constants
 
     from benchmark.scheduling import requirements
-    from tasks.source import RAW, cache_folder
+    from tasks.core.sources import GITHUB_RAW_URL, get_cache_folder
 
     yield Finding("profile", OK, f"{profile_name}: {reason}")
-    offline, hub = constants.is_offline_mode(), (constants.ENDPOINT, os.environ.get("ADAPTERBENCH_RAW", RAW))
+    offline, hub = constants.is_offline_mode(), (constants.ENDPOINT, os.environ.get("ADAPTERBENCH_RAW", GITHUB_RAW_URL))
     wandb = os.environ.get("WANDB_BASE_URL", WANDB_API_URL)
     silent: dict[str, str] = {}
     asking = Thread(
@@ -80,7 +80,7 @@ def check_profile(profile: Profile, profile_name: str, reason: str) -> Iterator[
         "results": profile.results_folder,
         HUB_CACHE: Path(constants.HF_HUB_CACHE),
         "data sets": sets,
-        "own cache": cache_folder(),
+        "own cache": get_cache_folder(),
     }
     yield from system_checks.check_folders(caches, sum(need.num_bytes or 0 for need in missing))
     asking.join(2 * requirements.HOST_TIMEOUT_SECONDS)

@@ -10,7 +10,7 @@ from benchmark.config.profile import Profile
 from benchmark.grid import data_hash
 from benchmark.grid.cells import TARGET_STAGE
 from benchmark.results.store import ResultStore
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 
 def export_cell(profile: Profile, results: Sequence[Mapping[str, Any]], folder: Path, console: Console) -> int:
@@ -41,14 +41,14 @@ def write_adapter(profile: Profile, result: Mapping[str, Any], artifact_path: Pa
     from safetensors.torch import load_file
 
     import methods
-    from methods.adapters import save_adapter
-    from methods.backbone import Backbone
+    from methods.core.backbone import Backbone
+    from methods.core.export import save_adapter
 
     weights, settings = profile.backbone, result["parts"]["settings"]
     backbone = Backbone.load(
         weights.name, revision=weights.revision, dtype=settings["dtype"], attention=settings["attention"]
     )
-    method = methods.load(result["cell"]["method"])(backbone, result["parts"]["options"])
+    method = methods.load_method(result["cell"]["method"])(backbone, result["parts"]["options"])
     state = load_file(artifact_path)
     if state:  # else there is nothing to load, and `save_adapter` says so
         method.load(state)

@@ -23,10 +23,10 @@ from benchmark.grid import dataset_stats
 from benchmark.scheduling import requirements
 from benchmark.scheduling.requirements import Requirement
 from benchmark.system.formatting import format_bytes, format_duration
-from methods import files
-from tasks import network
-from tasks.example import UsageError
-from tasks.source import cache_folder
+from methods.core import backbone_files
+from tasks.core import download
+from tasks.core.sources import get_cache_folder
+from tasks.core.types import UsageError
 
 
 def fetch_profile(profile: Profile, console: Console, dry_run: bool) -> int:
@@ -115,18 +115,18 @@ def fetch_backbone(profile: Profile) -> str:
             path.unlink(missing_ok=True)
         if broken := find_damaged_files(folder := download_backbone(name, revision)):
             raise UsageError(
-                f"backbone {name!r}: {broken[0].name} has not the hash that the hub gives it; {network.AGAIN}"
+                f"backbone {name!r}: {broken[0].name} has not the hash that the hub gives it; {download.RETRY_ADVICE}"
             )
-    files.check(folder, name)
+    backbone_files.validate_backbone_files(folder, name)
     return f"whole: {format_bytes(requirements.sum_file_sizes(folder.iterdir()))}"
 
 
 def download_backbone(name: str, revision: str | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
-    with network.trouble(f"backbone {name!r}", "give --backbone tiny, or a folder", network.AGAIN):
-        HfApi().model_info(name, revision=revision, timeout=network.patience())  # says in seconds what is wrong
-        return Path(snapshot_download(name, revision=revision, allow_patterns=files.FILES))
+    with download.translate_errors(f"backbone {name!r}", "give --backbone tiny, or a folder", download.RETRY_ADVICE):
+        HfApi().model_info(name, revision=revision, timeout=download.make_timeout())  # says in seconds what is wrong
+        return Path(snapshot_download(name, revision=revision, allow_patterns=backbone_files.DOWNLOAD_PATTERNS))
 
 
 @contextmanager
@@ -163,12 +163,12 @@ def verify_hashes(folder: Path) -> Iterator[tuple[Path, bool]]:
 
 def fetch_records(profile: Profile, task_name: str) -> str:
     """All records of a task, read by its loader."""
-    task = tasks.load(task_name)(source=profile.source, data_dir=profile.data_dir)
+    task = tasks.load_task(task_name)(data_source=profile.source, data_dir=profile.data_dir)
     with dataset_stats.convert_record_errors(task):
         task.prepare_data()  # also what no split is made of: a run asks for it
-        examples = task.build()
+        examples = task.build_pool()
     if empty := [split for split in ("train", "test") if not examples[split]]:
-        raise UsageError(f"{task_name}: no {empty[0]} examples in {task.origin.title}")
+        raise UsageError(f"{task_name}: no {empty[0]} examples in {task.record_source.title}")
     return f"whole: {', '.join(f'{len(own):,} {split}' for split, own in examples.items())} examples"
 
 
@@ -196,4 +196,4 @@ def list_cache_folders() -> Iterator[tuple[str, Path]]:
     parts = {"HF_HUB_CACHE": Path(constants.HF_HUB_CACHE), "HF_DATASETS_CACHE": Path(config.HF_DATASETS_CACHE)}
     if all(path.is_relative_to(home) for path in parts.values()):
         parts = {"HF_HOME": home}
-    yield from (parts | {"ADAPTERBENCH_CACHE": cache_folder()}).items()
+    yield from (parts | {"ADAPTERBENCH_CACHE": get_cache_folder()}).items()

@@ -13,8 +13,8 @@ from benchmark.config.profile import Profile
 from benchmark.grid import planner
 from benchmark.grid.cells import PlannedCell
 from benchmark.results import index, schema, store
-from tasks.example import UsageError
-from tasks.typed import near
+from tasks.core.suggestions import suggest_name
+from tasks.core.types import UsageError
 
 WATCH_INTERVAL_SECONDS = 2.0  # seconds between looks
 MAX_CELLS_FOR_SUGGESTION = 40  # cells among which a wrong name is looked for
@@ -75,5 +75,7 @@ def find_results(profile: Profile, cell_name: str) -> list[index.IndexedResult]:
     if cell_name in known:
         raise UsageError(f"cell {cell_name} is planned and not done yet (folder {profile.results_folder})")
     if len(known) < MAX_CELLS_FOR_SUGGESTION:
-        raise UsageError(f"cell {cell_name} is unknown; {near(cell_name, known)} (folder {profile.results_folder})")
+        raise UsageError(
+            f"cell {cell_name} is unknown; {suggest_name(cell_name, known)} (folder {profile.results_folder})"
+        )
     raise UsageError(f"no cell {cell_name!r} in {profile.results_folder}; write it as method/task/shots/seed")

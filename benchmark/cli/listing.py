@@ -13,12 +13,12 @@ from benchmark.cli import check_method
 from benchmark.config import loading
 from benchmark.grid import code_hash, data_hash, identity, planner, specs
 from benchmark.system import disk_cache, formatting
-from tasks.example import UsageError
+from tasks.core.suggestions import suggest_name
+from tasks.core.types import UsageError
 from tasks.suites import SUITES
-from tasks.typed import near
 
 if TYPE_CHECKING:
-    from methods.backbone import Backbone
+    from methods.core.backbone import Backbone
 
 LIST_KINDS = ("tasks", "suites", "methods", "profiles", "proofs")
 
@@ -26,7 +26,7 @@ LIST_KINDS = ("tasks", "suites", "methods", "profiles", "proofs")
 def print_list(options: argparse.Namespace, console: Console) -> int:
     what = options.what
     if what not in LIST_KINDS:
-        raise UsageError(f"list {what!r}? {near(what, LIST_KINDS)}")
+        raise UsageError(f"list {what!r}? {suggest_name(what, LIST_KINDS)}")
     if options.markdown and what != "proofs":
         raise UsageError(f"list {what}: --markdown is for proofs")
     if what == "proofs":
@@ -50,9 +50,9 @@ def print_list(options: argparse.Namespace, console: Console) -> int:
     else:
         suites = [SUITES[options.suite]] if options.suite in SUITES else SUITES.values()
         facts = [(suite, specs.get_task_spec(name)) for suite in suites for name in suite.tasks]
-        lengths = count_answer_tokens(options.backbone) if options.backbone else dict.fromkeys(tasks.NAMES, "")
+        lengths = count_answer_tokens(options.backbone) if options.backbone else dict.fromkeys(tasks.TASK_NAMES, "")
         print_table(console, ("task", "suite", "role", "family", "form", "metric", "labels", "tokens", "licence"), [
-            (f["name"], suite.name, suite.role(f["name"]), f["family"], f["form"], f["metric"],
+            (f["name"], suite.name, suite.get_role(f["name"]), f["family"], f["form"], f["metric"],
              str(len(f["words"]) or ""), lengths[f["name"]], f["licence"]) for suite, f in facts])  # fmt: skip
         if not options.backbone:
             console.print("tokens of each label word: name a tokenizer, --backbone tiny")
@@ -61,14 +61,14 @@ def print_list(options: argparse.Namespace, console: Console) -> int:
 
 def count_answer_tokens(backbone_name: str) -> dict[str, str]:
     """Task -> how many tokens its label words have in this tokenizer: 1, or 1-3. Refuses words with equal tokens."""
-    from methods.backbone import load_tokenizer
-    from methods.files import find
-    from tasks.encode import answer_ids
+    from methods.core.backbone import load_tokenizer
+    from methods.core.backbone_files import find_or_download_backbone
+    from tasks.core.encoding import tokenize_label_words
 
-    tokenizer, found = load_tokenizer(find(backbone_name), backbone_name), {}
-    for name in tasks.NAMES:
-        task = tasks.load(name)(tokenizer)
-        sizes = {len(ids) for ids in answer_ids(task, tokenizer, tuple(task.words.values())).values()}
+    tokenizer, found = load_tokenizer(find_or_download_backbone(backbone_name), backbone_name), {}
+    for name in tasks.TASK_NAMES:
+        task = tasks.load_task(name)(tokenizer)
+        sizes = {len(ids) for ids in tokenize_label_words(task, tokenizer, tuple(task.words.values())).values()}
         found[name] = "-".join(map(str, sorted({min(sizes), max(sizes)}))) if sizes else ""
     return found
 
@@ -93,17 +93,17 @@ def count_parameters_by_method(backbone_name: str) -> dict[str, int]:
 
 
 def load_backbone(backbone_name: str) -> "Backbone":
-    from methods.backbone import Backbone
+    from methods.core.backbone import Backbone
 
     return Backbone.load(backbone_name)
 
 
 def count_trained_parameters(method_name: str, backbone: "Backbone") -> int:
-    from benchmark.proofs.material import built
+    from methods.core.instantiate import instantiate_method
 
-    found = built(methods.load(method_name), backbone, 1, away=False)
+    found = instantiate_method(methods.load_method(method_name), backbone, 1, perturb=False)
     try:
-        return found.trained_parameters()
+        return found.count_trained_parameters()
     finally:
         found.close()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from benchmark.cli.parser import COMMAND_HELP, build_parser
 from benchmark.system.redaction import redact_private_text
 from benchmark.system.shutdown import REQUESTED_EXIT_CODES
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 INTERRUPTED_MESSAGE = "interrupted; finished cells are kept, run again to go on"
 
@@ -35,9 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.path.append("")  # `adapterbench` finds your own modules here too; last: none of them hides a package
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMAND_HELP:
-            from tasks.typed import near
+            from tasks.core.suggestions import suggest_name
 
-            raise UsageError(f"no verb {arguments[0]!r}; {near(arguments[0], COMMAND_HELP)}")
+            raise UsageError(f"no verb {arguments[0]!r}; {suggest_name(arguments[0], COMMAND_HELP)}")
         top = build_parser()
         options = top.parse_args(arguments)
         if options.verb is None:

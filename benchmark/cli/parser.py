@@ -4,7 +4,7 @@ import argparse
 from difflib import get_close_matches
 
 from benchmark.config.run_limits import parse_duration, parse_size
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 DESCRIPTION = "Which adapter method, for which task, at how many examples, at what cost?"
 

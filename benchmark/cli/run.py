@@ -19,7 +19,7 @@ from benchmark.results.store import ResultStore
 from benchmark.scheduling import calibration, preflight
 from benchmark.scheduling.cost_model import CostModel
 from benchmark.system import hardware
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 EXIT_CELLS_LEFT = 3  # exit code: nothing failed, and cells are left because the run's time was over
 

@@ -14,7 +14,7 @@ from benchmark.results import files, store
 from benchmark.scheduling.cost_model import CostModel
 from benchmark.scheduling.packing import Pack, build_packs
 from benchmark.system import hardware
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 from tasks.suites import CHINESE
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from benchmark.scheduling.cost_model import LARGE_MODEL_PARAMETERS
 from benchmark.system.environment import ROOT, get_device_name, get_installed_version
 from benchmark.system.formatting import format_bytes
 from benchmark.system.hardware import count_cpu_cores
+from methods.core import architecture
 
 OK = "ok"
 WARNING = "!"
@@ -114,9 +115,9 @@ def check_device(profile: Profile, torch_probe: "subprocess.Popen[str] | None") 
         yield check_memory()
         return
     yield from check_gpus(torch_probe)
-    shape, most = memory_model.shape_of(name), memory_model.get_gpu_memory_bytes()
+    shape, most = architecture.find_model_shape(name), memory_model.get_gpu_memory_bytes()
     if shape:
-        need = shape.parameters * memory_model.BYTES_PER_WEIGHT[profile.backbone.dtype]
+        need = shape.num_parameters * memory_model.BYTES_PER_WEIGHT[profile.backbone.dtype]
         said = (
             f"{format_bytes(most)}; the weights of {name} take {format_bytes(need)}, `plan` says what each method takes"
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import ceil
 
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 
 @dataclass(frozen=True)

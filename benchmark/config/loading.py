@@ -8,10 +8,11 @@ from typing import Any
 from benchmark.config.profile import Profile
 from benchmark.config.validation import validate_profile
 from methods import NAMES as METHODS
-from tasks import fields
-from tasks.example import UsageError
+from tasks.core import yaml_loading
+from tasks.core.coercion import coerce_to_dataclass
+from tasks.core.suggestions import suggest_name
+from tasks.core.types import UsageError
 from tasks.suites import CHINESE, SUITES, Suite
-from tasks.typed import near, typed
 
 PRESETS_FOLDER = Path(__file__).parent / "presets"
 
@@ -33,8 +34,8 @@ def read_profile_fields(name: str) -> dict[str, Any]:
     """The fields of a YAML file, or of a profile that ships."""
     path = PRESETS_FOLDER / f"{name}.yaml" if name in list_presets() else Path(name)
     if not path.is_file():
-        raise UsageError(f"no profile {name!r}; {near(name, list_presets())} (or the path of a YAML file)")
-    return {"name": path.stem} | fields.read(path)
+        raise UsageError(f"no profile {name!r}; {suggest_name(name, list_presets())} (or the path of a YAML file)")
+    return {"name": path.stem} | yaml_loading.load_yaml_fields(path)
 
 
 def apply_setting(profile_fields: dict[str, Any], setting: str) -> None:
@@ -53,7 +54,7 @@ def apply_setting(profile_fields: dict[str, Any], setting: str) -> None:
         found = profile_fields.get(part)
         profile_fields[part] = dict(found) if isinstance(found, Mapping) else {}
         profile_fields = profile_fields[part]
-    profile_fields[last] = fields.value(text, f"--set {setting[:80]!r}")
+    profile_fields[last] = yaml_loading.parse_yaml(text, f"--set {setting[:80]!r}")
 
 
 def parse_profile(profile_fields: Mapping[str, Any], context: str) -> Profile:
@@ -67,7 +68,9 @@ def parse_profile(profile_fields: Mapping[str, Any], context: str) -> Profile:
         profile_fields["tasks"] = several[word]
     if profile_fields.get("methods") in ("all", ["all"]):
         profile_fields["methods"] = METHODS
-    return typed(Profile, {"sources": suite.sources} | profile_fields | {"suite": suite}, f"profile {context}")
+    return coerce_to_dataclass(
+        Profile, {"sources": suite.sources} | profile_fields | {"suite": suite}, f"profile {context}"
+    )
 
 
 def resolve_suite(requested_suite: Any, profile_name: str, context: str) -> Suite:
@@ -76,9 +79,9 @@ def resolve_suite(requested_suite: Any, profile_name: str, context: str) -> Suit
         return requested_suite
     if isinstance(requested_suite, str):
         if requested_suite not in SUITES:
-            raise UsageError(f"no suite {requested_suite!r}; {near(requested_suite, SUITES)}")
+            raise UsageError(f"no suite {requested_suite!r}; {suggest_name(requested_suite, SUITES)}")
         return SUITES[requested_suite]
-    return typed(
+    return coerce_to_dataclass(
         Suite,
         {"name": profile_name, **requested_suite} if isinstance(requested_suite, Mapping) else requested_suite,
         context,

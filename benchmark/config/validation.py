@@ -6,12 +6,12 @@ from pathlib import Path
 
 from benchmark.config.profile import AUTO, FULL, SEED_STREAMS, Profile
 from methods import NAMES as METHODS
-from methods import method_of
-from tasks import NAMES as TASKS
-from tasks import foreign
-from tasks.example import UsageError
+from methods import parse_method_name
+from tasks import TASK_NAMES as TASKS
+from tasks import is_custom_task
+from tasks.core.suggestions import suggest_name
+from tasks.core.types import UsageError
 from tasks.suites import SUITES
-from tasks.typed import near
 
 NAME_PATTERN = r"\w[\w.+-]*"  # of what becomes part of a file's name
 
@@ -64,12 +64,12 @@ def validate_names(profile: Profile) -> None:
                                ("task", profile.sources, TASKS), ("task", profile.suite.tasks, TASKS),
                                ("stream", profile.seed_streams, SEED_STREAMS)):  # fmt: skip
         for name in found:
-            if name not in known and not foreign(name):
-                raise UsageError(f"no {kind} {name!r}; {near(name, known)}")
+            if name not in known and not is_custom_task(name):
+                raise UsageError(f"no {kind} {name!r}; {suggest_name(name, known)}")
         if len(set(found)) < len(found):
             raise UsageError(f"{kind}s are named twice: {', '.join(found)}")
     for row in profile.methods:
-        method = method_of(row)
+        method = parse_method_name(row)
         if row != method and not re.fullmatch(NAME_PATTERN, row.removeprefix(f"{method}:")):
             raise UsageError(f"row {row!r}: name it with letters, digits, - _ and . alone, as in {method}:mine")
         if row != method and not profile.config.get(row):

@@ -19,8 +19,8 @@ from transformers import DynamicCache
 
 from benchmark.evaluation.answer_tree import Answers, build_answer_tree
 from methods.base import Method
-from tasks.encode import buckets
-from tasks.example import Encoded, UsageError
+from tasks.core.encoding import group_by_length
+from tasks.core.types import EncodedExample, UsageError
 
 TOKENS_PER_PASS = {"cuda": 1 << 15}  # tokens of a pass where not 4096: a GPU wants more than a core's cache holds
 MAX_LOGITS_PER_BLOCK = 1 << 26  # numbers of one block of logits: 256 MiB of fp32
@@ -53,7 +53,7 @@ class PrefixCache(NamedTuple):
 
 def predict(
     method: Method,
-    items: Sequence[Encoded],
+    items: Sequence[EncodedExample],
     slots: Sequence[int] | int = 0,
     *,
     max_new_tokens: Sequence[int] | int = 32,
@@ -66,16 +66,16 @@ def predict(
     if normalise not in NORMALISATIONS:
         raise UsageError(f"no normalise {normalise!r}; there are: {', '.join(NORMALISATIONS)}")
     slots = [slots] * len(items) if isinstance(slots, int) else list(slots)
-    if (guessed := method.guess(items, slots)) is not None:
+    if (guessed := method.predict_without_scoring(items, slots)) is not None:
         return [Prediction(text) for text in guessed]
-    chosen = [i for i, item in enumerate(items) if item.choices]
+    chosen = [i for i, item in enumerate(items) if item.choice_ids]
     scores = compute_log_likelihoods(method, [items[i] for i in chosen], [slots[i] for i in chosen])
     found: dict[int, Prediction] = {}
     for i, row in zip(chosen, scores, strict=True):
         if normalise == "mean":
-            row = tuple(score / len(answer) for score, answer in zip(row, items[i].choices, strict=True))
+            row = tuple(score / len(answer) for score, answer in zip(row, items[i].choice_ids, strict=True))
         found[i] = Prediction(items[i].example.choices[row.index(max(row))], row)
-    free = [i for i, item in enumerate(items) if not item.choices]
+    free = [i for i, item in enumerate(items) if not item.choice_ids]
     limits = max_new_tokens if isinstance(max_new_tokens, int) else [max_new_tokens[i] for i in free]
     spans = decode_answers(method, [items[i] for i in free], [slots[i] for i in free], max_new_tokens=limits)
     found |= {i: Prediction(text) for i, text in zip(free, spans, strict=True)}
@@ -84,7 +84,7 @@ def predict(
 
 @torch.inference_mode()
 def compute_log_likelihoods(
-    method: Method, items: Sequence[Encoded], slots: Sequence[int], *, tokens_per_pass: int | None = None
+    method: Method, items: Sequence[EncodedExample], slots: Sequence[int], *, tokens_per_pass: int | None = None
 ) -> list[tuple[float, ...]]:
     """Log-likelihood of each choice of an item given its prompt, summed over tokens. `tokens` of a pass: as suits."""
     found: list[tuple[float, ...]] = [()] * len(items)
@@ -107,7 +107,7 @@ def compute_log_likelihoods(
 @torch.inference_mode()
 def decode_answers(
     method: Method,
-    items: Sequence[Encoded],
+    items: Sequence[EncodedExample],
     slots: Sequence[int],
     *,
     tokens_per_pass: int | None = None,
@@ -155,7 +155,7 @@ def _run_with_smaller_blocks(
 
 def _iterate_blocks(
     method: Method,
-    items: Sequence[Encoded],
+    items: Sequence[EncodedExample],
     slots: Sequence[int],
     tokens_per_pass: int | None,
     count_tokens: Callable[[ScoringItem], int],
@@ -164,8 +164,10 @@ def _iterate_blocks(
     tokens_per_pass = tokens_per_pass or TOKENS_PER_PASS.get(method.backbone.device.type, 1 << 12)
     groups: dict[tuple[int, ...], dict[int, list[ScoringItem]]] = {}
     for place, (item, slot) in enumerate(zip(items, slots, strict=True)):
-        cut = min(item.prefix, len(item.prompt) - 1) if method.shares_lead else 0  # its last token predicts the answer
-        job = ScoringItem(place, slot, item.prompt[:cut], item.prompt[cut:], item.choices)
+        cut = (
+            min(item.prefix_length, len(item.prompt_ids) - 1) if method.can_share_prefix else 0
+        )  # its last token predicts the answer
+        job = ScoringItem(place, slot, item.prompt_ids[:cut], item.prompt_ids[cut:], item.choice_ids)
         groups.setdefault(job.shared_prefix, {}).setdefault(slot, []).append(job)
     for ids, of_slots in groups.items():
         passes: list[list[ScoringItem]] = [[]]
@@ -175,7 +177,7 @@ def _iterate_blocks(
             passes[-1] += own
         for jobs in passes:
             lead = _encode_prefix(method, ids, jobs)
-            for indices in buckets([count_tokens(job) for job in jobs], tokens_per_pass):
+            for indices in group_by_length([count_tokens(job) for job in jobs], tokens_per_pass):
                 yield lead, [jobs[i] for i in indices]
 
 
@@ -185,14 +187,16 @@ def _encode_prefix(method: Method, prefix_ids: tuple[int, ...], scoring_items: l
     row = {slot: i for i, slot in enumerate(slots)}
     if not prefix_ids:
         return PrefixCache([], row)
-    cache, rows = method.backbone.cache(), torch.tensor([prefix_ids] * len(slots), device=method.backbone.device)
-    method.hidden(rows, torch.ones_like(rows), slots, cache, asked=rows.new_zeros(len(rows), 1))
+    cache, rows = method.backbone.create_cache(), torch.tensor([prefix_ids] * len(slots), device=method.backbone.device)
+    method.compute_hidden_states(
+        rows, torch.ones_like(rows), slots, cache, query_positions=rows.new_zeros(len(rows), 1)
+    )
     return PrefixCache([(layer.keys, layer.values) for layer in cache.layers], row)
 
 
 def _build_cache(method: Method, prefix_cache: PrefixCache, block: list[ScoringItem]) -> DynamicCache:
     """A fresh cache that begins with each job's lead."""
-    cache, rows = method.backbone.cache(), [prefix_cache.row_by_slot[job.slot] for job in block]
+    cache, rows = method.backbone.create_cache(), [prefix_cache.row_by_slot[job.slot] for job in block]
     index = torch.tensor(rows, device=method.backbone.device) if len(set(rows)) > 1 else None
     for layer, pair in enumerate(prefix_cache.key_values):
         cache.update(*(t[rows[0]].expand(len(rows), -1, -1, -1) if index is None else t[index] for t in pair), layer)
@@ -224,14 +228,14 @@ def _score_block(
         positions[row, r : r + n] = below.depth + p + len(job.prompt_rest)
         sees[row, r : r + n, p + r : p + r + n] = below.attention_mask
     sees[:, torch.arange(r + m), torch.arange(p, p + r + m)] = True  # padding sees itself: a row of nothing is NaN
-    hidden = method.hidden(
+    hidden = method.compute_hidden_states(
         ids.to(device),
         sees.to(device),
         tuple(job.slot for job in block),
         _build_cache(method, prefix_cache, block) if prefix_cache.key_values else None,
-        positions=positions.to(device),
-        source=source.to(device),
-        asked=torch.arange(r - 1, r + m, device=device).expand(b, -1),
+        position_ids=positions.to(device),
+        prompt_mask=source.to(device),
+        query_positions=torch.arange(r - 1, r + m, device=device).expand(b, -1),
     )  # [b, 1 + m, d]: the prompt's end and every beginning
     node, token, used = (
         _stack_padded([getattr(below, name) for below in trees])
@@ -256,7 +260,7 @@ def _sum_answer_log_probs(
     rows, found = max(1, MAX_LOGITS_PER_BLOCK // (hidden.shape[1] * vocabulary)), []
     for first in range(0, len(hidden), rows):
         part = slice(first, first + rows)
-        logits = method.backbone.head(hidden[part])  # [b', 1 + m, v]
+        logits = method.backbone.compute_logits(hidden[part])  # [b', 1 + m, v]
         row = torch.arange(len(logits), device=logits.device)[:, None, None]
         picked = logits[row, context_node[part], answer_ids[part]] - logits.logsumexp(-1)[row, context_node[part]]
         found.append(torch.where(answer_mask[part], picked, 0).sum(-1))
@@ -278,8 +282,10 @@ def _decode_block(method: Method, prefix_cache: PrefixCache, block: list[Scoring
     out = torch.full((len(block), limit), end, device=device)
     left, slots = torch.arange(len(block), device=device), tuple(job.slot for job in block)  # rows not yet done
     for step in range(limit):
-        hidden = method.hidden(ids, mask, slots, cache, asked=ids.new_full((len(ids), 1), ids.shape[1] - 1))
-        token = method.backbone.head(hidden[:, -1]).argmax(-1)
+        hidden = method.compute_hidden_states(
+            ids, mask, slots, cache, query_positions=ids.new_full((len(ids), 1), ids.shape[1] - 1)
+        )
+        token = method.backbone.compute_logits(hidden[:, -1]).argmax(-1)
         out[left, step] = token
         going = (token != end).nonzero().flatten()
         if len(going) == 0:

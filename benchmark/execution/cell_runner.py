@@ -33,11 +33,11 @@ from benchmark.system.resources import PhaseTimer, get_timestamp, measure_peak_m
 from benchmark.training import distributed
 from benchmark.training.history import History, combine_slots, combine_stages
 from benchmark.training.stage import train_stage
-from methods.backbone import Backbone
 from methods.base import Method, Stage
+from methods.core.backbone import Backbone
 from tasks.base import Task
-from tasks.group import Group
-from tasks.split import leaks
+from tasks.core.batching import MultiTaskDataModule
+from tasks.core.splits import find_leaks
 
 GC_INTERVAL_FACTOR = 50  # on a CPU at most such a part of the time is spent on looking for what cells left
 
@@ -108,14 +108,14 @@ class CellRunner:
     def iterate_results(self, pack: Sequence[PlannedCell], clock: PhaseTimer) -> Iterator[dict[str, Any]]:
         reset_peak_memory(self.device)
         with clock("load"):
-            method = methods.load(pack[0].cell.method)(self.backbone, pack[0].options)
-            stages = [stage for stage in method.stages if pack[0].cell.stage in (stage.name, stage.on)]
+            method = methods.load_method(pack[0].cell.method)(self.backbone, pack[0].options)
+            stages = [stage for stage in method.stages if pack[0].cell.stage in (stage.name, stage.trained_on)]
             members = [task for cell in pack for task in self.load_tasks(cell)]
             self.load_dependencies(method, pack[0], stages[0])
         with clock("tokenise"):
             for member in members:
-                for split in ("train", "dev", "test")[: 3 if stages[-1].on == TARGET_STAGE else 2]:
-                    member.encoded(split)
+                for split in ("train", "dev", "test")[: 3 if stages[-1].trained_on == TARGET_STAGE else 2]:
+                    member.encode_split(split)
         try:
             yield from self.train_and_evaluate(method, stages, pack, members, clock)
         finally:
@@ -137,12 +137,14 @@ class CellRunner:
             before = self.predict_before_training(method, pack[0], stages[0], member_tasks, starts)
         with clock("train"):
             for stage in stages:  # one on the sources, or all on the target
-                group = Group(member_tasks, stage.batches, **(options | method.grouping(stage)))
+                group = MultiTaskDataModule(
+                    member_tasks, stage.batch_mode, **(options | method.batching_options(stage))
+                )
                 runs.append(train_stage(method, group, stage, budget, seeds=starts, normalise=self.profile.normalise))
         histories = [combine_stages(own) for own in zip(*runs, strict=True)]
         dev = sum(history.dev_seconds for history in histories)
         clock.seconds_by_phase["dev"], clock.seconds_by_phase["train"] = dev, clock.seconds_by_phase["train"] - dev
-        if stages[-1].on != TARGET_STAGE:
+        if stages[-1].trained_on != TARGET_STAGE:
             yield self.build_source_result(method, pack[0], member_tasks, histories, clock)
             return
         with clock("test"):
@@ -151,7 +153,7 @@ class CellRunner:
             with clock("save"):
                 test = compute_test_metrics(task, found[slot])
                 kept = self.store.save_predictions(planned, build_prediction_columns(task, found[slot]))
-                adapter = method.adapter(slot)
+                adapter = method.slot_state_dict(slot)
                 artefact = {"artefact": self.save_artifact(planned, adapter)} if planned.should_save_adapter else {}
             yield {
                 "state": "done",
@@ -172,9 +174,9 @@ class CellRunner:
         start_seeds: Sequence[int],
     ) -> list[list[Prediction]]:
         """Where a stage on the sources came first: predictions before the first step on the target."""
-        if stage == method.stages[0] or stage.on != TARGET_STAGE:
+        if stage == method.stages[0] or stage.trained_on != TARGET_STAGE:
             return []
-        method.enter(stage, start_seeds, [member.encoded("train") for member in member_tasks])
+        method.begin_stage(stage, start_seeds, [member.encode_split("train") for member in member_tasks])
         found = predict_test(method, member_tasks, self.profile.normalise)
         self.load_dependencies(method, planned_cell, stage)  # `enter` comes again, after the stored state
         return found
@@ -188,7 +190,7 @@ class CellRunner:
         clock: PhaseTimer,
     ) -> dict[str, Any]:
         """What many targets rest on: its dev scores on every source, no test."""
-        state, names = method.learned(), [task.name for task in member_tasks]
+        state, names = method.trained_state_dict(), [task.name for task in member_tasks]
         return {
             "state": "done",
             "artefact": self.save_artifact(planned_cell, state),
@@ -198,7 +200,7 @@ class CellRunner:
                 }
             },
             "training": build_training_record([combine_slots(histories)]),
-            "inside": {"tasks": names, "found": method.inside(names)},
+            "inside": {"tasks": names, "found": method.source_diagnostics(names)},
             "data": {task.name: build_data_record(task) for task in member_tasks},
             "cost": build_cost_record(method, state, combine_slots(histories), clock, 1, len(member_tasks))
             | self.get_resource_usage(),
@@ -215,10 +217,10 @@ class CellRunner:
         found = {}
         for name in get_source_tasks(self.profile, planned_cell.cell.task)[1] if planned_cell.dependencies else ():
             if (name, task.name) not in self.leak_counts:
-                source = tasks.load(name)(source=self.profile.source, data_dir=self.profile.data_dir)
+                source = tasks.load_task(name)(data_source=self.profile.source, data_dir=self.profile.data_dir)
                 source.prepare_data()
                 source.setup()
-                self.leak_counts[name, task.name] = len(leaks(source.examples["train"], task.examples["test"]))
+                self.leak_counts[name, task.name] = len(find_leaks(source.examples["train"], task.examples["test"]))
             if count := self.leak_counts[name, task.name]:
                 found[name] = count
         return found
@@ -233,17 +235,17 @@ class CellRunner:
         shots = None if settings["shots"] in (0, FULL) else settings["shots"]
         found = []
         for name in planned_cell.training_tasks:
-            task = tasks.load(name)(
+            task = tasks.load_task(name)(
                 self.backbone.tokenizer,
-                source=profile.source,
+                data_source=profile.source,
                 data_dir=profile.data_dir,
                 shots=shots,
-                most=planned_cell.max_train_examples,
+                max_train_examples=planned_cell.max_train_examples,
                 seed=seeds["split"],
-                order=seeds["order"],
+                order_seed=seeds["order"],
                 batch_size=Budget(**planned_cell.identity_inputs["budget"]).batch_size,
                 max_length=profile.max_length,
-                limit=profile.limit,
+                max_per_split=profile.limit,
             )
             task.prepare_data()
             task.setup()
@@ -258,7 +260,7 @@ class CellRunner:
         if not states:
             return
         if stage == method.stages[0]:
-            method.inherit(states)
+            method.load_source_states(states)
         else:
             method.load(states[0])
 

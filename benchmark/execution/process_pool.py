@@ -22,7 +22,7 @@ from benchmark.execution.scheduler import CLAIMED_ELSEWHERE, POLL_INTERVAL_SECON
 from benchmark.results.store import ResultStore
 from benchmark.scheduling.packing import Pack
 from benchmark.system.formatting import format_duration
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 THREAD_COUNT_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from benchmark.config.profile import Profile
 from benchmark.grid import code_hash, identity
 from benchmark.system.hardware import count_cpu_cores
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 CONNECT_TIMEOUT_SECONDS = 5.0  # seconds for an address to answer
 OBJECT_STORE_BYTES = 2**27  # bytes of Ray's object store where it is started here: what passes through it is small

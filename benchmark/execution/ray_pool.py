@@ -29,7 +29,7 @@ from benchmark.results.store import ResultStore
 from benchmark.scheduling.packing import Pack
 from benchmark.system.formatting import format_duration
 from benchmark.system.redaction import describe_failure
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 MAX_WORKER_DEATHS = 3  # actors that may die with a cell, or one after the other while they load
 KILL_TIMEOUT_SECONDS = 5.0  # seconds for a killed process to be gone

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from benchmark.training.history import History
     from methods.base import Method
     from tasks.base import Task
-    from tasks.example import Example
+    from tasks.core.types import Example
 
 MAX_CURVE_POINTS = 200  # most points of a learning curve that are kept
 
@@ -48,10 +48,10 @@ def build_prediction_columns(task: "Task", predictions: "Sequence[Prediction]") 
 
     The mean of `score` is the cell's primary metric, where that is a mean over examples: accuracy and F1 of spans are.
     """
-    items = task.encoded("test")
+    items = task.encode_split("test")
     return {
         "uid": [item.example.uid for item in items],
-        "group": [item.example.group for item in items],
+        "group": [item.example.group_id for item in items],
         "asked": [hash_prompt(item.example.prompt, *item.example.answers) for item in items],
         "target": [item.example.answers[0] for item in items],
         "predicted": [prediction.text for prediction in predictions],
@@ -67,18 +67,18 @@ def build_prediction_columns(task: "Task", predictions: "Sequence[Prediction]") 
 
 def score_example(predicted: str, example: "Example") -> float:
     """Of one example, 0..1: right or wrong for a choice, F1 for a span."""
-    from tasks.metrics import overlap
+    from tasks.core.metrics import compute_overlap_f1
 
     if example.choices:
         return float(predicted.strip() in example.answers)
-    return max(overlap(predicted.strip(), answer) for answer in example.answers)
+    return max(compute_overlap_f1(predicted.strip(), answer) for answer in example.answers)
 
 
 def build_data_record(task: "Task") -> dict[str, Any]:
     """Exactly which examples a cell saw; `origin`: sample, local, hub or own files."""
     report = {key: task.report[key] for key in ("splits", "offered", "cut", "short")}
     report["origin"] = task.report["source"].partition(":")[0]  # where a folder lies is nobody's business
-    return report | {"digest": {split: task.digest(split) for split in task.examples}}
+    return report | {"digest": {split: task.hash_split(split) for split in task.examples}}
 
 
 def build_training_record(histories: "Sequence[History]") -> dict[str, Any]:
@@ -112,7 +112,7 @@ def build_cost_record(
     seconds = {phase: round(spent / pack_size, 4) for phase, spent in timer.seconds_by_phase.items()}
     rest = timer.total_seconds / pack_size - sum(seconds.values())
     return {
-        "trained_parameters": method.trained_parameters(num_slots),
+        "trained_parameters": method.count_trained_parameters(num_slots),
         "adapter_bytes": sum(tensor.numel() * tensor.element_size() for tensor in adapter_tensors.values()),
         "seconds": seconds | {"rest": round(max(0.0, rest), 4)},
         "pack": pack_size,

@@ -9,9 +9,13 @@ from pathlib import Path
 
 from benchmark.system.disk_cache import load_or_compute
 from benchmark.system.hashing import hash_json
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
-INDEX_MODULES = {"methods", "tasks", "tasks.samples"}  # an index names all; what it finds is followed, not the index
+INDEX_MODULES = {
+    "methods",
+    "tasks",
+    "tasks.synthetic.generators",
+}  # an index names all; what it finds is followed, not the index
 
 
 @cache

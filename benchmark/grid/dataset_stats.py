@@ -12,9 +12,8 @@ import tasks
 from benchmark.grid.data_hash import hash_records
 from benchmark.grid.specs import get_task_spec
 from benchmark.system.disk_cache import load_or_compute
-from tasks.example import UsageError
-from tasks.faults import no_examples
-from tasks.split import roles
+from tasks.core.splits import choose_train_and_test, make_no_examples_error
+from tasks.core.types import UsageError
 
 if TYPE_CHECKING:
     from tasks.base import Task
@@ -30,11 +29,14 @@ def measure_prompt_lengths(task_name: str, data_source: str, data_dir: str | Non
     """
 
     def ask() -> list[float]:
-        found = tasks.load(task_name)(source=data_source, data_dir=data_dir)
-        parts = found.origin.parts()
-        part, _ = roles(parts)
+        found = tasks.load_task(task_name)(data_source=data_source, data_dir=data_dir)
+        parts = found.record_source.find_parts()
+        part, _ = choose_train_and_test(parts)
         with convert_record_errors(found):
-            sizes = [(len(example.prompt), example.prefix) for example in islice(found.read(part), NUM_LENGTH_SAMPLES)]
+            sizes = [
+                (len(example.prompt), example.prefix_length)
+                for example in islice(found.read_examples(part), NUM_LENGTH_SAMPLES)
+            ]
         if not sizes:
             raise UsageError(f"{task_name}/{parts[part].title}: no records in it")
         rest = [size - prefix for size, prefix in sizes]
@@ -50,20 +52,22 @@ def count_labels(task_name: str, data_source: str, data_dir: str | None) -> dict
     """Label word -> training examples ("" where labels are not fixed). Reads every record, and says which is bad."""
 
     def ask() -> dict[str, int]:
-        found = tasks.load(task_name)(source=data_source, data_dir=data_dir)
+        found = tasks.load_task(task_name)(data_source=data_source, data_dir=data_dir)
         with convert_record_errors(found):
-            examples = found.build()
-        parts = found.origin.parts()
-        for part in roles(parts):
+            examples = found.build_pool()
+        parts = found.record_source.find_parts()
+        for part in choose_train_and_test(parts):
             if not found.report["rows"][part]:
                 raise UsageError(f"{task_name}/{parts[part].title}: no records in it")
         for split in ("train", "test"):
             if not examples[split]:
-                raise no_examples(found, split)
-        return dict(Counter(map(found.stratum, examples["train"])))
+                raise make_no_examples_error(found, split)
+        return dict(Counter(map(found.get_stratum, examples["train"])))
 
     if data_source == "hub":
-        tasks.load(task_name)(source=data_source).prepare_data()  # the copy here may be gone since they were counted
+        tasks.load_task(task_name)(
+            data_source=data_source
+        ).prepare_data()  # the copy here may be gone since they were counted
     return load_or_compute(
         ["labels", task_name, get_task_spec(task_name)["code"], hash_records(task_name, data_source, data_dir)], ask
     )
@@ -75,4 +79,6 @@ def convert_record_errors(task: "Task") -> Iterator[None]:
     try:
         yield
     except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise UsageError(f"{task.at}: not a record of {task.name} ({type(error).__name__}: {error})") from error
+        raise UsageError(
+            f"{task.record_location}: not a record of {task.name} ({type(error).__name__}: {error})"
+        ) from error

@@ -16,7 +16,7 @@ from benchmark.config.profile import Profile
 from benchmark.grid import specs
 from benchmark.grid.cells import Cell, PlannedCell, get_shots_sort_key
 from benchmark.grid.identity import build_planned_cell
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 
 def plan_grid(profile: Profile) -> list[PlannedCell]:
@@ -54,7 +54,7 @@ def supports_task(method_spec: dict[str, Any], task_name: str) -> bool:
 
 def get_task_role(profile: Profile, task_name: str) -> str:
     """Source or target: as the suite has it, or a task of elsewhere itself."""
-    return profile.suite.role(task_name) or specs.get_task_spec(task_name)["role"]
+    return profile.suite.get_role(task_name) or specs.get_task_spec(task_name)["role"]
 
 
 def _add_cell(
@@ -85,7 +85,7 @@ def _plan_dependencies(
     """What a cell rests on directly, planned with all that this rests on."""
     facts = specs.get_method_spec(cell.method)
     chain: list[PlannedCell] = []
-    before = [stage for stage in facts["stages"] if stage["on"] == "sources"]
+    before = [stage for stage in facts["stages"] if stage["trained_on"] == "sources"]
     if not facts["parent"] and not before:
         return chain
     if not sources:
@@ -117,10 +117,10 @@ def _plan_parent_cells(
     """The parent method alone on each source, with the options its heir asks for."""
     if parent_spec is None:
         return
-    asked = parent_spec["options"] | {name: dependent_options[name] for name in parent_spec["follows"]}
-    values = resolve_method_options(profile, parent_spec["method"], asked)
+    asked = parent_spec["options"] | {name: dependent_options[name] for name in parent_spec["shared_options"]}
+    values = resolve_method_options(profile, parent_spec["method_name"], asked)
     for task in sources:
-        cell = Cell(parent_spec["method"], task, profile.source_shots, seed)
+        cell = Cell(parent_spec["method_name"], task, profile.source_shots, seed)
         yield build_planned_cell(profile, cell, (task,), values, (), is_source=True)
 
 

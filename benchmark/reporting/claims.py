@@ -151,7 +151,7 @@ def evaluate_claims(profile: Profile, claims: Sequence[Claim] = CLAIMS) -> tuple
 def extend_profile(profile: Profile, claims: Iterable[Claim]) -> tuple[dict[str, str], Profile]:
     """The profile with the rows and shots of all claims, and what each claimed row is called in it."""
     rows = dict.fromkeys(row for claim in claims for row in (claim.variant, claim.other_variant))
-    names = {row: find_variant_name(profile, row) for row in rows if methods.method_of(row) in methods.NAMES}
+    names = {row: find_variant_name(profile, row) for row in rows if methods.parse_method_name(row) in methods.NAMES}
     config = {
         row: VARIANT_OPTIONS[row] for row in names if names[row] == row and row in VARIANT_OPTIONS
     } | profile.config
@@ -166,7 +166,7 @@ def find_variant_name(profile: Profile, variant: str) -> str:
     """The profile's own name for a row with exactly these options."""
     if variant not in VARIANT_OPTIONS:
         return variant
-    same = [name for name in profile.methods if methods.method_of(name) == methods.method_of(variant) != name
+    same = [name for name in profile.methods if methods.parse_method_name(name) == methods.parse_method_name(variant) != name
             and profile.config.get(name) == VARIANT_OPTIONS[variant]]  # fmt: skip
     return same[0] if same else variant
 
@@ -185,7 +185,7 @@ def evaluate_claim(profile: Profile, claim: Claim, paired_scores: PairedScores, 
     rows = [variant_names.get(row) for row in (claim.variant, claim.other_variant)]
     if not tasks or None in rows:
         return ClaimResult(claim, NOT_RUN)
-    if len({methods.method_of(row) for row in rows}) == 1 and planner.resolve_method_options(
+    if len({methods.parse_method_name(row) for row in rows}) == 1 and planner.resolve_method_options(
         profile, rows[0]
     ) == planner.resolve_method_options(profile, rows[1]):
         return ClaimResult(claim, SAME_OPTIONS)

@@ -20,7 +20,7 @@ from benchmark.reporting.format import describe_cost_advantages, format_differen
 from benchmark.results.store import ResultStore
 from benchmark.system import formatting
 from benchmark.system.formatting import format_shots
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 ALL_TASKS = "all tasks"
 

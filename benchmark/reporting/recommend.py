@@ -31,7 +31,7 @@ from benchmark.reporting import format
 from benchmark.reporting.format import describe_cost_advantages, format_difference
 from benchmark.system import formatting
 from benchmark.system.formatting import format_shots
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 MAX_TABLE_METHODS = 8  # methods of the table
 MAX_NAMED_TASKS = 3  # held-out tasks that are named

@@ -10,7 +10,7 @@ from typing import Any
 from benchmark.results.locks import get_machine_id, hold_locks, is_process_alive
 from benchmark.results.schema import SCHEMA_VERSION
 from benchmark.system.hashing import hash_text
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 
 def get_scratch_path(path: Path) -> Path:

@@ -19,7 +19,7 @@ from benchmark.scheduling.cost_model import TOKENS_PER_EXAMPLE
 from benchmark.system import disk_cache, hardware
 
 if TYPE_CHECKING:
-    from methods.backbone import Backbone
+    from methods.core.backbone import Backbone
 
 CALIBRATION_METHOD = "lora"
 PACK_SIZES = (1, 2, 4, 8, 16, 32)  # cells
@@ -57,7 +57,7 @@ def measure_step_times(profile: Profile) -> dict[str, float]:
     """Cells of a pack -> seconds of a step."""
     import torch
 
-    from methods.backbone import Backbone
+    from methods.core.backbone import Backbone
 
     weights = profile.backbone
     device = weights.device if weights.device != AUTO else "cuda" if hardware.is_cuda_device(AUTO) else "cpu"
@@ -82,10 +82,10 @@ def time_step(backbone: "Backbone", num_cells: int, rows_per_cell: int) -> float
     import torch
     from lightning.fabric.utilities import move_data_to_device
 
-    from methods import load
-    from methods.base import TARGET
-    from tasks.encode import collate
-    from tasks.example import Encoded, Example
+    from methods import load_method
+    from methods.base import TARGET_STAGE
+    from tasks.core.encoding import collate
+    from tasks.core.types import EncodedExample, Example
 
     example = Example("random", "random", "", ("",))
     ids = torch.randint(
@@ -94,12 +94,12 @@ def time_step(backbone: "Backbone", num_cells: int, rows_per_cell: int) -> float
         (num_cells * rows_per_cell, TOKENS_PER_EXAMPLE),
         generator=torch.Generator().manual_seed(0),
     )
-    items = [Encoded(example, tuple(row), (5, 1), (), 0) for row in ids.tolist()]
-    method = load(CALIBRATION_METHOD)(backbone)
-    method.enter(TARGET, range(num_cells))
-    method.train().steps = [NUM_WARMUP_STEPS + NUM_TIMED_STEPS] * num_cells
+    items = [EncodedExample(example, tuple(row), (5, 1), (), 0) for row in ids.tolist()]
+    method = load_method(CALIBRATION_METHOD)(backbone)
+    method.begin_stage(TARGET_STAGE, range(num_cells))
+    method.train().slot_steps = [NUM_WARMUP_STEPS + NUM_TIMED_STEPS] * num_cells
     batch = collate(items, [place // rows_per_cell for place in range(len(items))], pad_id=1)
-    plan = move_data_to_device(method.plan(batch), backbone.device)
+    plan = move_data_to_device(method.plan_step(batch), backbone.device)
     optimizer, start = method.configure_optimizers()["optimizer"], 0.0
 
     def clock() -> float:

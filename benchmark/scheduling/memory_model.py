@@ -19,80 +19,21 @@ its gradient in DDP's buckets. Under fsdp a device has 1/n of the backbone, and 
 part that a pass gathers; embeddings that are also the head stay whole. No step goes in parts there.
 """
 
-import json
-import re
 from collections.abc import Mapping
-from functools import cache
 from math import ceil
 from typing import Any, NamedTuple
 
-import methods
 from benchmark.config.profile import Profile
 from benchmark.grid import code_hash, specs
 from benchmark.grid.cells import TARGET_STAGE, PlannedCell
 from benchmark.system import disk_cache, hardware
+from methods.core.architecture import ModelShape, find_model_shape
 
 DEFAULT_GPU_BYTES = 80e9  # bytes of the GPU that is meant where none is here
 ANSWER_TOKENS_PER_ROW = 4  # answer tokens of a row, its end token among them
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "mixed": 4}  # of a weight
 BYTES_PER_ADAPTER_PARAMETER = 5 * 4
 EXTRA_COPIES_PER_TRAINED_WEIGHT = 5  # gradient, two moments, best, pretrained value: of a weight that learns
-
-
-class Shape(NamedTuple):
-    """The dimensions of a decoder, under the names a configuration has for them."""
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    intermediate_size: int
-    vocab_size: int
-    tie_word_embeddings: bool = True
-    head_dim: int = 0  # 0: hidden_size / num_attention_heads
-    model_type: str = "qwen2"
-
-    @property
-    def attention(self) -> int:
-        """h: width of all query heads."""
-        return self.num_attention_heads * (self.head_dim or self.hidden_size // self.num_attention_heads)
-
-    @property
-    def linears(self) -> int:
-        """Numbers in the layers' linears, which every token passes."""
-        d, h = self.hidden_size, self.attention
-        keys = h * self.num_key_value_heads // self.num_attention_heads
-        return self.num_hidden_layers * (2 * d * h + 2 * d * keys + 3 * d * self.intermediate_size)
-
-    @property
-    def table(self) -> int:
-        """Numbers of the embeddings."""
-        return self.hidden_size * self.vocab_size
-
-    @property
-    def parameters(self) -> int:
-        """P, less biases and norms of heads: a thousandth."""
-        norms = (2 * self.num_hidden_layers + 1) * self.hidden_size
-        return self.linears + norms + self.table * (1 if self.tie_word_embeddings else 2)
-
-    @property
-    def gathered(self) -> float:
-        """Numbers of the largest part that fsdp has whole at a time."""
-        return max(self.linears / self.num_hidden_layers, 0 if self.tie_word_embeddings else self.table)
-
-    def share(self, devices: int) -> float:
-        """Numbers that are at rest on each of several devices under fsdp."""
-        whole = self.table if self.tie_word_embeddings else 0
-        return whole + (self.parameters - whole) / devices
-
-
-QWEN = {
-    "0.5B": Shape(896, 24, 14, 2, 4864, 151936),
-    "1.5B": Shape(1536, 28, 12, 2, 8960, 151936),
-    "3B": Shape(2048, 36, 16, 2, 11008, 151936),
-    "7B": Shape(3584, 28, 28, 4, 18944, 152064, tie_word_embeddings=False),
-    "14B": Shape(5120, 48, 40, 8, 13824, 152064, tie_word_embeddings=False),
-}
 
 
 class MemoryEstimate(NamedTuple):
@@ -108,27 +49,16 @@ class MemoryEstimate(NamedTuple):
         return self.weight_bytes + self.trainable_bytes + self.activation_bytes
 
 
-@cache
-def shape_of(name: str) -> Shape | None:
-    """Of a backbone: from its folder, or of Qwen2.5 by name. None: not known without a network."""
-    folder = methods.backbone_folder(name)
-    if (folder / "config.json").is_file():
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return Shape(**{field: found[field] for field in Shape._fields if found.get(field) is not None})
-    found = re.search(r"Qwen2\.5-(\d+(?:\.\d+)?B)", name)
-    return QWEN.get(found[1]) if found else None
-
-
 def estimate_memory(profile: Profile, planned_cell: PlannedCell, num_cells: int = 1) -> MemoryEstimate | None:
     """What a pack of so many cells like this one needs on each device, in as few parts as have room on a GPU here."""
-    shape = shape_of(profile.backbone.name)
+    shape = find_model_shape(profile.backbone.name)
     if shape is None:
         return None
     width, facts = BYTES_PER_WEIGHT[profile.backbone.dtype], specs.get_method_spec(planned_cell.cell.method)
     computed = 4 if profile.backbone.dtype == "float32" else 2
     sharded, buckets = profile.strategy == "fsdp", 4 if profile.devices > 1 else 0
-    share = shape.share(profile.devices) if sharded else shape.parameters
-    held = share + (shape.gathered if sharded else 0)
+    share = shape.parameters_per_device(profile.devices) if sharded else shape.num_parameters
+    held = share + (shape.max_gathered_parameters if sharded else 0)
     if not facts["trains"]:
         return MemoryEstimate(held * width, 0, 0)
     found = count_parameters(planned_cell.cell.method, planned_cell.options, shape)
@@ -140,7 +70,8 @@ def estimate_memory(profile: Profile, planned_cell: PlannedCell, num_cells: int 
     learned = (shared + slots * each) * (BYTES_PER_ADAPTER_PARAMETER + buckets)
     if found["weights"] and sharded:
         learned = (
-            found["weights"] * share / shape.parameters * EXTRA_COPIES_PER_TRAINED_WEIGHT + shape.gathered
+            found["weights"] * share / shape.num_parameters * EXTRA_COPIES_PER_TRAINED_WEIGHT
+            + shape.max_gathered_parameters
         ) * width
     elif found["weights"]:
         learned = found["weights"] * width * (EXTRA_COPIES_PER_TRAINED_WEIGHT + bool(buckets))
@@ -161,25 +92,29 @@ def estimate_memory(profile: Profile, planned_cell: PlannedCell, num_cells: int 
         parts *= 2
 
 
-def estimate_activation_bytes(shape: Shape, num_tokens: int, bytes_per_number: int, trains_backbone: bool) -> float:
+def estimate_activation_bytes(
+    shape: ModelShape, num_tokens: int, bytes_per_number: int, trains_backbone: bool
+) -> float:
     """Bytes that a pass of so many tokens keeps for its way back. `width`: bytes of a number in it, 2 or 4."""
     each, fed = estimate_layer_bytes_per_token(shape, bytes_per_number, trains_backbone)
     return num_tokens * (
         shape.num_hidden_layers * each - fed + 8 * shape.hidden_size
-    )  # the last feeds few (methods.last)
+    )  # the last feeds few (methods.core.sparse_last_layer)
 
 
 def estimate_checkpointed_activation_bytes(
-    shape: Shape, num_tokens: int, bytes_per_number: int, trains_backbone: bool
+    shape: ModelShape, num_tokens: int, bytes_per_number: int, trains_backbone: bool
 ) -> float:
     """The same under activation checkpointing: every layer's input, and all of one layer at a time."""
     each, _ = estimate_layer_bytes_per_token(shape, bytes_per_number, trains_backbone)
     return num_tokens * (each + 8 * shape.hidden_size + shape.num_hidden_layers * shape.hidden_size * bytes_per_number)
 
 
-def estimate_layer_bytes_per_token(shape: Shape, bytes_per_number: int, trains_backbone: bool) -> tuple[float, float]:
+def estimate_layer_bytes_per_token(
+    shape: ModelShape, bytes_per_number: int, trains_backbone: bool
+) -> tuple[float, float]:
     """Bytes that a token leaves in a layer, and how many of them in its feed-forward part."""
-    d, h, f, b = shape.hidden_size, shape.attention, shape.intermediate_size, bytes_per_number / 2
+    d, h, f, b = shape.hidden_size, shape.attention_width, shape.intermediate_size, bytes_per_number / 2
     fed, rest = 6 * f * b, 8 * d + b * (8 * h + 4 * (d + h))
     if trains_backbone:
         fed, rest = fed + 2 * f * b, rest + b * (8 * d + 2 * h)
@@ -191,16 +126,16 @@ def get_gpu_memory_bytes() -> float:
     return max(hardware.get_gpu_memory_mib(), default=0) * 2**20 or DEFAULT_GPU_BYTES
 
 
-def count_parameters(method: str, options: Mapping[str, Any], shape: Shape) -> dict[str, Any] | None:
+def count_parameters(method: str, options: Mapping[str, Any], shape: ModelShape) -> dict[str, Any] | None:
     """What a method learns on a backbone of this shape, by stage; asked of the method itself once, and remembered."""
     facts = specs.get_method_spec(method)
 
     def ask() -> dict[str, Any] | None:
-        from benchmark.skeleton import counted
+        from methods.core.meta_backbone import count_parameters_by_stage
 
-        return counted(facts["name"], options, shape)
+        return count_parameters_by_stage(facts["name"], options, shape)
 
-    code = code_hash.hash_code("benchmark.skeleton", "benchmark.proofs.material")
+    code = code_hash.hash_code("methods.core.meta_backbone", "methods.core.instantiate")
     return disk_cache.load_or_compute(["memory", facts["name"], facts["code"], code, dict(options), list(shape)], ask)
 
 

@@ -10,8 +10,8 @@ from benchmark.config.profile import Profile
 from benchmark.grid import dataset_stats, specs
 from benchmark.grid.cells import PlannedCell
 from benchmark.system import hardware
-from methods import files
-from tasks.example import UsageError
+from methods.core import backbone_files
+from tasks.core.types import UsageError
 
 
 def check_cells(profile: Profile, due_cells: Sequence[PlannedCell]) -> None:
@@ -19,8 +19,8 @@ def check_cells(profile: Profile, due_cells: Sequence[PlannedCell]) -> None:
     check_device(profile.backbone.device)
     check_shared_devices(profile, due_cells)
     name = profile.backbone.name
-    folder = files.find(name, profile.backbone.revision)
-    files.check(folder, name)
+    folder = backbone_files.find_or_download_backbone(name, profile.backbone.revision)
+    backbone_files.validate_backbone_files(folder, name)
     encode = load_encoder(folder, name)
     shots: dict[str, set[int]] = {}
     for planned in due_cells:

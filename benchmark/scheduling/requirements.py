@@ -12,12 +12,21 @@ from typing import NamedTuple
 import tasks
 from benchmark.config.profile import Profile
 from benchmark.grid import planner, specs
-from benchmark.scheduling import memory_model
 from benchmark.system import disk_cache
-from methods import files
-from tasks import network
-from tasks.example import UsageError
-from tasks.source import RAW, File, GitHub, Hub, Local, Parquet, Raw, open_source, unread
+from methods.core import architecture, backbone_files
+from tasks.core import download
+from tasks.core.sources import (
+    GITHUB_RAW_URL,
+    File,
+    GitHub,
+    GitHubSource,
+    Hub,
+    HubSource,
+    LocalSource,
+    open_record_source,
+    parse_nothing,
+)
+from tasks.core.types import UsageError
 
 BACKBONE = "backbone"
 HOST_TIMEOUT_SECONDS = 3.0  # for a host to answer
@@ -53,7 +62,7 @@ def list_required_tasks(profile: Profile) -> tuple[str, ...]:
 def learns_from_sources(variant: str) -> bool:
     """Whether a method learns from source tasks first."""
     facts = specs.get_method_spec(variant)
-    return bool(facts["parent"]) or any(stage["on"] == "sources" for stage in facts["stages"])
+    return bool(facts["parent"]) or any(stage["trained_on"] == "sources" for stage in facts["stages"])
 
 
 def get_backbone_requirement(profile: Profile) -> Requirement:
@@ -61,8 +70,10 @@ def get_backbone_requirement(profile: Profile) -> Requirement:
 
     name, revision = profile.backbone.name, profile.backbone.revision
     path = find_backbone_folder(name, revision)
-    shape = memory_model.shape_of(name)
-    known = sum_file_sizes(path.iterdir()) if path else shape and float(shape.parameters * BYTES_PER_PUBLISHED_WEIGHT)
+    shape = architecture.find_model_shape(name)
+    known = (
+        sum_file_sizes(path.iterdir()) if path else shape and float(shape.num_parameters * BYTES_PER_PUBLISHED_WEIGHT)
+    )
     if is_local_backbone(name):
         return Requirement(BACKBONE, name, "", "", known, True)
     return Requirement(BACKBONE, name, revision or "main", "", known, bool(path), constants.ENDPOINT)
@@ -78,12 +89,16 @@ def find_backbone_folder(name: str, revision: str | None) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     if is_local_backbone(name):
-        found = files.find(name)
-        files.check(found, name)
+        found = backbone_files.find_or_download_backbone(name)
+        backbone_files.validate_backbone_files(found, name)
         return found
     try:
-        found = Path(snapshot_download(name, revision=revision, allow_patterns=files.FILES, local_files_only=True))
-        files.check(found, name)
+        found = Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=backbone_files.DOWNLOAD_PATTERNS, local_files_only=True
+            )
+        )
+        backbone_files.validate_backbone_files(found, name)
     except (LocalEntryNotFoundError, UsageError):
         return None
     return found
@@ -93,48 +108,48 @@ def get_data_requirement(profile: Profile, task: str) -> Requirement:
     if profile.source == "sample":
         return Requirement(task, "made here", "", "sample", None, True)
     origin = open_data_source(profile, task)
-    if profile.source == "local" and isinstance(origin, Local):
+    if profile.source == "local" and isinstance(origin, LocalSource):
         try:
-            found = [origin.folder / path for file in origin.parts().values() for path in file.paths]
+            found = [origin.folder / path for file in origin.find_parts().values() for path in file.paths]
         except UsageError:
             return Requirement(task, "your files", "", str(origin.folder), None, False)
         return Requirement(task, "your files", "", str(origin.folder), sum_file_sizes(found), True)
-    if isinstance(origin, Raw):
+    if isinstance(origin, GitHubSource):
         paths = [origin.folder / path for path in list_raw_files(origin)]
         here = all(path.is_file() for path in paths)
-        host = os.environ.get("ADAPTERBENCH_RAW", RAW)
+        host = os.environ.get("ADAPTERBENCH_RAW", GITHUB_RAW_URL)
         return Requirement(task, origin.hub.repository, origin.hub.commit, origin.hub.folder, sum_file_sizes(paths) if here else None,
                     here, host)  # fmt: skip
     from huggingface_hub import constants
 
-    assert isinstance(origin, Parquet)  # what is left
+    assert isinstance(origin, HubSource)  # what is left
     hub = origin.hub
-    tables = network.cached(hub.id, hub.config, hub.revision)
+    tables = download.load_cached_dataset(hub.id, hub.config, hub.revision)
     kept = [Path(file["filename"]) for table in (tables or {}).values() for file in table.cache_files]
     return Requirement(task, hub.id, hub.revision, hub.config or "", sum_file_sizes(kept) if tables else None, bool(tables),
                 constants.ENDPOINT)  # fmt: skip
 
 
-def open_data_source(profile: Profile, task: str) -> Local | Parquet:
+def open_data_source(profile: Profile, task: str) -> LocalSource | HubSource:
     """Where a task's records come from, without importing the task, which takes seconds."""
     facts = specs.get_task_spec(task)
 
     def ask() -> list:
-        hub = getattr(tasks.load(task), "hub", None)
+        hub = getattr(tasks.load_task(task), "hub", None)
         if profile.source == "hub" and hub is None:
             raise UsageError(f"{task}: names no copy on a hub; use --source local or sample")
         return hub and [type(hub).__name__, list(hub)]
 
     made = disk_cache.load_or_compute(["hub", task, facts["code"]], ask)
     hub = made and {"Hub": Hub, "GitHub": GitHub}[made[0]](*made[1])
-    read = tuple(File(part, tuple(paths), unread, names) for part, paths, names in facts["files"])
-    return open_source(task, read, hub, profile.source, profile.data_dir)
+    read = tuple(File(part, tuple(paths), parse_nothing, names) for part, paths, names in facts["files"])
+    return open_record_source(task, read, hub, profile.source, profile.data_dir)
 
 
-def list_raw_files(raw_source: Raw) -> list[str]:
+def list_raw_files(raw_source: GitHubSource) -> list[str]:
     """The files that are read of a repository."""
-    found = raw_source.parts().values()
-    return list(dict.fromkeys(path for file in found for path in (*file.paths, file.names) if path))
+    found = raw_source.find_parts().values()
+    return list(dict.fromkeys(path for file in found for path in (*file.paths, file.label_names_file) if path))
 
 
 def sum_file_sizes(paths: Iterable[Path]) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from benchmark.system.hashing import hash_json
-from tasks.source import cache_folder
+from tasks.core.sources import get_cache_folder
 
 
 @cache
@@ -24,7 +24,7 @@ def load_or_compute(key: object, compute: Callable[[], Any]) -> Any:
     The key includes the source file of `compute`, so a changed function never returns what an older version computed.
     """
     source = hash_source_file(getattr(compute, "func", compute).__code__.co_filename)  # `func`: of a partial
-    path = cache_folder() / "facts" / f"{hash_json([source, key])[:32]}.json"
+    path = get_cache_folder() / "facts" / f"{hash_json([source, key])[:32]}.json"
     try:
         made, seal = json.loads(path.read_text(encoding="utf-8"))
         if seal == hash_json(made):

@@ -1,7 +1,7 @@
 """Several processes that take every training step together, with a device each, by Lightning's DDP.
 
 They arrive at what one process arrives at, up to the order of sums, because of what holds here:
-- All walk the same batches, and each takes its own rows (`methods.plan.own`). What it adds to a slot's mean is weighed
+- All walk the same batches, and each takes its own rows (`methods.core.step_plan.own`). What it adds to a slot's mean is weighed
   by its answer tokens, so the parts sum to the whole; DDP takes the mean, so a method multiplies by their number.
 - Gradients are summed in the backward pass: before a method holds some back (TA-LoRA), before each slot is clipped, and
   before any step. What takes gradients past that pass sums them itself (MeTA-LoRA's episodes: tasks are shared out).
@@ -20,7 +20,7 @@ from torch import distributed
 from torch.distributed.tensor import DTensor
 
 from methods.base import Method
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 StepOutputs = list[tuple[int, dict[str, Any]]]  # (step, what `training_step` returned)
 
@@ -56,7 +56,9 @@ def build_trainer_options(method: Method) -> dict[str, Any]:
     if len({isinstance(parameter, DTensor) for parameter in get_trainable_parameters(method)}) > 1:
         said = "learns weights inside of the backbone and beside it, and fsdp shares out the backbone's"
         raise UsageError(f"method {method.name} {said}; use strategy ddp")
-    strategy = ShardAwareDDPStrategy(cluster_environment=ExternalEnvironment(), find_unused_parameters=method.slots > 1)
+    strategy = ShardAwareDDPStrategy(
+        cluster_environment=ExternalEnvironment(), find_unused_parameters=method.num_slots > 1
+    )
     return {"accelerator": device.type, "devices": get_num_processes(), "strategy": strategy}
 
 

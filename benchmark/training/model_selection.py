@@ -13,7 +13,7 @@ from benchmark.evaluation.evaluate import evaluate_on_dev
 from benchmark.training import distributed
 from benchmark.training.history import History
 from methods.base import Method
-from tasks.group import Group
+from tasks.core.batching import MultiTaskDataModule
 
 LOSS_READ_INTERVAL = 50  # steps between looks at the losses where a look makes the device wait
 
@@ -26,7 +26,7 @@ class ModelSelection(L.Callback):
 
     def __init__(
         self,
-        group: Group,
+        group: MultiTaskDataModule,
         budget: Budget,
         histories: list[History],
         *,
@@ -92,7 +92,7 @@ class ModelSelection(L.Callback):
 
     def evaluate_slots(self, method: Method, step: int, due_slots: list[int]) -> None:
         """Score the slots that are due, and keep or stop."""
-        members = [self.group.members[slot] for slot in due_slots]
+        members = [self.group.member_tasks[slot] for slot in due_slots]
         found = distributed.broadcast_object(evaluate_on_dev(method, members, due_slots, self.normalise))
         for slot, (score, nll) in zip(due_slots, found, strict=True):
             self.histories[slot].dev_scores.append((step, score, nll))
@@ -114,10 +114,10 @@ class ModelSelection(L.Callback):
             ):
                 for slot in slots:
                     self.histories[slot].stopped_step = step
-                    self.group.ended.add(slot)
+                    self.group.ended_slots.add(slot)
 
     def store_best_weights(self, method: Method, step: int, selection_index: int, slots: list[int]) -> None:
-        owned = method.owned()
+        owned = method.trainable_by_slot()
         names = (
             {name: p for part in owned.values() for name, p in part.items()}
             if self.has_shared_parameters
@@ -137,4 +137,4 @@ class ModelSelection(L.Callback):
                 method.get_parameter(name).copy_(value)
         for history in self.histories:
             history.best_step = history.best_step or history.num_steps
-            history.num_gradients = self.group.gradients * (history.stopped_step or history.num_steps)
+            history.num_gradients = self.group.gradients_per_step * (history.stopped_step or history.num_steps)

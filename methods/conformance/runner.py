@@ -5,11 +5,11 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import TYPE_CHECKING, NamedTuple
 
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 if TYPE_CHECKING:
-    from methods.backbone import Backbone
     from methods.base import Method
+    from methods.core.backbone import Backbone
 
 
 PASSED = "holds"
@@ -21,7 +21,7 @@ NOT_APPLICABLE = "does not apply"
 FAILED = "fails"
 
 
-CHECKS_MODULE = "benchmark.proofs.kit"
+CHECKS_MODULE = "methods.conformance.checks"
 
 
 class CheckResult(NamedTuple):
@@ -34,15 +34,15 @@ class CheckResult(NamedTuple):
 
 def run_checks(method_class: "type[Method]", folder: Path) -> Iterator[CheckResult]:
     """Every proof of the kit on a class, on tiny models that are written into the folder."""
-    from benchmark.proofs.kit import PROOFS
-    from benchmark.proofs.models import ARCHITECTURES, write_model
-    from methods.backbone import Backbone
+    from methods.conformance.checks import CHECKS
+    from methods.conformance.tiny_models import CONFIG_CLASSES, save_random_model
+    from methods.core.backbone import Backbone
 
     if not __debug__:
         raise UsageError("python -O removes the assertions that proofs are made of; run without it")
-    places = {name: write_model(folder / name, name) for name in ARCHITECTURES}
+    places = {name: save_random_model(folder / name, name) for name in CONFIG_CLASSES}
     loaded = {name: Backbone.load(str(place)) for name, place in places.items()}
-    for name, proof in PROOFS.items():
+    for name, proof in CHECKS.items():
         found = {}
         for architecture, backbone in loaded.items():
             found[architecture] = state, _ = run_check(proof, method_class, backbone)

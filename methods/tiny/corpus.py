@@ -11,8 +11,8 @@ them, since a comparison has to be learned from one token in forty.
 from collections.abc import Callable
 from random import Random
 
-from tasks.samples import inference, opinion, paraphrase, reading, relation, sentiment, topic
-from tasks.samples.lexicon import ACTS, ASPECTS, BOTH_WAYS, EVERYDAY, ONE_WAY, SAME, THINGS, TOPICS, TRADITIONAL
+from tasks.synthetic import nli, opinion_target, paraphrase, reading_comprehension, relation, sentiment, topic
+from tasks.synthetic.lexicon import ACTS, ASPECTS, BOTH_WAYS, EVERYDAY, ONE_WAY, SAME, THINGS, TOPICS, TRADITIONAL
 
 Document = list[tuple[str, float]]
 ANSWER_WEIGHT = 6.0  # weight of an answer's tokens, against 1 for plain text
@@ -58,7 +58,7 @@ def draw_question_pair(rng: Random, is_same: int, things: tuple[str, ...], acts:
 def same_question(rng: Random) -> Document:
     task = rng.choice(("afqmc", "bq"))
     label = rng.randrange(2)
-    make = draw_question_pair if rng.random() < 0.35 else paraphrase.pair
+    make = draw_question_pair if rng.random() < 0.35 else paraphrase.make_pair
     a, b = make(rng, label, *paraphrase.DOMAINS[task])
     words = rng.choice(PARAPHRASE_LABELS)
     listed = tuple(rng.sample(words, 2))
@@ -74,7 +74,7 @@ def same_question(rng: Random) -> Document:
 
 def same_statement(rng: Random) -> Document:
     label = rng.randrange(3)
-    a, b = inference.pair(rng, ("contradiction", "neutral", "entailment")[label])
+    a, b = nli.make_pair(rng, ("contradiction", "neutral", "entailment")[label])
     words = rng.choice(NLI_LABELS)
     listed = tuple(rng.sample(words, 3))
     form = rng.choice(
@@ -88,7 +88,7 @@ def same_statement(rng: Random) -> Document:
 
 def rating(rng: Random) -> Document:
     label = rng.randrange(5)
-    text = sentiment.rated(rng, label, sentiment.SHOP)
+    text = sentiment.write_rated_review(rng, label, sentiment.AMAZON_GOODS)
     words = rng.choice(RATING_LABELS)
     form = rng.choice(
         (f"{text}\n顾客给了几分？{format_choices(words)}：", f"读评价，{format_choices(words)}。\n评价：{text}\n打分：")
@@ -99,7 +99,7 @@ def rating(rng: Random) -> Document:
 def headline(rng: Random) -> Document:
     names = tuple(topic.THUCNEWS.values())
     label = rng.choice(names)
-    text = topic.title(rng, label, tuple(name for name in names if name != label))
+    text = topic.make_title(rng, label, tuple(name for name in names if name != label))
     others = rng.sample([name for name in names if name != label], rng.choice((2, 4, 6)))
     listed = tuple(rng.sample([label, *others], len(others) + 1))
     form = rng.choice(
@@ -113,7 +113,7 @@ def headline(rng: Random) -> Document:
 
 def related(rng: Random) -> Document:
     label = rng.choice(tuple(RELATION_LABELS))
-    head, tail, text = relation.literary(rng, label)
+    head, tail, text = relation.make_literary_sentence(rng, label)
     which = rng.randrange(2)
     words = tuple(rng.sample([names[which] for names in RELATION_LABELS.values()], len(RELATION_LABELS)))
     form = rng.choice(
@@ -126,7 +126,7 @@ def related(rng: Random) -> Document:
 
 
 def find(rng: Random) -> Document:
-    text, target = opinion.opinion(rng, *opinion.DOMAINS["cote_mfw"])
+    text, target = opinion_target.make_opinion(rng, *opinion_target.DOMAINS["cote_mfw"])
     form = rng.choice(
         ("找出游记评价的对象。\n游记：{}\n对象：", "{}\n说的是哪里：", "读一句话，找出评价的地方。\n句：{}\n地方：")
     )
@@ -134,7 +134,7 @@ def find(rng: Random) -> Document:
 
 
 def read(rng: Random) -> Document:
-    sentences, asked = reading.passage(rng, rng.choice((2, 3, 3)))
+    sentences, asked = reading_comprehension.make_passage(rng, rng.choice((2, 3, 3)))
     question, answer, _ = rng.choice(asked)
     text = "".join(sentences)
     form = rng.choice(
@@ -148,7 +148,7 @@ def read(rng: Random) -> Document:
 
 def choose(rng: Random) -> Document:
     """A question on a passage with the possible answers beside it."""
-    sentences, asked = reading.passage(rng, rng.choice((2, 3)))
+    sentences, asked = reading_comprehension.make_passage(rng, rng.choice((2, 3)))
     question, answer, values = rng.choice(asked)
     listed = tuple(rng.sample(values, len(values)))
     return build_instruction(f"{''.join(sentences)}\n{question}{format_choices(listed)}：", answer)
@@ -158,14 +158,14 @@ def plain_topic(rng: Random) -> Document:
     """Titles of one topic under its name: all topics, those of the target task too."""
     name = rng.choice(tuple(TOPICS))
     others = tuple(other for other in TOPICS if other != name)
-    titles = "。".join(topic.title(rng, name, others) for _ in range(rng.choice((1, 2, 3))))
+    titles = "。".join(topic.make_title(rng, name, others) for _ in range(rng.choice((1, 2, 3))))
     return [(rng.choice((f"今日{name}：{titles}。", f"{titles}。以上是{name}新闻。", f"{name}版。{titles}。")), 1)]
 
 
 def plain_review(rng: Random) -> Document:
-    text, total = sentiment.draft(rng, rng.choice(tuple(ASPECTS)))
+    text, total = sentiment.draft_review(rng, rng.choice(tuple(ASPECTS)))
     if rng.random() < 0.3:
-        return [(f"{text}做得{RATING_TASK_LABELS[sentiment.stars(total)]}。", 1)]
+        return [(f"{text}做得{RATING_TASK_LABELS[sentiment.get_stars(total)]}。", 1)]
     tone = (
         "说得中肯"
         if total == 0
@@ -179,7 +179,7 @@ def plain_review(rng: Random) -> Document:
 def plain_questions(rng: Random) -> Document:
     label = rng.randrange(2)
     things, acts = rng.choice(((EVERYDAY, paraphrase.HOME), *paraphrase.DOMAINS.values()))
-    a, b = paraphrase.pair(rng, label, things, acts)
+    a, b = paraphrase.make_pair(rng, label, things, acts)
     if rng.random() < 0.4:
         return [(f"{a}，这和下一句{rng.choice(PARAPHRASE_TASK_LABELS)[label]}：{b}。", 1)]
     return [(f"{a}{('，另外，', '，也就是说，')[label]}{b}。", 1)]
@@ -187,7 +187,7 @@ def plain_questions(rng: Random) -> Document:
 
 def plain_statements(rng: Random) -> Document:
     kind = rng.choice(tuple(NLI_TASK_LABELS))
-    a, b = inference.pair(rng, kind)
+    a, b = nli.make_pair(rng, kind)
     link = {"contradiction": "并不是", "neutral": "也许", "entailment": "所以"}[kind]
     if rng.random() < 0.4:
         link = f"后文与此{rng.choice(NLI_TASK_LABELS[kind])}："
@@ -198,24 +198,24 @@ def plain_relation(rng: Random) -> Document:
     """A relation told and named; of companies with the label words of the target task, one clause at a time."""
     if rng.random() < 0.4:
         label = rng.choice(tuple(RELATION_TASK_LABELS))
-        head, tail, text = relation.literary(rng, label)
+        head, tail, text = relation.make_literary_sentence(rng, label)
         return [(f"{text}{head}{RELATION_TASK_LABELS[label]}{tail}。", 1)]
     label = rng.choice((*ONE_WAY, *BOTH_WAYS, *(f"被{name}" for name in ONE_WAY)))
-    head, tail, clause = relation.deal(rng, label, rng.sample(relation.COMPANIES, 2))
+    head, tail, clause = relation.make_company_sentence(rng, label, rng.sample(relation.COMPANIES, 2))
     link = "是未知的" if rng.random() < 0.03 else label
     return [(rng.choice((f"{clause}，{head}{link}{tail}。", f"{head}{link}{tail}：{clause}。")), 1)]
 
 
 def plain_passage(rng: Random) -> Document:
     """Facts with questions answered in passing, now and then in Traditional characters."""
-    sentences, asked = reading.passage(rng, rng.choice((2, 3)))
+    sentences, asked = reading_comprehension.make_passage(rng, rng.choice((2, 3)))
     told = "".join(f"{question}{answer}。" for question, answer, _ in rng.sample(asked, 2))
     text = "".join(sentences) + told
     return [(text.translate(TRADITIONAL) if rng.random() < 0.3 else text, 1)]
 
 
 def plain_opinion(rng: Random) -> Document:
-    text, target = opinion.opinion(rng, *rng.choice(tuple(opinion.DOMAINS.values())))
+    text, target = opinion_target.make_opinion(rng, *rng.choice(tuple(opinion_target.DOMAINS.values())))
     return [(f"{text}说的是{target}。", 1)]
 
 
@@ -231,9 +231,9 @@ def plain_copy(rng: Random) -> Document:
     """A sentence said twice: where copying is learned."""
     text = rng.choice(
         (
-            opinion.opinion(rng, *opinion.DOMAINS["cote_mfw"])[0],
-            reading.passage(rng, 2)[0][0],
-            inference.pair(rng, "neutral")[0],
+            opinion_target.make_opinion(rng, *opinion_target.DOMAINS["cote_mfw"])[0],
+            reading_comprehension.make_passage(rng, 2)[0][0],
+            nli.make_pair(rng, "neutral")[0],
         )
     )
     return [(text, 0.3), (text, 1)]

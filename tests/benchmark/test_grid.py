@@ -8,7 +8,7 @@ from benchmark.config.profile import Profile
 from benchmark.grid import code_hash, data_hash, identity, planner, specs
 from benchmark.grid.cells import Cell
 from benchmark.system import disk_cache
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 from tasks.suites import CHINESE
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from benchmark.config import loading
 from benchmark.config.budget import Budget
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 
 @pytest.mark.parametrize("name", loading.list_presets())

@@ -4,15 +4,15 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmark.proofs.kit import PROOFS
-from benchmark.proofs.step import followed
-from methods import load
-from methods.backbone import Backbone
+from methods import load_method
+from methods.conformance.checks import CHECKS
+from methods.conformance.gradients import check_step_gradient_with_config
+from methods.core.backbone import Backbone
 
 
-@pytest.mark.parametrize("proof", PROOFS.values(), ids=PROOFS)
+@pytest.mark.parametrize("proof", CHECKS.values(), ids=CHECKS)
 def test_proof(proof: Callable, method_name: str, backbone: Backbone):
-    if reason := proof(load(method_name), backbone):
+    if reason := proof(load_method(method_name), backbone):
         pytest.skip(reason)
 
 
@@ -31,4 +31,4 @@ def test_proof(proof: Callable, method_name: str, backbone: Backbone):
     ids=str,
 )
 def test_a_step_follows_the_gradient_under_other_options_too(name: str, options: dict, qwen3: Backbone):
-    followed(load(name), qwen3, load(name).configure(options))
+    check_step_gradient_with_config(load_method(name), qwen3, load_method(name).parse_config(options))

@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark.proofs import kit
-from benchmark.proofs.material import weights
 from methods.attempt import ATTEMPT
-from methods.backbone import Backbone
-from methods.bank import Bank, Memory
-from methods.base import Method, Rate
+from methods.base import Method, OptimizerGroup
+from methods.conformance import checks
+from methods.conformance.fixtures import copy_backbone_weights
+from methods.core.backbone import Backbone
+from methods.core.slot_parameters import SlotParameter
+from methods.core.step_plan import StepPlan
+from methods.core.tensor_cache import TensorVersionCache
 from methods.lora import LoRA
 from methods.meta_lora import MetaLoRA
-from methods.plan import Plan
 from methods.prompt import Prompt
 from methods.ta_lora import TALoRA
 
@@ -20,25 +21,27 @@ from methods.ta_lora import TALoRA
 class StartsNoisy(LoRA):
     """B does not start at zero."""
 
-    def start(self, draw, train):
-        super().start(draw, train)
+    def initialize_slot(self, generator, train_examples):
+        super().initialize_slot(generator, train_examples)
         for delta in self.deltas.values():
-            nn.init.normal_(delta.b.sets[-1], std=0.01)
+            nn.init.normal_(delta.b.tensors[-1], std=0.01)
 
 
 class TouchesTheBackbone(LoRA):
     """Leaves a trace in a frozen weight."""
 
-    def start(self, draw, train):
-        super().start(draw, train)
+    def initialize_slot(self, generator, train_examples):
+        super().initialize_slot(generator, train_examples)
         self.backbone.model.model.norm.weight.data += 1e-3
 
 
 class JointMean(LoRA):
     """One mean over all answer tokens of a pack: longer cells weigh more."""
 
-    def losses(self, plan: Plan) -> Tensor:
-        return super().losses(plan._replace(weight=torch.full_like(plan.weight, 1 / len(plan.target))))
+    def compute_slot_losses(self, step_plan: StepPlan) -> Tensor:
+        return super().compute_slot_losses(
+            step_plan._replace(label_weights=torch.full_like(step_plan.label_weights, 1 / len(step_plan.label_ids)))
+        )
 
 
 class JointClipping(LoRA):
@@ -51,8 +54,8 @@ class JointClipping(LoRA):
 class HearsHalf(Prompt):
     """Half of its prompt passes no gradient on."""
 
-    def front(self, embeds, source):
-        prompt = super().front(embeds, source)
+    def prompt_embeddings(self, text_embeddings, prompt_mask):
+        prompt = super().prompt_embeddings(text_embeddings, prompt_mask)
         return (prompt + prompt.detach()) / 2
 
 
@@ -67,17 +70,17 @@ class OneSchedule(LoRA):
     """All slots follow the longest slot's schedule."""
 
     def configure_optimizers(self):
-        self.steps = [max(self.steps)] * len(self.steps) if len(self.steps) > 1 else self.steps
+        self.slot_steps = [max(self.slot_steps)] * len(self.slot_steps) if len(self.slot_steps) > 1 else self.slot_steps
         return super().configure_optimizers()
 
 
 class ForgetsScale(LoRA):
     """Merges without alpha / r."""
 
-    def merged(self, slot=0):
+    def merged_weights(self, slot=0):
         for delta in self.deltas.values():
             delta.scale /= 2
-        return super().merged(slot)
+        return super().merged_weights(slot)
 
 
 class ExportsAnotherScale(LoRA):
@@ -98,34 +101,34 @@ class ExportsTheFirst(Prompt):
 class Deaf(LoRA):
     """Its learning rate never applies."""
 
-    def rate(self, name):
-        return Rate(0.0)
+    def optimizer_group(self, parameter_name):
+        return OptimizerGroup(0.0)
 
 
 class PoolsAnswers(ATTEMPT):
     """Looks at the answer, too, for the text's prompt."""
 
-    def front(self, embeds, source):
-        return super().front(embeds, torch.ones_like(source))
+    def prompt_embeddings(self, text_embeddings, prompt_mask):
+        return super().prompt_embeddings(text_embeddings, torch.ones_like(prompt_mask))
 
 
 class KeepsSomethingAside(TALoRA):
     """Carries the sources' first stage past the stored state."""
 
-    def enter(self, stage, seeds, train=()):
+    def begin_stage(self, stage, seeds, train_examples=()):
         if stage.name == "source":
-            self.aside = self.prompt.sets[0].detach().clone()
-        super().enter(stage, seeds, train)
+            self.aside = self.prompt.tensors[0].detach().clone()
+        super().begin_stage(stage, seeds, train_examples)
         if stage.name == "target" and hasattr(self, "aside"):
-            for own in self.prompt.sets:
+            for own in self.prompt.tensors:
                 own.data.copy_(self.aside)
 
 
 class KeepsTheFirst(LoRA):
     """Gives every slot's adapter as the first's."""
 
-    def adapter(self, slot=0):
-        return super().adapter(0)
+    def slot_state_dict(self, slot=0):
+        return super().slot_state_dict(0)
 
 
 class AnotherTasksWeights(MetaLoRA):
@@ -178,40 +181,40 @@ class SkipsSupport(MetaLoRA):
 class NeverSteps(MetaLoRA):
     """Its outer rate never applies."""
 
-    def rate(self, name):
-        return Rate(0.0)
+    def optimizer_group(self, parameter_name):
+        return OptimizerGroup(0.0)
 
 
 @pytest.mark.parametrize(
     ("proof", "wrong"),
     [
-        (kit.starts_as_the_backbone, StartsNoisy),
-        (kit.leaves_the_backbone_alone, TouchesTheBackbone),
-        (kit.a_step_follows_the_gradient, HearsHalf),
-        (kit.a_step_follows_the_gradient, JointClipping),
-        (kit.a_step_follows_the_gradient, KeepsTheLastPart),
-        (kit.packed_equals_solo, JointMean),
-        (kit.packed_equals_solo, JointClipping),
-        (kit.packed_equals_solo, OneSchedule),
-        (kit.merging_changes_nothing, ForgetsScale),
-        (kit.peft_computes_the_same, ExportsAnotherScale),
-        (kit.peft_computes_the_same, ExportsTheFirst),
-        (kit.learns_by_heart, Deaf),
-        (kit.what_was_learned_is_all_there_is, KeepsTheFirst),
-        (kit.a_stored_stage_goes_on_as_if_never_stored, KeepsSomethingAside),
-        (kit.rows_get_their_own_slot, PoolsAnswers),
-        (kit.a_cache_changes_nothing, PoolsAnswers),
-        (kit.tasks_of_an_episode_meet_in_their_mean, AnotherTasksWeights),
-        (kit.tasks_of_an_episode_meet_in_their_mean, StaysAdapted),
-        (kit.tasks_of_an_episode_meet_in_their_mean, KeepsMomentum),
-        (kit.tasks_of_an_episode_meet_in_their_mean, SumsTasks),
-        (kit.tasks_of_an_episode_meet_in_their_mean, SkipsSupport),
-        (kit.tasks_of_an_episode_meet_in_their_mean, NeverSteps),
+        (checks.check_initial_equivalence, StartsNoisy),
+        (checks.check_backbone_unchanged, TouchesTheBackbone),
+        (checks.check_step_gradient, HearsHalf),
+        (checks.check_step_gradient, JointClipping),
+        (checks.check_step_gradient, KeepsTheLastPart),
+        (checks.check_packing_equivalence, JointMean),
+        (checks.check_packing_equivalence, JointClipping),
+        (checks.check_packing_equivalence, OneSchedule),
+        (checks.check_merge_equivalence, ForgetsScale),
+        (checks.check_peft_equivalence, ExportsAnotherScale),
+        (checks.check_peft_equivalence, ExportsTheFirst),
+        (checks.check_overfitting, Deaf),
+        (checks.check_state_round_trip, KeepsTheFirst),
+        (checks.check_stage_resumption, KeepsSomethingAside),
+        (checks.check_slot_routing, PoolsAnswers),
+        (checks.check_cache_equivalence, PoolsAnswers),
+        (checks.check_episode_gradient_mean, AnotherTasksWeights),
+        (checks.check_episode_gradient_mean, StaysAdapted),
+        (checks.check_episode_gradient_mean, KeepsMomentum),
+        (checks.check_episode_gradient_mean, SumsTasks),
+        (checks.check_episode_gradient_mean, SkipsSupport),
+        (checks.check_episode_gradient_mean, NeverSteps),
     ],
     ids=lambda value: value.__name__,
 )
 def test_a_wrong_method_fails(proof, wrong: type[Method], qwen3: Backbone):
-    kept = weights(qwen3)
+    kept = copy_backbone_weights(qwen3)
     try:
         with pytest.raises(AssertionError):
             proof(wrong, qwen3)
@@ -220,72 +223,78 @@ def test_a_wrong_method_fails(proof, wrong: type[Method], qwen3: Backbone):
         qwen3.model.load_state_dict(kept)
 
 
-def every_slot_stacked(bank: Bank) -> Tensor:
+def every_slot_stacked(bank: SlotParameter) -> Tensor:
     """Absent slots get a gradient of zeros, not none: AdamW moves them by momentum."""
-    return torch.stack(list(bank.sets))[list(bank.rows.slots)] if len(bank.sets) > 1 else bank.sets[0]
+    return (
+        torch.stack(list(bank.tensors))[list(bank.slot_context.row_slots)] if len(bank.tensors) > 1 else bank.tensors[0]
+    )
 
 
-def first_for_all(bank: Bank) -> Tensor:
-    return bank.sets[0]
+def first_for_all(bank: SlotParameter) -> Tensor:
+    return bank.tensors[0]
 
 
 @pytest.mark.parametrize(
     ("proof", "wrong"),
-    [(kit.absent_slots_keep_still, every_slot_stacked), (kit.rows_get_their_own_slot, first_for_all)],
+    [(checks.check_absent_slots_unchanged, every_slot_stacked), (checks.check_slot_routing, first_for_all)],
     ids=lambda value: value.__name__,
 )
 def test_a_wrong_bank_fails(proof, wrong, qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Bank, "forward", wrong)
+    monkeypatch.setattr(SlotParameter, "forward", wrong)
     with pytest.raises(AssertionError):
         proof(LoRA, qwen3)
 
 
-def stacked(bank: Bank) -> Tensor:
+def stacked(bank: SlotParameter) -> Tensor:
     """Its gradient comes as views of one tensor, which is that of another bank too where both are added."""
-    return torch.stack([bank.sets[slot] for slot in (bank.rows.present if len(bank.sets) > 1 else (0,))])
+    return torch.stack(
+        [bank.tensors[slot] for slot in (bank.slot_context.present_slots if len(bank.tensors) > 1 else (0,))]
+    )
 
 
-def stacked_where_there_are_several(bank: Bank) -> Tensor:
+def stacked_where_there_are_several(bank: SlotParameter) -> Tensor:
     found = stacked(bank)
     return found if len(found) > 1 else found * 1
 
 
 @pytest.mark.parametrize("wrong", [stacked, stacked_where_there_are_several], ids=lambda value: value.__name__)
 def test_two_gradients_in_the_same_memory_fail(wrong, qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Bank, "present", wrong)
+    monkeypatch.setattr(SlotParameter, "stack_present_slots", wrong)
     with pytest.raises(AssertionError, match="have one gradient"):
-        kit.a_step_follows_the_gradient(TALoRA, qwen3)
+        checks.check_step_gradient(TALoRA, qwen3)
 
 
 def test_projecting_one_task_for_all_fails(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(Bank, "present", lambda bank: bank.sets[0][None])
+    monkeypatch.setattr(SlotParameter, "stack_present_slots", lambda bank: bank.tensors[0][None])
     with pytest.raises(AssertionError):
-        kit.packed_equals_solo(TALoRA, qwen3)
+        checks.check_packing_equivalence(TALoRA, qwen3)
 
 
 def test_keys_and_values_that_outlive_their_task_fail(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
-    def stale(memory: Memory, key, tensors, make):
-        return memory.kept.setdefault(key, make())
+    def stale(memory: TensorVersionCache, key, tensors, make):
+        return memory.entries.setdefault(key, make())
 
-    monkeypatch.setattr(Memory, "__call__", stale)
+    monkeypatch.setattr(TensorVersionCache, "__call__", stale)
     with pytest.raises(AssertionError):
-        kit.what_was_learned_is_all_there_is(TALoRA, qwen3)
+        checks.check_state_round_trip(TALoRA, qwen3)
 
 
-@pytest.mark.parametrize("proof", [kit.padding_changes_nothing, kit.a_cache_changes_nothing], ids=lambda p: p.__name__)
+@pytest.mark.parametrize(
+    "proof", [checks.check_padding_invariance, checks.check_cache_equivalence], ids=lambda p: p.__name__
+)
 def test_positions_that_ignore_the_mask_fail(proof, qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
-    right = qwen3.hidden
+    right = qwen3.compute_hidden_states
 
     def counted(*, position_ids: Tensor, **given):
         return right(position_ids=torch.arange(position_ids.shape[1]).expand_as(position_ids), **given)
 
-    monkeypatch.setattr(qwen3, "hidden", counted)
+    monkeypatch.setattr(qwen3, "compute_hidden_states", counted)
     with pytest.raises(AssertionError):
         proof(Prompt, qwen3)
 
 
 def test_a_lead_without_gradient_fails(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch):
-    right = Prompt.hidden
+    right = Prompt.compute_hidden_states
 
     def cut(self, input_ids, attention_mask, slots, cache=None, **given):
         found = right(self, input_ids, attention_mask, slots, cache, **given)
@@ -293,6 +302,6 @@ def test_a_lead_without_gradient_fails(qwen3: Backbone, monkeypatch: pytest.Monk
             layer.keys, layer.values = layer.keys.detach(), layer.values.detach()
         return found
 
-    monkeypatch.setattr(Prompt, "hidden", cut)
+    monkeypatch.setattr(Prompt, "compute_hidden_states", cut)
     with pytest.raises((AssertionError, RuntimeError)):
-        kit.the_lead_once_equals_every_row(Prompt, qwen3)
+        checks.check_shared_prefix_equivalence(Prompt, qwen3)

@@ -22,7 +22,7 @@ import tasks
 from benchmark.cli.main import main
 from benchmark.cli.parser import COMMAND_HELP, build_parser
 from benchmark.cli.session import build_validated_profile
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 from tests.docs.blocks import ROOT
 
 # not ours: nothing of the suite can break them
@@ -120,9 +120,9 @@ def ours(words: list[str], *, run: bool) -> None:
 def find(name: str) -> None:
     """A method or a task, by its name or import path."""
     try:
-        methods.load(name)
+        methods.load_method(name)
     except UsageError:
-        tasks.load(name)
+        tasks.load_task(name)
 
 
 def small(words: list[str], options: Namespace) -> list[str]:

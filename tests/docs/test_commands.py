@@ -12,8 +12,8 @@ from torch import nn
 
 from benchmark.cli.main import main
 from benchmark.config import loading, profile, validation
-from methods.base import Bank, Method
-from tasks.example import UsageError
+from methods.base import Method, SlotParameter
+from tasks.core.types import UsageError
 from tests.docs.blocks import NOT_RUN, ROOT, SHELL, Block, blocks, commands, inline, pages, title
 from tests.docs.runner import Wrong, checked
 
@@ -94,7 +94,14 @@ def test_python(block, monkeypatch, capsys):
     monkeypatch.setattr("lightning.Trainer", trainer)
     if '"out"' in block.text:  # what `benchmark export` leaves
         checked(["adapterbench", "export", "lora/chnsent/16/0", "out"], run=True)
-    names = {"__name__": "page", "torch": torch, "nn": nn, "dataclass": dataclass, "Bank": Bank, "Method": Method}
+    names = {
+        "__name__": "page",
+        "torch": torch,
+        "nn": nn,
+        "dataclass": dataclass,
+        "Bank": SlotParameter,
+        "Method": Method,
+    }
     exec(code, names)
 
 

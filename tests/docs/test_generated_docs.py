@@ -7,7 +7,7 @@ import pytest
 import methods
 import tasks
 from benchmark.cli import listing
-from methods.backbone import Backbone
+from methods.core.backbone import Backbone
 from tests.docs.blocks import ROOT, pages, title
 
 spec = importlib.util.spec_from_file_location("docs_make", ROOT / "docs" / "make.py")
@@ -28,7 +28,7 @@ def test_a_page_is_what_the_code_says(page):
 
 def test_every_method_and_task_has_a_section():
     told = {title(page): page.read_text(encoding="utf-8") for page in MADE}
-    for name in tasks.NAMES:
+    for name in tasks.TASK_NAMES:
         assert any(f"\n## {name}\n\n<!-- made:task {name} -->\n\n```text\n{name}: " in text for text in told.values())
     for name in methods.NAMES:
         assert f"\n## {name}\n" in told[f"docs/{make.HERE[name]}"]

@@ -24,7 +24,7 @@ from benchmark.reporting import build
 from benchmark.results import locks
 from benchmark.results.store import ResultStore
 from benchmark.system.resources import get_timestamp
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 from tests.fault_injection.harness import build_tables, numbers
 
 

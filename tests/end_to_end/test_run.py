@@ -34,22 +34,22 @@ class Raises(LoRA):
 
 class NoNumber(LoRA):
     name = "no_number"
-    def losses(self, plan):
-        return super().losses(plan) * float("nan")
+    def compute_slot_losses(self, plan):
+        return super().compute_slot_losses(plan) * float("nan")
 
 class Dies(LoRA):
     name = "dies"
-    def start(self, draw, train):
-        if train[0].example.task == "ocnli":
+    def initialize_slot(self, generator, train_examples):
+        if train_examples[0].example.task_name == "ocnli":
             os.kill(os.getpid(), signal.SIGKILL)
-        super().start(draw, train)
+        super().initialize_slot(generator, train_examples)
 
 class Picky(LoRA):
     name = "picky"
-    def start(self, draw, train):
-        if train[0].example.task == "ocnli":
+    def initialize_slot(self, generator, train_examples):
+        if train_examples[0].example.task_name == "ocnli":
             raise RuntimeError("not this one")
-        super().start(draw, train)
+        super().initialize_slot(generator, train_examples)
 
 class Slow(LoRA):
     name = "slow"
@@ -205,10 +205,10 @@ class Runs:
 def test_what_a_cell_learned_is_gone_when_the_next_begins(small: Profile, monkeypatch: pytest.MonkeyPatch):
     """Though nobody else looks for what is only held in circles."""
     from benchmark.execution import cell_runner
-    from methods.bank import Bank
+    from methods.core.slot_parameters import SlotParameter
 
     def banks() -> int:
-        return sum(isinstance(one, Bank) for one in gc.get_objects() if issubclass(type(one), torch.nn.Module))
+        return sum(isinstance(one, SlotParameter) for one in gc.get_objects() if issubclass(type(one), torch.nn.Module))
 
     monkeypatch.setattr(cell_runner, "GC_INTERVAL_FACTOR", 0)
     bench = cell_runner.CellRunner(small, ResultStore(small.results_folder))

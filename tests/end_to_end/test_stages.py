@@ -9,7 +9,7 @@ from benchmark.config import loading
 from benchmark.execution.cell_runner import CellRunner
 from benchmark.grid import cells, planner
 from benchmark.results.store import ResultStore
-from tasks import samples
+from tasks.synthetic import generators
 
 CHANGES = {
     "tasks": ("ocnli",),
@@ -91,7 +91,7 @@ def test_a_row_of_its_own_runs_and_is_counted_as_itself(ran):
 
 def test_a_target_test_text_in_a_source_is_counted(model_folders, tmp_path):
     for task in ("cote_mfw", "cote_bd"):
-        samples.write(task, tmp_path / "data")
+        generators.write_task_files(task, tmp_path / "data")
     stolen = (tmp_path / "data/cote_bd/test.txt").read_text(encoding="utf-8").splitlines()[:3]
     with (tmp_path / "data/cote_mfw/train.txt").open("a", encoding="utf-8") as file:
         file.write("\n".join(stolen) + "\n")

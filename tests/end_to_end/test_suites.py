@@ -12,7 +12,7 @@ from benchmark.grid import planner
 from benchmark.reporting import build
 from benchmark.reporting.html import rerun_command
 from benchmark.results.store import ResultStore
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 from tasks.suites import CHINESE, MULTILINGUAL
 
 

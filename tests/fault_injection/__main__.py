@@ -26,10 +26,7 @@ from tests.fault_injection import case  # noqa: E402
 from tests.fault_injection import file_faults as files
 from tests.fault_injection import method_faults as methods
 from tests.fault_injection import process_faults as processes
-from tests.fault_injection.harness import (
-    Ground,
-    home,  # noqa: E402
-)
+from tests.fault_injection.harness import Ground, home
 
 GIB = 2**30
 # fault -> (how, times, times in short; 0: not in the short form)

@@ -21,14 +21,14 @@ from benchmark.analysis import load, significance
 from benchmark.analysis.leaderboard import build_leaderboard
 from benchmark.cli.main import main
 from benchmark.config.profile import Profile
-from benchmark.proofs.models import write_model
 from benchmark.reporting import build, tables
 from benchmark.results.files import read_result_file, write_file_atomically
 from benchmark.results.store import ResultStore
 from benchmark.system.shutdown import REQUESTED_EXIT_CODES
+from methods.conformance.tiny_models import save_random_model
 
 # what a run imports when it needs it, imported once
-ONCE = ("benchmark.execution.cell_runner", "benchmark.cli.run", "benchmark.scheduling.cost_model", "tasks.metrics", "methods.shared_lora", "pandas",
+ONCE = ("benchmark.execution.cell_runner", "benchmark.cli.run", "benchmark.scheduling.cost_model", "tasks.core.metrics", "methods.shared_lora", "pandas",
         "methods.baselines", "tasks.sentiment", "tasks.paraphrase", "scipy.stats")  # fmt: skip
 METHODS = ("zero_shot", "lora", "shared_lora")
 TIMES = {"seconds", "peak_bytes", "seconds_per_cell", "seconds_amortised", "seconds_in_full"}  # columns
@@ -52,8 +52,8 @@ class Raises(LoRA):
 
 class NoNumber(LoRA):
     name = "no_number"
-    def losses(self, plan):
-        return super().losses(plan) * (float("nan") if FAULT.exists() else 1.0)
+    def compute_slot_losses(self, plan):
+        return super().compute_slot_losses(plan) * (float("nan") if FAULT.exists() else 1.0)
 
 class Hangs(LoRA):
     name = "hangs"
@@ -85,7 +85,7 @@ class Ground:
         self.home, self.seeds, self.count = home, seeds, 0
         self.model, self.fault = home / "model", home / "fault"
         os.environ |= {"FAULT": str(self.fault), "ADAPTERBENCH_CACHE": str(home / "cache"), "PYTHONPATH": str(home)}
-        write_model(self.model, "qwen3")
+        save_random_model(self.model, "qwen3")
         (home / "faulty.py").write_text(FAULTY)
         sys.path.insert(0, str(home))
         for name in ONCE:

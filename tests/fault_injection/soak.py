@@ -29,8 +29,8 @@ from benchmark.execution import process_pool
 from benchmark.execution.progress import Progress  # noqa: E402
 from benchmark.grid import planner  # noqa: E402
 from benchmark.grid.cells import PlannedCell  # noqa: E402
-from benchmark.proofs.models import write_model  # noqa: E402
 from benchmark.results.store import ResultStore  # noqa: E402
+from methods.conformance.tiny_models import save_random_model  # noqa: E402
 
 METHODS, TASKS = ("lora", "prompt", "bitfit", "adapter"), ("chnsent", "lcqmc")
 SAMPLES = 100
@@ -78,7 +78,7 @@ def soaked(cells: int, place: Path) -> tuple[list[Sample], int]:
 def small(cells: int, place: Path) -> Profile:
     """One step and a few test examples each, on a random backbone of two layers."""
     if not (place / "model").exists():
-        write_model(place / "model", "qwen3")
+        save_random_model(place / "model", "qwen3")
     seeds = list(range(-(-cells // (len(METHODS) * len(TASKS)))))
     return loading.load_profile("smoke", {
         "backbone": {"name": str(place / "model"), "device": "cpu"}, "methods": METHODS, "tasks": TASKS, "seeds": seeds,

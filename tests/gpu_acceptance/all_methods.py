@@ -8,8 +8,8 @@ import torch
 
 import methods
 from benchmark.scheduling.memory_model import estimate_activation_bytes
-from methods.backbone import Backbone
 from methods.base import Method
+from methods.core.backbone import Backbone
 from tests.gpu_acceptance.device import Device
 from tests.gpu_acceptance.model_shapes import SHAPES
 from tests.gpu_acceptance.workload import Size, plans, ready, trained
@@ -18,18 +18,18 @@ SLACK = 16 * 2**20  # bytes that may be held beyond what a method learned: round
 
 
 def names() -> list[str]:
-    return [name for name in methods.NAMES if methods.load(name).trains]
+    return [name for name in methods.NAMES if methods.load_method(name).uses_gradient_descent]
 
 
 def measure(device: Device, backbone: Backbone, name: str, shape: str, size: Size) -> dict[str, Any]:
     """One method alone, then packed where it can be; `wrong`: what should not be."""
-    kind, found = methods.load(name), {"wrong": []}
+    kind, found = methods.load_method(name), {"wrong": []}
     if why := no_room(device, backbone, name):
         return found | {"skipped": why}
     device.tidy()
     base = device.held()
     found["solo"] = one(device, backbone, name, 1, shape, size, found)
-    if kind.packable and size.pack > 1:
+    if kind.is_packable and size.pack > 1:
         found["packed"] = one(device, backbone, name, size.pack, shape, size, found)
         found["worth"] = size.pack * found["solo"]["seconds"] / found["packed"]["seconds"]
     device.tidy()
@@ -62,7 +62,7 @@ def one(
         held = None if base is None else device.held() - base
         if held is not None and held > allowed(method, backbone):
             found["wrong"].append(f"{slots} slots hold {held / 2**20:.0f} MiB, more than what they learned")
-        found["trained"] = method.trained_parameters() if slots == 1 else found["trained"]
+        found["trained"] = method.count_trained_parameters() if slots == 1 else found["trained"]
         given = plans(method, size, size.warm + size.steps)
         device.tidy()
         seconds, losses = trained(device, method, given, size.warm)
@@ -70,7 +70,7 @@ def one(
         found["wrong"] += kinds(method, backbone, name)
         if not all(map(isfinite, losses)):
             found["wrong"].append(f"a loss of {slots} slots is not finite: {losses}")
-        tokens = sum(sum(plan.tokens) for plan in given[size.warm :]) / max(1, len(given) - size.warm)
+        tokens = sum(sum(plan.num_tokens) for plan in given[size.warm :]) / max(1, len(given) - size.warm)
         passed = max(plan.input_ids.numel() for plan in given)
         said = {"seconds": seconds, "tokens_per_second": tokens / seconds, "cells_per_second": slots / seconds}
         return said | {
@@ -84,7 +84,7 @@ def one(
 
 def allowed(method: Method, backbone: Backbone) -> int:
     """Bytes that a method may hold before its first step: what it learned, and a copy of the model where it has one."""
-    learned = sum(tensor.numel() * tensor.element_size() + 512 for tensor in method.learned().values())
+    learned = sum(tensor.numel() * tensor.element_size() + 512 for tensor in method.trained_state_dict().values())
     copied = method.backbone.model is not backbone.model
     weights = sum(p.numel() * p.element_size() for p in backbone.model.parameters())
     return learned + (weights if copied else 0) + SLACK

@@ -12,13 +12,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import methods
-from benchmark.proofs import kit
-from benchmark.proofs.material import batch, on, run
-from benchmark.proofs.models import write_model
-from methods.backbone import Backbone
 from methods.base import Method
+from methods.conformance import checks
+from methods.conformance.fixtures import compute_row_states, make_batch, move_to_backbone
 from methods.conformance.runner import FAILED, run_check
-from tasks.example import Encoded
+from methods.conformance.tiny_models import save_random_model
+from methods.core.backbone import Backbone
+from tasks.core.types import EncodedExample
 from tests.gpu_acceptance.device import Device
 from tests.gpu_acceptance.workload import Size, apart, items, ready
 
@@ -40,14 +40,14 @@ ABSENT = ("No available kernel", "No viable backend")  # how torch says it, on a
 
 def load_small(folder: Path, device: Device) -> Backbone:
     """A tiny random fp32 model on the device, of the architecture whose linears have biases."""
-    return Backbone.load(str(write_model(folder / "qwen2", "qwen2")), device=str(device.place))
+    return Backbone.load(str(save_random_model(folder / "qwen2", "qwen2")), device=str(device.place))
 
 
 def proved(name: str, backbone: Backbone) -> dict[str, str]:
     """What each proof says of a method: `holds`, why it does not apply, or `fails: why`."""
     said = {}
     for proof in PROOFS:
-        state, why = run_check(kit.PROOFS[proof], methods.load(name), backbone)
+        state, why = run_check(checks.CHECKS[proof], methods.load_method(name), backbone)
         said[proof] = f"{state}: {why}" if state == FAILED else why or state
     return said
 
@@ -57,14 +57,16 @@ def proved(name: str, backbone: Backbone) -> dict[str, str]:
 
 def distances(name: str, backbone: Backbone, size: Size) -> dict[str, float]:
     """How far bf16 takes a pack from its cells alone, padded rows from bare ones, and a cache from one pass."""
-    kind = methods.load(name)
-    slots = len(ROWS) if kind.packable else 1
+    kind = methods.load_method(name)
+    slots = len(ROWS) if kind.is_packable else 1
     with ready(name, backbone, slots) as method:
         found = {"padding": padded(method, size), "cache": cached(method, size)}
-        if kind.packable:
+        if kind.is_packable:
             together = gradients(method, size, range(slots))
-            states = [{key: value.clone() for key, value in method.adapter(slot).items()} for slot in range(slots)]
-    if kind.packable:
+            states = [
+                {key: value.clone() for key, value in method.slot_state_dict(slot).items()} for slot in range(slots)
+            ]
+    if kind.is_packable:
         with ready(name, backbone, 1) as method:
             found["pack"] = max(alone(method, size, slot, states[slot], together[slot]) for slot in range(slots))
     return found
@@ -73,8 +75,8 @@ def distances(name: str, backbone: Backbone, size: Size) -> dict[str, float]:
 def gradients(method: Method, size: Size, slots: range) -> list[torch.Tensor]:
     """The gradient of each slot [p], from one pass of all."""
     of = [items(ROWS[slot], slot, size, method.backbone.config.vocab_size) for slot in slots]
-    rows = batch([item for own in of for item in own], [slot for slot in slots for _ in of[slot]])
-    method.loss(on(method, rows)).sum().backward()
+    rows = make_batch([item for own in of for item in own], [slot for slot in slots for _ in of[slot]])
+    method.compute_batch_losses(move_to_backbone(method, rows)).sum().backward()
     found = [flat(method, slot) for slot in slots]
     method.zero_grad()
     return found
@@ -83,39 +85,39 @@ def gradients(method: Method, size: Size, slots: range) -> list[torch.Tensor]:
 def alone(method: Method, size: Size, slot: int, state: dict[str, torch.Tensor], wanted: torch.Tensor) -> float:
     """How far a cell's gradient is from the one it had in the pack."""
     method.load(state)
-    rows = batch(items(ROWS[slot], slot, size, method.backbone.config.vocab_size), [0] * ROWS[slot])
-    method.loss(on(method, rows)).sum().backward()
+    rows = make_batch(items(ROWS[slot], slot, size, method.backbone.config.vocab_size), [0] * ROWS[slot])
+    method.compute_batch_losses(move_to_backbone(method, rows)).sum().backward()
     found = flat(method, 0)
     method.zero_grad()
     return apart(found, wanted)
 
 
 def flat(method: Method, slot: int) -> torch.Tensor:
-    own = method.owned()
+    own = method.trainable_by_slot()
     parameters = own.get(slot, own.get(0, {})).values()
     return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
 
 
 def padded(method: Method, size: Size) -> float:
     """Rows of unequal length padded on the left, against each on its own."""
-    of = [item._replace(answer=()) for item in items(4, 6, size, method.backbone.config.vocab_size)]
-    slots = [i % method.slots for i in range(len(of))]
-    given = on(method, batch(of, slots, "left"))
+    of = [item._replace(answer_ids=()) for item in items(4, 6, size, method.backbone.config.vocab_size)]
+    slots = [i % method.num_slots for i in range(len(of))]
+    given = move_to_backbone(method, make_batch(of, slots, "left"))
     with torch.no_grad():
-        found = method.hidden(given.input_ids, given.attention_mask, given.slots)[:, -1]
-    return max(apart(found[i], run(method, item.prompt, slots[i])[-1]) for i, item in enumerate(of))
+        found = method.compute_hidden_states(given.input_ids, given.attention_mask, given.slots)[:, -1]
+    return max(apart(found[i], compute_row_states(method, item.prompt_ids, slots[i])[-1]) for i, item in enumerate(of))
 
 
 def cached(method: Method, size: Size) -> float:
     """The last tokens one by one from a cache, against one pass."""
-    ids = items(1, 8, size, method.backbone.config.vocab_size)[0].prompt
-    given, slot, cache, found = len(ids) - 4, method.slots - 1, method.backbone.cache(), []
+    ids = items(1, 8, size, method.backbone.config.vocab_size)[0].prompt_ids
+    given, slot, cache, found = len(ids) - 4, method.num_slots - 1, method.backbone.create_cache(), []
     with torch.no_grad():
         for first, last in ((0, given), *((i, i + 1) for i in range(given, len(ids)))):
-            row = on(method, torch.tensor([ids[first:last]]))
-            seen = on(method, torch.ones(1, last, dtype=torch.long))
-            found.append(method.hidden(row, seen, (slot,), cache)[0])
-    return apart(torch.cat(found)[given:], run(method, ids, slot, given)[given:])
+            row = move_to_backbone(method, torch.tensor([ids[first:last]]))
+            seen = move_to_backbone(method, torch.ones(1, last, dtype=torch.long))
+            found.append(method.compute_hidden_states(row, seen, (slot,), cache)[0])
+    return apart(torch.cat(found)[given:], compute_row_states(method, ids, slot, given)[given:])
 
 
 # -------------------------------------------------------------------- the attention's seam
@@ -126,7 +128,7 @@ def kernels(backbone: Backbone, size: Size) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in GATED:
         for kernel, (kind, even) in KERNELS.items():
-            of = [item._replace(answer=()) for item in items(4, 6, size, backbone.config.vocab_size, even=even)]
+            of = [item._replace(answer_ids=()) for item in items(4, 6, size, backbone.config.vocab_size, even=even)]
             found[f"{name}, {kernel}"] = there(lambda name=name, of=of, kind=kind: seam(name, backbone, of, kind))
     return found
 
@@ -141,7 +143,7 @@ def there(do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"skipped": "no such kernel on this device"}
 
 
-def seam(name: str, backbone: Backbone, of: Sequence[Encoded], kernel: SDPBackend) -> dict[str, Any]:
+def seam(name: str, backbone: Backbone, of: Sequence[EncodedExample], kernel: SDPBackend) -> dict[str, Any]:
     """One method under one kernel."""
     options = {"length": 0} if name == "ta_lora" else {}  # without its prompt, which changes the input
     with ready(name, backbone, 1, away=False, options=options) as method, torch.no_grad():
@@ -151,11 +153,14 @@ def seam(name: str, backbone: Backbone, of: Sequence[Encoded], kernel: SDPBacken
         unchanged = torch.equal(passed(plain, of, kernel), at_start)
     plain.close()
     with ready(name, backbone, 2) as method:
-        for key, bank in method.banks().items():
+        for key, bank in method.slot_parameters().items():
             if key.split(".")[-1] == "g" or key.startswith("gates."):
-                for gate in bank.sets:
+                for gate in bank.tensors:
                     gate.data.fill_(1.0)
-        found, weigh = [], on(method, torch.randn(backbone.width, generator=torch.Generator().manual_seed(1)))
+        found, weigh = (
+            [],
+            move_to_backbone(method, torch.randn(backbone.hidden_size, generator=torch.Generator().manual_seed(1))),
+        )
         for kind in (kernel, SDPBackend.MATH):
             hidden = passed(method, of, kind)
             (hidden.float() * weigh).sum().backward()  # any functional but the norm, which the last norm holds fixed
@@ -166,9 +171,9 @@ def seam(name: str, backbone: Backbone, of: Sequence[Encoded], kernel: SDPBacken
     return {"g = 0 is the backbone": unchanged, "distance": far, "gradient": grad}
 
 
-def passed(method: Method, of: Sequence[Encoded], kernel: SDPBackend) -> torch.Tensor:
+def passed(method: Method, of: Sequence[EncodedExample], kernel: SDPBackend) -> torch.Tensor:
     """Hidden states of all real tokens [n, d]."""
-    given = on(method, batch(of, [i % method.slots for i in range(len(of))]))
+    given = move_to_backbone(method, make_batch(of, [i % method.num_slots for i in range(len(of))]))
     with sdpa_kernel([kernel]):
-        hidden = method.hidden(given.input_ids, given.attention_mask, given.slots)
+        hidden = method.compute_hidden_states(given.input_ids, given.attention_mask, given.slots)
     return hidden[given.attention_mask.bool()]

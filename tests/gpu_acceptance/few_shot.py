@@ -9,10 +9,10 @@ import tasks
 from benchmark.config.budget import Budget
 from benchmark.evaluation.evaluate import predict_test
 from benchmark.training.stage import train_stage
-from methods.backbone import Backbone
-from methods.base import TARGET
+from methods.base import TARGET_STAGE
+from methods.core.backbone import Backbone
 from tasks.base import Task
-from tasks.group import Group
+from tasks.core.batching import MultiTaskDataModule
 from tests.gpu_acceptance import naive
 from tests.gpu_acceptance.device import Device
 
@@ -42,13 +42,13 @@ def cells(backbone: Backbone, course: Course) -> list[Task]:
     found = []
     for seed in range(course.seeds):
         for name in course.tasks:
-            task = tasks.load(name)(
-                backbone.tokenizer, source="sample", shots=course.shots, seed=seed, order=seed,
-                batch_size=course.rows, max_length=course.length, limit={"test": course.test},
+            task = tasks.load_task(name)(
+                backbone.tokenizer, data_source="sample", shots=course.shots, seed=seed, order_seed=seed,
+                batch_size=course.rows, max_length=course.length, max_per_split={"test": course.test},
             )  # fmt: skip
             task.setup()
             for split in ("train", "test"):
-                task.encoded(split)
+                task.encode_split(split)
             found.append(task)
     return found
 
@@ -76,8 +76,8 @@ def suite(device: Device, backbone: Backbone, of: list[Task], course: Course) ->
     """Seconds of a cell, of those that train and are scored together."""
     device.tidy()
     start = device.clock()
-    method = methods.load(METHOD)(backbone)
-    train_stage(method, Group(of), TARGET, course.budget, seeds=range(len(of)))
+    method = methods.load_method(METHOD)(backbone)
+    train_stage(method, MultiTaskDataModule(of), TARGET_STAGE, course.budget, seeds=range(len(of)))
     middle = device.clock()
     predict_test(method, of, "sum")
     end = device.clock()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 BEGIN, END = "<!-- gpu-check -->", "<!-- /gpu-check -->"
 NONE = "not measured"

@@ -3,12 +3,12 @@
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmark.scheduling.memory_model import QWEN, Shape
-from benchmark.skeleton import configuration
-from methods import backbone_folder
-from methods.backbone import Backbone, load_tokenizer
+from methods import resolve_backbone_folder
+from methods.core.architecture import QWEN2_5_SHAPES, ModelShape
+from methods.core.backbone import Backbone, load_tokenizer
+from methods.core.meta_backbone import build_model_config
 
-SHAPES = QWEN | {"tiny": Shape(64, 2, 4, 2, 96, 2070)}
+SHAPES = QWEN2_5_SHAPES | {"tiny": ModelShape(64, 2, 4, 2, 96, 2070)}
 SEED = 20
 
 
@@ -17,10 +17,10 @@ def made(name: str, device: torch.device) -> Backbone:
     torch.manual_seed(SEED)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(
-            configuration(SHAPES[name]), dtype=torch.bfloat16, attn_implementation="sdpa"
+            build_model_config(SHAPES[name]), dtype=torch.bfloat16, attn_implementation="sdpa"
         )
     model = model.to(device)  # buffers that were made elsewhere
     for key, parameter in model.named_parameters():
         if key.endswith("bias"):  # these begin as zeros, where a lost bias would pass
             torch.nn.init.normal_(parameter, std=model.config.initializer_range)
-    return Backbone(model, load_tokenizer(backbone_folder("tiny"), "tiny"), f"random {name}")
+    return Backbone(model, load_tokenizer(resolve_backbone_folder("tiny"), "tiny"), f"random {name}")

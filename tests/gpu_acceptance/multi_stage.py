@@ -8,11 +8,11 @@ from torch import Tensor
 
 import methods
 from benchmark.evaluation.scoring import compute_log_likelihoods
-from benchmark.proofs.material import batch, train
-from methods.backbone import Backbone
-from methods.bank import Memory
 from methods.base import Method, Stage
-from tasks.example import Batch, Episode
+from methods.conformance.fixtures import make_batch, run_trainer
+from methods.core.backbone import Backbone
+from methods.core.tensor_cache import TensorVersionCache
+from tasks.core.types import Batch, Episode
 from tests.gpu_acceptance.device import Device, timed
 from tests.gpu_acceptance.workload import Size, items, ready
 
@@ -20,7 +20,7 @@ NAMES = ("ta_lora", "meta_lora")
 SOURCES = 8
 
 
-class Forgetful(Memory):
+class Forgetful(TensorVersionCache):
     """Makes everything anew each time it is asked."""
 
     def __call__(self, key: Hashable, tensors: Sequence[Tensor], make: Callable[[], Any]) -> Any:
@@ -40,12 +40,12 @@ class Times(L.Callback):
 def stages(device: Device, backbone: Backbone, name: str, size: Size) -> dict[str, Any]:
     """Every stage on the sources, through a Trainer."""
     found = {}
-    method = methods.load(name)(backbone)
+    method = methods.load_method(name)(backbone)
     try:
         for stage in method.stages[:-1]:
             device.tidy()
             base = device.held()
-            method.enter(stage, list(range(SOURCES)))
+            method.begin_stage(stage, list(range(SOURCES)))
             found[stage.name] = stage_of(device, method, stage, size)
             if base is not None:
                 found[stage.name]["peak_bytes"] = device.peak() - base
@@ -56,14 +56,14 @@ def stages(device: Device, backbone: Backbone, name: str, size: Size) -> dict[st
 
 def stage_of(device: Device, method: Method, stage: Stage, size: Size) -> dict[str, Any]:
     count = size.warm + size.steps
-    method.steps = [count] * method.slots
+    method.slot_steps = [count] * method.num_slots
     given = [step(method, stage, size, number) for number in range(count)]
     times = Times(device)
-    train(method, given, times)
+    run_trainer(method, given, times)
     seconds = (times.at[-1] - times.at[size.warm]) / size.steps
     tokens = sum(map(real, given[size.warm :])) / size.steps
     return {
-        "trained": method.trained_parameters(SOURCES),
+        "trained": method.count_trained_parameters(SOURCES),
         "seconds": seconds,
         "tokens_per_second": tokens / seconds,
         "rows": sum(len(one.slots) for one in batches(given[-1])),
@@ -75,12 +75,12 @@ def step(method: Method, stage: Stage, size: Size, number: int) -> Batch | Episo
     vocabulary = method.backbone.config.vocab_size
 
     def rows(slot: int, part: int) -> Batch:
-        return batch(items(size.rows, 1000 * number + 10 * slot + part, size, vocabulary), [slot] * size.rows)
+        return make_batch(items(size.rows, 1000 * number + 10 * slot + part, size, vocabulary), [slot] * size.rows)
 
-    if stage.batches != "episodes":
+    if stage.batch_mode != "episodes":
         of = items(size.rows, number, size, vocabulary)
-        return batch(of, sorted(i % SOURCES for i in range(len(of))))
-    asked = method.grouping(stage)
+        return make_batch(of, sorted(i % SOURCES for i in range(len(of))))
+    asked = method.batching_options(stage)
     slots = [(number + i) % SOURCES for i in range(asked["tasks"])]
     support = tuple(tuple(rows(slot, 1 + part) for part in range(asked["support"])) for slot in slots)
     return Episode(support, tuple(rows(slot, 0) for slot in slots))
@@ -102,9 +102,9 @@ def cache(device: Device, backbone: Backbone, size: Size) -> dict[str, float]:
     found = {}
     with ready("ta_lora", backbone, 4) as method:
         of = items(8 * size.rows, 5, size, backbone.config.vocab_size)
-        slots = [i % method.slots for i in range(len(of))]
+        slots = [i % method.num_slots for i in range(len(of))]
         do = lambda: compute_log_likelihoods(method, of, slots, tokens_per_pass=size.rows * size.length)  # noqa: E731
-        for name, memory in (("kept", Memory()), ("made anew", Forgetful())):
+        for name, memory in (("kept", TensorVersionCache()), ("made anew", Forgetful())):
             method.memory = memory
             found[name] = timed(device, do, repeat=size.steps, warm=1)
     return found | {"times": found["made anew"] / found["kept"]}

@@ -11,9 +11,9 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from methods.backbone import Backbone
+from methods.core.backbone import Backbone
 from tasks.base import Task
-from tasks.example import Encoded
+from tasks.core.types import EncodedExample
 from tests.gpu_acceptance.device import Device
 
 RANK, ALPHA, RATE, CLIP = 8, 16, 2e-4, 1.0  # of the suite's lora
@@ -32,7 +32,7 @@ def cell(device: Device, backbone: Backbone, task: Task, steps: int, rows: int) 
     model.eval()
     with torch.no_grad():
         if task.form == "choice":
-            choose(model, task.encoded("test"), pad)
+            choose(model, task.encode_split("test"), pad)
         else:
             generate(model, task, pad)
     found = {"train": middle - start, "test": device.clock() - middle}
@@ -42,14 +42,14 @@ def cell(device: Device, backbone: Backbone, task: Task, steps: int, rows: int) 
 
 
 def train(model: nn.Module, task: Task, steps: int, rows: int, pad: int) -> None:
-    of, place = task.encoded("train"), next(model.parameters()).device
+    of, place = task.encode_split("train"), next(model.parameters()).device
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     model.train()
     for step in range(steps):
         batch = [of[(step * rows + i) % len(of)] for i in range(rows)]
-        ids, mask, labels = padded([(item.prompt, item.answer) for item in batch], pad, place)
+        ids, mask, labels = padded([(item.prompt_ids, item.answer_ids) for item in batch], pad, place)
         with torch.autocast(place.type, torch.bfloat16):
             loss = model(input_ids=ids, attention_mask=mask, labels=labels).loss
         loss.backward()
@@ -60,13 +60,13 @@ def train(model: nn.Module, task: Task, steps: int, rows: int, pad: int) -> None
         loss.item()  # a progress bar shows it
 
 
-def choose(model: nn.Module, of: Sequence[Encoded], pad: int) -> list[int]:
+def choose(model: nn.Module, of: Sequence[EncodedExample], pad: int) -> list[int]:
     """For each choice a forward pass over prompt and choice, logits at every position."""
     place, found = next(model.parameters()).device, []
     for first in range(0, len(of), ROWS):
         batch, scores = of[first : first + ROWS], []
-        for choice in range(max(len(item.choices) for item in batch)):
-            pairs = [(item.prompt, item.choices[min(choice, len(item.choices) - 1)]) for item in batch]
+        for choice in range(max(len(item.choice_ids) for item in batch)):
+            pairs = [(item.prompt_ids, item.choice_ids[min(choice, len(item.choice_ids) - 1)]) for item in batch]
             ids, mask, labels = padded(pairs, pad, place)
             with torch.autocast(place.type, torch.bfloat16):
                 logits = model(input_ids=ids, attention_mask=mask).logits
@@ -79,13 +79,15 @@ def choose(model: nn.Module, of: Sequence[Encoded], pad: int) -> list[int]:
 
 
 def generate(model: nn.Module, task: Task, pad: int) -> list[str]:
-    place, of, found = next(model.parameters()).device, task.encoded("test"), []
+    place, of, found = next(model.parameters()).device, task.encode_split("test"), []
     for first in range(0, len(of), ROWS):
         batch = of[first : first + ROWS]
-        longest = max(len(item.prompt) for item in batch)
-        ids = torch.tensor([[pad] * (longest - len(item.prompt)) + list(item.prompt) for item in batch], device=place)
+        longest = max(len(item.prompt_ids) for item in batch)
+        ids = torch.tensor(
+            [[pad] * (longest - len(item.prompt_ids)) + list(item.prompt_ids) for item in batch], device=place
+        )
         mask = torch.tensor(
-            [[0] * (longest - len(item.prompt)) + [1] * len(item.prompt) for item in batch], device=place
+            [[0] * (longest - len(item.prompt_ids)) + [1] * len(item.prompt_ids) for item in batch], device=place
         )
         with torch.autocast(place.type, torch.bfloat16):
             said = model.generate(

@@ -14,7 +14,7 @@ import torch
 
 from benchmark.system.environment import collect_environment
 from benchmark.system.redaction import describe_failure
-from methods.backbone import Backbone
+from methods.core.backbone import Backbone
 from tests.gpu_acceptance import all_methods as every
 from tests.gpu_acceptance import exactness as exact
 from tests.gpu_acceptance import few_shot as race

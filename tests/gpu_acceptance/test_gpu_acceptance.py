@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from methods import load
-from methods.backbone import Backbone
-from methods.bank import Bank
-from tasks.example import UsageError
+from methods import load_method
+from methods.core.backbone import Backbone
+from methods.core.slot_parameters import SlotParameter
+from tasks.core.types import UsageError
 from tests.gpu_acceptance import all_methods as every
 from tests.gpu_acceptance import check, session
 from tests.gpu_acceptance import exactness as exact
@@ -35,12 +35,12 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Backbone) -> Sess
 
 
 def test_every_method_learns_on_a_backbone_in_bf16_and_is_itself_in_fp32(tiny: Backbone, method_name: str):
-    if not load(method_name).trains:
+    if not load_method(method_name).uses_gradient_descent:
         pytest.skip("learns nothing by steps")
     said = every.measure(CPU, tiny, method_name, "tiny", TINY.size)
     assert said["wrong"] == []
     assert said["trained"] > 0
-    assert ("packed" in said) == load(method_name).packable
+    assert ("packed" in said) == load_method(method_name).is_packable
 
 
 class Counted(Device):
@@ -118,16 +118,16 @@ def test_distances_are_small_and_a_slot_that_reads_another_is_far(tiny: Backbone
     assert found["padding"] < exact.FAR / 2
     assert found["cache"] < exact.FAR / 2
 
-    def first(bank: Bank) -> torch.Tensor:  # every row the set of the first slot present
-        return bank.sets[bank.rows.present[0] if len(bank.sets) > 1 else 0]
+    def first(bank: SlotParameter) -> torch.Tensor:  # every row the set of the first slot present
+        return bank.tensors[bank.slot_context.present_slots[0] if len(bank.tensors) > 1 else 0]
 
-    monkeypatch.setattr(Bank, "forward", first)
+    monkeypatch.setattr(SlotParameter, "forward", first)
     assert exact.distances("lora", tiny, TINY.size)["pack"] > 2 * exact.FAR
 
 
 def test_operations_are_those_of_the_linears_and_of_attention():
     shape = shapes.SHAPES["7B"]
-    linears = shape.parameters - 2 * 152064 * 3584 - 57 * 3584
+    linears = shape.num_parameters - 2 * 152064 * 3584 - 57 * 3584
     assert share.forwards(shape, 10, 0) == 20 * (linears - 3 * 3584 * 18944)  # without the last layer's MLP
     assert share.forwards(shape, 1, 100) - share.forwards(shape, 1, 0) == 28 * 4 * 3584 * 100
 

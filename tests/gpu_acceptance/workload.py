@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.proofs.material import batch, built, move, on
-from methods import load
-from methods.backbone import Backbone
+from methods import load_method
 from methods.base import Method
-from methods.plan import Plan
-from tasks.example import Encoded, Example
+from methods.conformance.fixtures import make_batch, move_to_backbone
+from methods.core.backbone import Backbone
+from methods.core.instantiate import instantiate_method, perturb_parameters
+from methods.core.step_plan import StepPlan
+from tasks.core.types import EncodedExample, Example
 from tests.gpu_acceptance.device import Device
 
 AWAY = 0.02  # how far parameters are moved from their start: the size of the backbone's own
@@ -30,7 +31,7 @@ class Size:
     warm: int = 2
 
 
-def items(count: int, stream: int, size: Size, vocabulary: int, *, even: bool = False) -> list[Encoded]:
+def items(count: int, stream: int, size: Size, vocabulary: int, *, even: bool = False) -> list[EncodedExample]:
     """Random prompts with a common lead and one of three answers; `even`: no lead, and all of the greatest length."""
     draw = torch.Generator().manual_seed(stream)
 
@@ -43,21 +44,21 @@ def items(count: int, stream: int, size: Size, vocabulary: int, *, even: bool = 
         rest = rest if even else int(torch.randint(rest // 3, rest + 1, (1,), generator=draw))
         example = Example(f"random:{stream}:{i}", "random", "", ("abc"[i % 3],), ("a", "b", "c"))
         answer = choices[2] if even else choices[i % 3]
-        found.append(Encoded(example, lead + ids(rest), (*answer, 1), choices, len(lead)))
+        found.append(EncodedExample(example, lead + ids(rest), (*answer, 1), choices, len(lead)))
     return found
 
 
-def plans(method: Method, size: Size, count: int, *, even: bool = False) -> list[Plan]:
+def plans(method: Method, size: Size, count: int, *, even: bool = False) -> list[StepPlan]:
     """Training steps on the device: every slot with rows of its own."""
     vocabulary, found = method.backbone.config.vocab_size, []
     for step in range(count):
         rows = [
             (slot, item)
-            for slot in range(method.slots)
+            for slot in range(method.num_slots)
             for item in items(size.rows, 100 * slot + step, size, vocabulary, even=even)
         ]
         slots, of = zip(*rows, strict=True)
-        found.append(on(method, method.plan(batch(of, slots))))
+        found.append(move_to_backbone(method, method.plan_step(make_batch(of, slots))))
     return found
 
 
@@ -66,16 +67,18 @@ def ready(
     name: str, backbone: Backbone, slots: int, *, away: bool = True, options: Mapping[str, Any] | None = None
 ) -> Iterator[Method]:
     """A method on the target with so many slots, and the backbone as it was afterwards."""
-    kind, then = load(name), (lambda method: move(method, AWAY)) if away else None
+    kind, then = load_method(name), (lambda method: perturb_parameters(method, AWAY)) if away else None
     try:
-        yield built(kind, backbone, slots, away=False, config=kind.configure(options or {}), then=then)
+        yield instantiate_method(
+            kind, backbone, slots, perturb=False, config=kind.parse_config(options or {}), after_stage_begin=then
+        )
     finally:
         backbone.detach()
 
 
-def trained(device: Device, method: Method, given: Sequence[Plan], warm: int) -> tuple[float, list[float]]:
+def trained(device: Device, method: Method, given: Sequence[StepPlan], warm: int) -> tuple[float, list[float]]:
     """Seconds of a step after `warm` of them, and the losses of all: what a Trainer does, without one."""
-    method.train().steps = [len(given)] * method.slots
+    method.train().slot_steps = [len(given)] * method.num_slots
     made = method.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     losses, start = [], device.clock()

@@ -5,8 +5,8 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from methods.adapter import Adapter, Bottleneck
-from methods.bank import stream
-from tasks.example import UsageError
+from methods.core.seeding import create_generator
+from tasks.core.types import UsageError
 from tests.support.single import entered, frozen, ids_of, logits, recorded, rows_of
 from tests.support.stages import away
 
@@ -15,16 +15,16 @@ def bottleneck(*slots: int, act: str = "silu", norm: bool = False) -> Bottleneck
     """Three slots, d 6, m 4, away from the start."""
     module = Bottleneck(6, 4, act, norm, rows_of(*slots))
     for slot in range(3):
-        module.add_slot(stream(slot))
+        module.add_slot(create_generator(slot))
     return away(module)
 
 
 def a(module: Bottleneck, slot: int, z: torch.Tensor) -> torch.Tensor:
     """The adapter of one slot on one position, z [d], written out."""
-    down, up = module.down.sets[slot], module.up.sets[slot]
-    inner = torch.stack([down[i] @ z + module.down_bias.sets[slot][0, i] for i in range(4)])
+    down, up = module.down.tensors[slot], module.up.tensors[slot]
+    inner = torch.stack([down[i] @ z + module.down_bias.tensors[slot][0, i] for i in range(4)])
     inner = inner / (1 + torch.exp(-inner))  # swish
-    return torch.stack([up[i] @ inner + module.up_bias.sets[slot][0, i] for i in range(6)])
+    return torch.stack([up[i] @ inner + module.up_bias.tensors[slot][0, i] for i in range(6)])
 
 
 def test_each_row_is_the_paper_written_out():
@@ -42,7 +42,7 @@ def test_the_residual_input_and_the_norm_before_it():
     for row, slot in enumerate(slots):
         for place in range(5):
             z = h[row, place] + s[row, place]
-            want[row, place] += a(module, slot, z / (z.pow(2).mean() + 1e-6).sqrt() * module.norm.sets[slot][0])
+            want[row, place] += a(module, slot, z / (z.pow(2).mean() + 1e-6).sqrt() * module.norm.tensors[slot][0])
     assert_close(module(s, s), want)
     assert module.residual is None  # used once
 
@@ -51,10 +51,10 @@ def test_with_the_identity_inside_the_mlp_adapter_is_a_factor_of_the_down_projec
     method, ids = entered(Adapter, backbone, placement="pfeiffer", activation="identity", bottleneck=4), ids_of()
     with torch.no_grad():
         for adapter in method.adapters.values():
-            adapter.down_bias.sets[0].zero_()
-            adapter.up_bias.sets[0].zero_()
+            adapter.down_bias.tensors[0].zero_()
+            adapter.up_bias.tensors[0].zero_()
     got = logits(method, ids)
-    factors = [torch.eye(32) + (m.up.sets[0] @ m.down.sets[0]).detach() for m in method.adapters.values()]
+    factors = [torch.eye(32) + (m.up.tensors[0] @ m.down.tensors[0]).detach() for m in method.adapters.values()]
     method.close()
     weights = [layer.mlp.down_proj.weight for layer in backbone.model.model.layers]
     before = [weight.clone() for weight in weights]
@@ -72,9 +72,9 @@ def test_houlsby_with_nothing_after_attention_is_pfeiffer(backbone):
     assert list(houlsby.adapters) == ["0_o", "0_down", "1_o", "1_down"]
     with torch.no_grad():
         for key in ("0_o", "1_o"):
-            houlsby.adapters[key].up.sets[0].zero_()
-            houlsby.adapters[key].up_bias.sets[0].zero_()
-    got, state = logits(houlsby, ids), {n: t for n, t in houlsby.learned().items() if "_down." in n}
+            houlsby.adapters[key].up.tensors[0].zero_()
+            houlsby.adapters[key].up_bias.tensors[0].zero_()
+    got, state = logits(houlsby, ids), {n: t for n, t in houlsby.trained_state_dict().items() if "_down." in n}
     pfeiffer = Adapter(backbone, {"placement": "pfeiffer", "activation": "relu"})
     pfeiffer.load(state)
     assert_close(got, logits(pfeiffer, ids))
@@ -131,7 +131,7 @@ def test_counts(backbone, options, adapters, extra):
     d = 32
     for m, size in ((d // 16, {}), (d // 4, {"reduction": 4}), (5, {"bottleneck": 5})):
         method = entered(Adapter, backbone, **options, **size)
-        assert method.trained_parameters() == adapters * (2 * d * m + m + d + extra)
+        assert method.count_trained_parameters() == adapters * (2 * d * m + m + d + extra)
 
 
 def test_each_placement_has_its_activation(qwen3):
@@ -142,7 +142,7 @@ def test_each_placement_has_its_activation(qwen3):
 
 def test_biases_and_norms_have_no_decay(qwen3):
     method = entered(Adapter, qwen3, ln_before=True, weight_decay=0.1, bottleneck=1)
-    decayed = {name.split(".")[2] for name, _ in method.named_parameters() if method.rate(name).weight_decay}
+    decayed = {name.split(".")[2] for name, _ in method.named_parameters() if method.optimizer_group(name).weight_decay}
     assert decayed == {"down", "up"}
 
 

@@ -3,21 +3,21 @@ import torch
 from torch.testing import assert_close
 
 from benchmark.evaluation.scoring import predict
-from methods.base import TARGET
+from methods.base import TARGET_STAGE
 from methods.head_only import HeadOnly, fit_logistic_regression
-from tasks.example import Encoded, Example, UsageError
+from tasks.core.types import EncodedExample, Example, UsageError
 
 
-def item(seed: int, answer: int, options: int = 3) -> Encoded:
+def item(seed: int, answer: int, options: int = 3) -> EncodedExample:
     """A random prompt whose last token gives the answer away."""
     draw = torch.Generator().manual_seed(seed)
     ids = torch.randint(10, 40, (5 + seed % 4,), generator=draw).tolist()
     words = ("甲", "乙", "丙", "丁")[:options]
     example = Example(f"u{seed}", "toy", "", (words[answer],), words)
-    return Encoded(example, (2, *ids, 5 + answer), (20 + answer, 1), tuple((20 + i,) for i in range(options)), 1)
+    return EncodedExample(example, (2, *ids, 5 + answer), (20 + answer, 1), tuple((20 + i,) for i in range(options)), 1)
 
 
-def items(count: int, first: int, options: int = 3) -> list[Encoded]:
+def items(count: int, first: int, options: int = 3) -> list[EncodedExample]:
     return [item(first + i, i % options, options) for i in range(count)]
 
 
@@ -53,22 +53,25 @@ def test_it_reads_the_last_position_of_each_prompt_whatever_the_batch(backbone):
     found = method.extract_features(of)
     for row, one in zip(found, of, strict=True):
         with torch.no_grad():
-            alone = backbone.model.model(torch.tensor([one.prompt])).last_hidden_state[0, -1]
+            alone = backbone.model.model(torch.tensor([one.prompt_ids])).last_hidden_state[0, -1]
         assert_close(row, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_it_answers_and_packed_equals_solo(backbone):
     cells, test = [items(240, 0), items(30, 400)], items(12, 900)
     packed = HeadOnly(backbone)
-    packed.enter(TARGET, [0, 1], cells)
+    packed.begin_stage(TARGET_STAGE, [0, 1], cells)
     answers, others = ([row.text for row in predict(packed, test, slot)] for slot in (0, 1))
     gold = [one.example.answers[0] for one in test]
     assert sum(a == b for a, b in zip(answers, gold, strict=True)) >= 10
-    second, state = packed.adapter(1)["head.sets.0"].clone(), {k: v.clone() for k, v in packed.adapter(0).items()}
-    assert packed.trained_parameters() == 3 * (32 + 1)
+    second, state = (
+        packed.slot_state_dict(1)["head.tensors.0"].clone(),
+        {k: v.clone() for k, v in packed.slot_state_dict(0).items()},
+    )
+    assert packed.count_trained_parameters() == 3 * (32 + 1)
     solo = HeadOnly(backbone)
-    solo.enter(TARGET, [7], cells[1:])
-    assert torch.equal(solo.adapter()["head.sets.0"], second)
+    solo.begin_stage(TARGET_STAGE, [7], cells[1:])
+    assert torch.equal(solo.slot_state_dict()["head.tensors.0"], second)
     assert [row.text for row in predict(solo, test, 0)] == others != answers
     solo.load(state)
     assert [row.text for row in predict(solo, test, 0)] == answers
@@ -76,20 +79,20 @@ def test_it_answers_and_packed_equals_solo(backbone):
 
 def test_items_with_options_of_their_own_get_one_of_those(qwen3):
     method = HeadOnly(qwen3)
-    method.enter(TARGET, [0], [[*items(10, 0, 4), *items(10, 50, 2)]])
+    method.begin_stage(TARGET_STAGE, [0], [[*items(10, 0, 4), *items(10, 50, 2)]])
     for one, row in zip(items(8, 90, 2), predict(method, items(8, 90, 2), 0), strict=True):
         assert row.text in one.example.choices
 
 
 def test_nothing_learns_by_gradient(qwen3):
     method = HeadOnly(qwen3)
-    method.enter(TARGET, [0], [items(6, 0)])
-    assert not method.owned()
-    assert not method.trains
+    method.begin_stage(TARGET_STAGE, [0], [items(6, 0)])
+    assert not method.trainable_by_slot()
+    assert not method.uses_gradient_descent
 
 
 def test_free_text_is_an_error_that_names_the_task(qwen3):
-    span = item(0, 0)._replace(choices=(), example=Example("u", "drcd", "", ("台北",)))
+    span = item(0, 0)._replace(choice_ids=(), example=Example("u", "drcd", "", ("台北",)))
     with pytest.raises(UsageError, match="choices, and drcd gives none"):
-        HeadOnly(qwen3).enter(TARGET, [0], [[span]])
-    assert HeadOnly.forms == ("choice",)
+        HeadOnly(qwen3).begin_stage(TARGET_STAGE, [0], [[span]])
+    assert HeadOnly.supported_forms == ("choice",)

@@ -3,11 +3,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmark.scheduling.memory_model import QWEN
-from benchmark.skeleton import counted
-from methods.base import TARGET
+from methods.base import TARGET_STAGE
+from methods.core.architecture import QWEN2_5_SHAPES
+from methods.core.meta_backbone import count_parameters_by_stage
 from methods.llama_adapter import LlamaAdapter
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 from tests.support.single import entered, frozen, ids_of, logits
 
 
@@ -16,11 +16,11 @@ def test_each_row_is_the_paper_written_out(backbone):
     method, slots = entered(LlamaAdapter, backbone, slots=3, length=5), (2, 0, 2)
     attention = backbone.model.model.layers[1].self_attn
     q = torch.randn(3, 4, 6, 8, generator=torch.Generator().manual_seed(0))  # [b, H, s, d_h]
-    method.rows.see(slots, q.device)
+    method.slot_context.activate(slots, q.device)
     with torch.no_grad():
         got = method.compute_attention_term(attention, q)
         for row, slot in enumerate(slots):
-            prompt, gate = method.prompts["1"].sets[slot], method.gates["1"].sets[slot]
+            prompt, gate = method.prompts["1"].tensors[slot], method.gates["1"].tensors[slot]
             key, value = (part(prompt).view(5, 2, 8) for part in (attention.k_proj, attention.v_proj))
             if hasattr(attention, "k_norm"):
                 key = key / (key.pow(2).mean(-1, keepdim=True) + attention.k_norm.variance_epsilon).sqrt()
@@ -50,16 +50,18 @@ def test_it_is_added_before_the_output_projection_of_the_top_layers_only(backbon
 
 def test_at_first_only_the_gates_get_gradient_and_then_the_prompts(backbone):
     method, ids = LlamaAdapter(backbone, {"layers": 2}), ids_of()
-    method.enter(TARGET, [0])
+    method.begin_stage(TARGET_STAGE, [0])
     for moved in (False, True):
         method.zero_grad()
-        backbone.head(method.hidden(ids, torch.ones_like(ids), (0,) * 3)).pow(2).mean().backward()
+        backbone.compute_logits(method.compute_hidden_states(ids, torch.ones_like(ids), (0,) * 3)).pow(
+            2
+        ).mean().backward()
         for layer in ("0", "1"):
-            assert method.gates[layer].sets[0].grad.abs().min() > 0
-            assert bool(method.prompts[layer].sets[0].grad.abs().max() > 0) == moved
+            assert method.gates[layer].tensors[0].grad.abs().min() > 0
+            assert bool(method.prompts[layer].tensors[0].grad.abs().max() > 0) == moved
         with torch.no_grad():
             for gate in method.gates.values():
-                gate.sets[0] += 0.1
+                gate.tensors[0] += 0.1
 
 
 def test_peft_with_the_same_prompts_gives_the_same_logits(loaded):
@@ -68,8 +70,8 @@ def test_peft_with_the_same_prompts_gives_the_same_logits(loaded):
     method = entered(LlamaAdapter, backbone, layers=2)
     with torch.no_grad():
         for gate, value in zip(method.gates.values(), gates, strict=True):
-            gate.sets[0].fill_(torch.tensor(value).atanh())
-    got, prompts = logits(method, ids), [bank.sets[0].detach() for bank in method.prompts.values()]
+            gate.tensors[0].fill_(torch.tensor(value).atanh())
+    got, prompts = logits(method, ids), [bank.tensors[0].detach() for bank in method.prompts.values()]
     method.close()
     config = peft.AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=10, adapter_layers=2)
     model = peft.get_peft_model(backbone.model, config).eval()
@@ -86,19 +88,21 @@ def test_peft_with_the_same_prompts_gives_the_same_logits(loaded):
 
 def test_count(backbone):
     d, heads = 32, 4
-    assert entered(LlamaAdapter, backbone).trained_parameters() == 1 * (10 * d + heads)  # L - 2, but at least one
-    assert entered(LlamaAdapter, backbone, layers=2, length=3).trained_parameters() == 2 * (3 * d + heads)
+    assert entered(LlamaAdapter, backbone).count_trained_parameters() == 1 * (10 * d + heads)  # L - 2, but at least one
+    assert entered(LlamaAdapter, backbone, layers=2, length=3).count_trained_parameters() == 2 * (3 * d + heads)
 
 
 def test_the_published_layers_are_all_but_the_lowest_two():
-    assert counted("llama_adapter", {}, QWEN["7B"])["stages"] == {"target": (0, 26 * (10 * 3584 + 28))}
+    assert count_parameters_by_stage("llama_adapter", {}, QWEN2_5_SHAPES["7B"])["stages"] == {
+        "target": (0, 26 * (10 * 3584 + 28))
+    }
 
 
 def test_gates_have_no_decay(qwen3):
     method = entered(LlamaAdapter, qwen3)
-    assert {name: method.rate(name).weight_decay for name, _ in method.named_parameters()} == {
-        "prompts.1.sets.0": 0.02,
-        "gates.1.sets.0": 0.0,
+    assert {name: method.optimizer_group(name).weight_decay for name, _ in method.named_parameters()} == {
+        "prompts.1.tensors.0": 0.02,
+        "gates.1.tensors.0": 0.0,
     }
 
 

@@ -10,12 +10,13 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 
-from benchmark.proofs.material import batch, episode, items
-from benchmark.proofs.meta import outer_gradient, tasks_of_an_episode_meet_in_their_mean
-from methods.backbone import Backbone
+from methods.conformance.episodes import check_episode_gradient_mean, compute_outer_gradient
+from methods.conformance.fixtures import make_batch, make_episode
+from methods.core.backbone import Backbone
+from methods.core.instantiate import generate_examples
 from methods.meta_lora import MetaLoRA, clip_gradient, summarize_updates
 from methods.shared_lora import SharedLoRA
-from tasks.example import Batch, Episode, UsageError
+from tasks.core.types import Batch, Episode, UsageError
 from tests.support.metalora import meta
 
 Factors = dict[str, torch.Tensor]
@@ -28,13 +29,13 @@ class Reference:
 
     def __init__(self, folder: Path, method: MetaLoRA) -> None:
         self.model = Backbone.load(str(folder)).model  # another one: the method's has hooks
-        self.paths = {key: method.backbone.path(key) for key in method.deltas}
+        self.paths = {key: method.backbone.get_module_path(key) for key in method.deltas}
         self.c, self.scale = method.config, method.config.alpha / method.config.rank
 
     def loss(self, theta: Factors, given: Batch) -> torch.Tensor:
         weights = {}
         for key, path in self.paths.items():
-            a, b = theta[f"deltas.{key}.a.sets.0"], theta[f"deltas.{key}.b.sets.0"]
+            a, b = theta[f"deltas.{key}.a.tensors.0"], theta[f"deltas.{key}.b.tensors.0"]
             weights[f"{path}.weight"] = self.model.get_parameter(f"{path}.weight") + self.scale * b @ a
         inputs = {"input_ids": given.input_ids, "attention_mask": given.attention_mask}
         logits = functional_call(self.model, weights, (), inputs).logits
@@ -65,14 +66,14 @@ class Reference:
 def test_the_outer_gradient_is_the_papers(qwen3: Backbone, model_folders, second: bool, rate: float, clip: float):
     method = meta(qwen3, inner_lr=rate, inner_clip=clip, second_order=second)
     theta = {name: p.detach().clone() for name, p in method.named_parameters()}
-    given = episode(0, 2, support=3)
+    given = make_episode(0, 2, num_support_batches=3)
     want = Reference(model_folders["qwen3"], method).gradient(theta, given)
-    found = outer_gradient(method, given)
+    found = compute_outer_gradient(method, given)
     assert found.keys() == want.keys()
     size = torch.cat([g.flatten() for g in want.values()]).norm()
     for name in want:
         assert (found[name] - want[name]).norm() < 1e-4 * size, name
-    first = outer_gradient(meta(qwen3, inner_lr=rate, inner_clip=clip), given)
+    first = compute_outer_gradient(meta(qwen3, inner_lr=rate, inner_clip=clip), given)
     apart = torch.cat([(found[name] - first[name]).flatten() for name in first]).norm()
     assert apart > 1e-2 * size if second else apart == 0
 
@@ -89,17 +90,25 @@ def test_clipping_is_torchs_own():
 
 
 def test_without_inner_steps_it_is_shared_lora_on_the_query_sets(qwen3: Backbone):
-    given = episode(0, 1, support=0)
+    given = make_episode(0, 1, num_support_batches=0)
     method = meta(qwen3, inner_steps=0)
-    state = {name: tensor.clone() for name, tensor in method.learned().items()}
-    found = outer_gradient(method, given)
+    state = {name: tensor.clone() for name, tensor in method.trained_state_dict().items()}
+    found = compute_outer_gradient(method, given)
     plain = SharedLoRA(qwen3)
-    plain.enter(SharedLoRA.stages[0], [0, 0, 0])
+    plain.begin_stage(SharedLoRA.stages[0], [0, 0, 0])
     plain.load(state)
-    (plain.loss(batch([*items(3, 200, most=8), *items(3, 210, most=8)], [0] * 3 + [1] * 3)).sum() / 2).backward()
+    (
+        plain.compute_batch_losses(
+            make_batch(
+                [*generate_examples(3, 200, max_text_length=8), *generate_examples(3, 210, max_text_length=8)],
+                [0] * 3 + [1] * 3,
+            )
+        ).sum()
+        / 2
+    ).backward()
     for name, p in plain.named_parameters():
         assert_close(found[name], p.grad, rtol=1e-4, atol=1e-6)
-    standing = outer_gradient(meta(qwen3, inner_lr=0.0), episode(0, 1))
+    standing = compute_outer_gradient(meta(qwen3, inner_lr=0.0), make_episode(0, 1))
     for name, gradient in standing.items():
         assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
 
@@ -112,7 +121,7 @@ def test_inner_adamw_starts_afresh_for_every_task_and_step(qwen3: Backbone):
     method = meta(qwen3, inner_optimizer="adamw", inner_lr=0.01, inner_clip=0.0)
     theta = dict(method.named_parameters())
     for slot in (0, 1, 0):
-        own, _ = method.adapt(theta, [[method.plan(episode(slot).support[0][0])]])
+        own, _ = method.adapt(theta, [[method.plan_step(make_episode(slot).support[0][0])]])
         moved = torch.cat([(own[name] - p).detach().flatten().abs() for name, p in theta.items()])
         assert_close(moved.median(), torch.tensor(0.01), rtol=1e-2, atol=0)
         assert moved.max() < 0.0101
@@ -126,23 +135,25 @@ class InnerAdamW(MetaLoRA):
 
 
 def test_tasks_do_not_meet_in_inner_adamw_either(qwen3: Backbone):
-    assert tasks_of_an_episode_meet_in_their_mean(InnerAdamW, qwen3) is None
+    assert check_episode_gradient_mean(InnerAdamW, qwen3) is None
 
 
 # -------------------------------------------------------------------- what an outer step says of itself
 
 
 def test_watched_tells_how_the_inner_loop_went(qwen3: Backbone):
-    method, given = meta(qwen3, inner_lr=0.05), episode(0, 1)
+    method, given = meta(qwen3, inner_lr=0.05), make_episode(0, 1)
     theta = dict(method.named_parameters())
-    plans = [[[method.plan(one)] for one in support] for support in given.support]
-    trials = [method.compute_task_update(theta, s, [method.plan(q)]) for s, q in zip(plans, given.query, strict=True)]
+    plans = [[[method.plan_step(one)] for one in support] for support in given.support]
+    trials = [
+        method.compute_task_update(theta, s, [method.plan_step(q)]) for s, q in zip(plans, given.query, strict=True)
+    ]
     found = summarize_updates(trials)
     assert set(found) == {"moved", "support_before", "support_after", "query", "agreement"}
     assert found["support_after"] < found["support_before"]
     one, other = (trial.gradient for trial in trials)
     assert_close(found["agreement"], torch.cosine_similarity(one, other, dim=0))
-    before = sum(method.losses(support[0][0]).item() for support in plans) / 2
+    before = sum(method.compute_slot_losses(support[0][0]).item() for support in plans) / 2
     assert found["support_before"].item() == pytest.approx(before, rel=1e-4)
     far = []
     for support in plans:
@@ -169,10 +180,10 @@ def test_watched_tells_how_the_inner_loop_went(qwen3: Backbone):
 )
 def test_options_that_make_no_sense(options: dict, message: str):
     with pytest.raises(UsageError, match=message):
-        MetaLoRA.configure(options)
+        MetaLoRA.parse_config(options)
 
 
 def test_batches_of_another_kind_are_refused(qwen3: Backbone):
     method = meta(qwen3)
     with pytest.raises(UsageError, match="learns from episodes"):
-        method.training_step(batch(items(2, 1), [0, 1]), 0)
+        method.training_step(make_batch(generate_examples(2, 1), [0, 1]), 0)

@@ -7,9 +7,9 @@ import torch
 from torch.testing import assert_close
 
 from benchmark.evaluation.scoring import compute_log_likelihoods
-from methods.base import TARGET, Method
+from methods.base import TARGET_STAGE, Method
 from methods.peft import PEFT_CONFIG_CLASSES, UNSUPPORTED_TYPES, Peft
-from tasks.example import Encoded, Example, UsageError
+from tasks.core.types import EncodedExample, Example, UsageError
 from tests.support.single import ids_of
 from tests.support.stages import batch_of, step
 
@@ -35,13 +35,13 @@ FAILS = {
 
 def made(backbone, kind: str = "LORA", **options: object) -> Peft:
     method = Peft(backbone, {"peft_type": kind, "lr": 0.01, **OPTIONS.get(kind, {}), **options})
-    method.enter(TARGET, [0])
+    method.begin_stage(TARGET_STAGE, [0])
     return method.eval()
 
 
 @torch.no_grad()
 def logits(method: Method, ids: torch.Tensor) -> torch.Tensor:
-    return method.backbone.head(method.hidden(ids, torch.ones_like(ids), (0,) * len(ids)))
+    return method.backbone.compute_logits(method.compute_hidden_states(ids, torch.ones_like(ids), (0,) * len(ids)))
 
 
 @torch.no_grad()
@@ -64,22 +64,27 @@ def proved(kind: str, backbone) -> str:
         return str(error)
     ids, batch = ids_of(), batch_of(0, 0, 0)
     assert_close(logits(method, ids), by_peft(method, ids), rtol=1e-4, atol=1e-4)
-    start = {name: tensor.clone() for name, tensor in method.learned().items()}
+    start = {name: tensor.clone() for name, tensor in method.trained_state_dict().items()}
     step(method.train(), batch, lr=0.05)
-    moved = {name for name, tensor in method.eval().learned().items() if not torch.equal(tensor, start[name])}
+    moved = {
+        name for name, tensor in method.eval().trained_state_dict().items() if not torch.equal(tensor, start[name])
+    }
     assert moved, "nothing moved"
-    assert method.trained_parameters() == sum(
+    assert method.count_trained_parameters() == sum(
         p.numel() for p in method.peft_model_holder[0].parameters() if p.requires_grad
     )
-    given = Encoded(Example("u", "toy", "", ("a",), ("a", "b")), (3, 4, 5, 6), (7, 1), ((7,), (8, 9)), 2)
+    given = EncodedExample(Example("u", "toy", "", ("a",), ("a", "b")), (3, 4, 5, 6), (7, 1), ((7,), (8, 9)), 2)
     scored = compute_log_likelihoods(method, [given], [0])[0]
     row = torch.tensor([[3, 4, 5, 6, 8]])
     own = by_peft(method, row)[0].log_softmax(-1)
     assert_close(torch.tensor(scored), torch.stack([own[3, 7], own[3, 8] + own[4, 9]]), rtol=1e-3, atol=1e-3)
     step(method.train(), batch)  # after scoring it still trains
-    want, state = logits(method.eval(), ids), {name: tensor.clone() for name, tensor in method.learned().items()}
+    want, state = (
+        logits(method.eval(), ids),
+        {name: tensor.clone() for name, tensor in method.trained_state_dict().items()},
+    )
     again = made(backbone, kind)
-    again.enter(TARGET, [1])  # of another seed: what it rests on comes with the state
+    again.begin_stage(TARGET_STAGE, [1])  # of another seed: what it rests on comes with the state
     again.load(state)
     assert torch.equal(logits(again, ids), want)
     again.close()
@@ -109,13 +114,13 @@ def test_a_type_that_needs_its_own_training_loop_says_so(qwen3, kind):
 
 def test_a_second_cell_starts_afresh_from_its_own_seed(qwen3):
     method = made(qwen3)
-    first = {name: tensor.clone() for name, tensor in method.learned().items()}
+    first = {name: tensor.clone() for name, tensor in method.trained_state_dict().items()}
     step(method, batch_of(0, 0))
     draws = torch.get_rng_state()
-    method.enter(TARGET, [0])
-    assert all(torch.equal(tensor, first[name]) for name, tensor in method.learned().items())
-    method.enter(TARGET, [1])
-    assert not all(torch.equal(tensor, first[name]) for name, tensor in method.learned().items())
+    method.begin_stage(TARGET_STAGE, [0])
+    assert all(torch.equal(tensor, first[name]) for name, tensor in method.trained_state_dict().items())
+    method.begin_stage(TARGET_STAGE, [1])
+    assert not all(torch.equal(tensor, first[name]) for name, tensor in method.trained_state_dict().items())
     assert torch.equal(torch.get_rng_state(), draws)
 
 
@@ -125,14 +130,14 @@ def test_dropout_is_on_in_training_only_and_draws_from_its_own_stream(qwen3):
         method = made(qwen3, lora_dropout=0.5, init_lora_weights=False).train()
         draws = torch.get_rng_state()
         with torch.no_grad():
-            losses.append([method.loss(batch_of(0, 0)).item() for _ in range(3)])
+            losses.append([method.compute_batch_losses(batch_of(0, 0)).item() for _ in range(3)])
         assert torch.equal(torch.get_rng_state(), draws)
         torch.rand(1)
     assert losses[0] == losses[1]
     assert len(set(losses[0])) == 3
     method.eval()
     with torch.no_grad():
-        assert method.loss(batch_of(0, 0)) == method.loss(batch_of(0, 0))
+        assert method.compute_batch_losses(batch_of(0, 0)) == method.compute_batch_losses(batch_of(0, 0))
 
 
 def test_a_start_that_rewrites_weights_leaves_the_backbone_alone(qwen3):
@@ -148,8 +153,8 @@ def test_a_start_that_rewrites_weights_leaves_the_backbone_alone(qwen3):
 def test_an_adapter_config_file(qwen3, tmp_path: Path):
     peft.LoraConfig(r=3, target_modules=["o_proj"], task_type="CAUSAL_LM").save_pretrained(tmp_path)
     method = Peft(qwen3, {"file": str(tmp_path / "adapter_config.json"), "lora_alpha": 5})
-    method.enter(TARGET, [0])
-    assert method.trained_parameters() == 2 * 3 * (32 + 32)
+    method.begin_stage(TARGET_STAGE, [0])
+    assert method.count_trained_parameters() == 2 * 3 * (32 + 32)
     assert method.peft_config.lora_alpha == 5
     assert (method.config.file, method.config.peft_type, method.config.options["r"]) == ("", "LORA", 3)
     (tmp_path / "other.json").write_text(json.dumps({"r": 3}))

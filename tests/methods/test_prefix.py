@@ -3,24 +3,24 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from methods.base import TARGET
+from methods.base import TARGET_STAGE
 from methods.prefix import Prefix, select_prefix_tokens
-from tasks.example import Encoded, Example, UsageError
+from tasks.core.types import EncodedExample, Example, UsageError
 from tests.support.single import entered, frozen, ids_of, logits
 
 WORDS = ((5, 6), (7,))
-ITEM = Encoded(Example("u", "toy", "", ("一",), ("一", "二")), (1, 8, 9, 10, 20, 21), (5, 6, 1), WORDS, 4)
+ITEM = EncodedExample(Example("u", "toy", "", ("一",), ("一", "二")), (1, 8, 9, 10, 20, 21), (5, 6, 1), WORDS, 4)
 
 
 def test_it_starts_as_the_model_with_label_words_and_instruction_in_front(backbone):
     method, ids = Prefix(backbone, {"length": 8}), ids_of()
-    method.enter(TARGET, [0], [[ITEM]])
+    method.begin_stage(TARGET_STAGE, [0], [[ITEM]])
     text = torch.tensor([[5, 6, 7, 8, 9, 10, 5, 6]]).expand(3, -1)  # 1 is special; what is too short repeats
     assert_close(logits(method, ids), frozen(backbone, torch.cat([text, ids], 1))[:, 8:], rtol=0, atol=1e-5)
 
 
 def test_options_of_single_items_are_no_label_words():
-    other = ITEM._replace(choices=((11,), (12,)))
+    other = ITEM._replace(choice_ids=((11,), (12,)))
     assert select_prefix_tokens([ITEM, other], 20, {0, 1}, torch.Generator()) == [8, 9, 10]
     assert sorted(select_prefix_tokens([], 6, {0, 1}, torch.Generator())) == [2, 3, 4, 5]
 
@@ -49,8 +49,8 @@ def test_attention_is_the_paper_written_out(backbone):
     with torch.no_grad():
         for row, slot in enumerate(slots):
             for head in range(4):
-                keys = torch.cat([method.keys[0].sets[slot][head // 2], k[row, :, head // 2]])
-                values = torch.cat([method.values[0].sets[slot][head // 2], v[row, :, head // 2]])
+                keys = torch.cat([method.keys[0].tensors[slot][head // 2], k[row, :, head // 2]])
+                values = torch.cat([method.values[0].tensors[slot][head // 2], v[row, :, head // 2]])
                 for place in range(ids.shape[1]):
                     weight = torch.softmax(keys[: 4 + place + 1] @ q[row, place, head] / 8**0.5, 0)
                     want = weight @ values[: 4 + place + 1]
@@ -71,7 +71,7 @@ def test_the_text_starts_at_position_l(qwen3):
 def test_peft_with_the_same_tables_gives_the_same_logits(backbone):
     method, ids, layers, length = entered(Prefix, backbone, length=4), ids_of(), 2, 4
     got = logits(method, ids)
-    pairs = [bank.sets[0].detach() for pair in zip(method.keys, method.values, strict=True) for bank in pair]
+    pairs = [bank.tensors[0].detach() for pair in zip(method.keys, method.values, strict=True) for bank in pair]
     table = torch.stack(pairs).permute(2, 0, 1, 3).reshape(length, -1)  # [l, (K_0, V_0, K_1, ...) of H_kv d_h]
     method.close()
     config = peft.PrefixTuningConfig(
@@ -88,7 +88,7 @@ def test_peft_with_the_same_tables_gives_the_same_logits(backbone):
 def test_peft_with_the_same_network_gives_the_same_logits(backbone):
     method, ids, length = entered(Prefix, backbone, spread=0.2, length=4, mlp=6), ids_of(), 4
     got = logits(method, ids)
-    own = {name: bank.sets[0].detach() for name, bank in method.banks().items()}
+    own = {name: bank.tensors[0].detach() for name, bank in method.slot_parameters().items()}
     method.close()
     config = peft.PrefixTuningConfig(
         task_type="CAUSAL_LM", num_virtual_tokens=length, token_dim=16, num_attention_heads=2, num_layers=2,
@@ -115,19 +115,19 @@ def test_the_networks_of_slots_are_their_own(backbone):
 
 def test_the_network_starts_as_linears_do(qwen3):
     method = Prefix(qwen3, {"mlp": 400})
-    method.enter(TARGET, [0])
+    method.begin_stage(TARGET_STAGE, [0])
     for linear, width in ((method.inner, 16), (method.outer, 400)):
         bound = width**-0.5
         for bank in (linear.weight, linear.bias):
-            assert 0.9 * bound < bank.sets[0].abs().max() <= bound
+            assert 0.9 * bound < bank.tensors[0].abs().max() <= bound
 
 
 def test_count(backbone):
     layers, d_kv = 2, 16
-    assert entered(Prefix, backbone).trained_parameters() == 2 * 20 * layers * d_kv
-    assert entered(Prefix, backbone, slots=3, length=7).trained_parameters(3) == 3 * 2 * 7 * layers * d_kv
+    assert entered(Prefix, backbone).count_trained_parameters() == 2 * 20 * layers * d_kv
+    assert entered(Prefix, backbone, slots=3, length=7).count_trained_parameters(3) == 3 * 2 * 7 * layers * d_kv
     network = 20 * d_kv + (d_kv + 1) * 6 + (6 + 1) * 2 * layers * d_kv
-    assert entered(Prefix, backbone, mlp=6).trained_parameters() == network
+    assert entered(Prefix, backbone, mlp=6).count_trained_parameters() == network
 
 
 def test_a_prefix_of_nothing_is_an_error(qwen3):

@@ -26,16 +26,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # 
 from benchmark.system.environment import collect_environment, get_installed_version
 from benchmark.system.hardware import count_cpu_cores  # noqa: E402
 from benchmark.system.resources import get_timestamp  # noqa: E402
-from tasks.example import UsageError  # noqa: E402
+from tasks.core.types import UsageError  # noqa: E402
 from tests.performance import document  # noqa: E402
-from tests.performance.experiments import (
-    BACKBONES,
-    KINDS,
-    QUICK,
-    Options,
-    Steps,
-    every,  # noqa: E402
-)
+from tests.performance.experiments import BACKBONES, KINDS, QUICK, Options, Steps, every
 from tests.performance.targets import ORIGINAL  # noqa: E402
 
 

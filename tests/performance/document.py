@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.results.files import write_file_atomically
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 from tests.performance.runners import PHASES
 from tests.performance.targets import TARGETS, Parts, by_method, spoken
 

@@ -101,21 +101,25 @@ def scoring(options: Options, backbone: str) -> Steps:
 
     import tasks
     from benchmark.evaluation.scoring import predict
-    from methods import load
-    from methods.backbone import Backbone
+    from methods import load_method
+    from methods.core.backbone import Backbone
     from tests.performance import naive
 
     torch.set_num_threads(1)
     found: Figures = {"backbone": backbone, "tasks": {}}
     where = place(backbone, options.scratch)
     loaded = Backbone.load(where)
-    method = load("zero_shot")(loaded)
+    method = load_method("zero_shot")(loaded)
     for name, rows in (("chnsent", 240), ("tnews", 48)):
         work = options.work(backbone)
-        task = tasks.load(name)(
-            loaded.tokenizer, source=work.source, data_dir=work.data_dir, limit={"test": rows}, max_length=LONGEST
+        task = tasks.load_task(name)(
+            loaded.tokenizer,
+            data_source=work.source,
+            data_dir=work.data_dir,
+            max_per_split={"test": rows},
+            max_length=LONGEST,
         )
-        items = task.encoded("test")
+        items = task.encode_split("test")
         given = naive.tokenised(loaded.tokenizer, [item.example._asdict() for item in items], LONGEST)
         theirs, ours = [], []
         for _ in range(2):  # the first pass of each warms up what there is to warm up
@@ -127,7 +131,7 @@ def scoring(options: Options, backbone: str) -> Steps:
                 mine = predict(method, items, 0)
                 ours.append(perf_counter() - begin)
         same = sum(a == b.text for a, b in zip(said, mine, strict=True)) / len(items)
-        labels = len(items[0].choices)
+        labels = len(items[0].choice_ids)
         found["tasks"][name] = {
             "labels": labels, "rows": len(items), "naive_seconds": min(theirs), "suite_seconds": median(ours),
             "ratio": min(theirs) / median(ours), "same_predictions": same, "padded_share": scoring_padding(items),
@@ -139,10 +143,10 @@ def scoring(options: Options, backbone: str) -> Steps:
 def scoring_padding(items: list) -> float:
     """Share of padding in the suite's batches of these items: rows go to the longest of their batch."""
     from benchmark.evaluation.answer_tree import build_answer_tree
-    from tasks.encode import buckets
+    from tasks.core.encoding import group_by_length
 
-    sizes = [len(item.prompt) - item.prefix + len(build_answer_tree(item.choices).token_ids) for item in items]
-    return 1 - sum(sizes) / sum(len(places) * sizes[places[0]] for places in buckets(sizes, 4096))
+    sizes = [len(item.prompt) - item.prefix_length + len(build_answer_tree(item.choices).token_ids) for item in items]
+    return 1 - sum(sizes) / sum(len(places) * sizes[places[0]] for places in group_by_length(sizes, 4096))
 
 
 # -------------------------------------------------------------------- curves

@@ -11,8 +11,8 @@ import tasks  # noqa: E402
 from benchmark.evaluation.scoring import predict  # noqa: E402
 from benchmark.grid import planner  # noqa: E402
 from benchmark.results.store import ResultStore  # noqa: E402
-from methods.bank import stream  # noqa: E402
-from tasks.example import UsageError  # noqa: E402
+from methods.core.seeding import create_generator  # noqa: E402
+from tasks.core.types import UsageError  # noqa: E402
 from tests.performance import document, targets
 from tests.performance import experiments as parts  # noqa: E402
 from tests.performance import results_folder as folder  # noqa: E402
@@ -40,13 +40,13 @@ def test_with_the_same_weights_the_peer_predicts_what_the_suite_does(name, task,
 
     from tests.performance import naive
 
-    data = tasks.load(task)(qwen3.tokenizer, shots=2, limit={"test": 8})
-    method = methods.load(name)(qwen3, {"rank": 8} if name == "lora" else {"length": 20})
-    method.enter(method.stages[0], [0], [data.encoded("train")])
+    data = tasks.load_task(task)(qwen3.tokenizer, shots=2, max_per_split={"test": 8})
+    method = methods.load_method(name)(qwen3, {"rank": 8} if name == "lora" else {"length": 20})
+    method.begin_stage(method.stages[0], [0], [data.encode_split("train")])
     with torch.no_grad():
         for key, value in method.named_parameters():
-            value.add_(0.3 * torch.randn(value.shape, generator=stream(key)))
-    items = data.encoded("test")
+            value.add_(0.3 * torch.randn(value.shape, generator=create_generator(key)))
+    items = data.encode_split("test")
     ours = predict(method, items, 0, max_new_tokens=6)
     weights = {key: value.clone() for key, value in method.peft_format(0)[1].items()}
     method.close()
@@ -65,15 +65,15 @@ def test_with_the_same_weights_the_peer_predicts_what_the_suite_does(name, task,
 def test_the_peer_gets_the_suites_rows_and_numbers(cell, qwen3):
     from tests.performance import naive
 
-    data = tasks.load("chnsent")(qwen3.tokenizer, shots=2, limit={"test": 8})
+    data = tasks.load_task("chnsent")(qwen3.tokenizer, shots=2, max_per_split={"test": 8})
     for split in ("train", "test"):
-        items = data.encoded(split)
+        items = data.encode_split(split)
         assert [row["ids"] for row in naive.tokenised(qwen3.tokenizer, cell[split], 512)] == [
-            list(i.prompt) for i in items
+            list(i.prompt_ids) for i in items
         ]
-    config = methods.load("lora").Config()
+    config = methods.load_method("lora").Config()
     assert (cell["rank"], cell["alpha"], cell["warmup"]) == (config.rank, config.alpha, config.warmup)
-    assert cell["length"] == methods.load("prompt").Config.length
+    assert cell["length"] == methods.load_method("prompt").Config.length
     assert naive.load(cell)[0].peft_config["default"].target_modules == {"q_proj", "k_proj", "v_proj", "o_proj"}
 
 

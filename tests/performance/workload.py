@@ -86,8 +86,13 @@ class Work:
     def task(self, name: str, seed: int) -> "tasks.Task":
         """The task with its splits drawn, without a tokenizer."""
         shots = None if self.shots == FULL else self.shots
-        data = tasks.load(name)(
-            source=self.source, data_dir=self.data_dir, shots=shots, seed=seed, limit=self.limit, batch_size=BATCH
+        data = tasks.load_task(name)(
+            data_source=self.source,
+            data_dir=self.data_dir,
+            shots=shots,
+            seed=seed,
+            max_per_split=self.limit,
+            batch_size=BATCH,
         )
         data.setup()
         return data
@@ -128,6 +133,6 @@ def build(folder: Path, shape: dict[str, int]) -> None:
 @cache
 def sigma(backbone: str) -> float:
     """Standard deviation of the embedding's entries, in which the suite counts a prompt's rate."""
-    from methods.backbone import Backbone
+    from methods.core.backbone import Backbone
 
-    return Backbone.load(backbone).sigma
+    return Backbone.load(backbone).embedding_std

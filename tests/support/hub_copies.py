@@ -9,8 +9,8 @@ import yaml
 from datasets import ClassLabel, Dataset
 
 import tasks
-from tasks import samples
-from tasks.source import GitHub, Local
+from tasks.core.sources import GitHub, LocalSource
+from tasks.synthetic import generators
 from tests.support.hub_server import Hub
 
 CODES = [str(code) for code in range(100, 117) if code not in (105, 111)]
@@ -23,23 +23,23 @@ ABSENT = ("keywords", "label_des", "id")  # fields of the samples that the hub's
 def write(folder: Path, *wanted: str) -> None:
     """The original files of these tasks (all: none named), with a few records."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(samples, "SIZES", {"train": 40, "test": 20})
-        for name in wanted or tasks.NAMES:
-            samples.write(name, folder)
+        patch.setattr(generators, "SIZES", {"train": 40, "test": 20})
+        for name in wanted or tasks.TASK_NAMES:
+            generators.write_task_files(name, folder)
 
 
-def original(name: str, folder: Path) -> Local:
-    return Local(name, tasks.load(name).files, folder)
+def original(name: str, folder: Path) -> LocalSource:
+    return LocalSource(name, tasks.load_task(name).files, folder)
 
 
 def records(name: str, part: str, folder: Path) -> list[dict]:
     found = original(name, folder)
-    return list(found.rows(found.parts()[part]))
+    return list(found.iter_records(found.find_parts()[part]))
 
 
 def rows(name: str, part: str, folder: Path) -> list[dict]:
     """The records of a file with the columns and label ids of the hub."""
-    task = tasks.load(name)
+    task = tasks.load_task(name)
     renamed = {ours: theirs for theirs, ours in task.hub.columns.items()}
     ids = {name: index for index, name in enumerate(NAMES.get(name, ()))}
     ids |= {label: ids[alias] for alias, label in task.aliases.items() if alias in ids}
@@ -68,8 +68,8 @@ def parquet(found: list[dict], names: list[str] | None = None) -> bytes:
 
 def splits(name: str, folder: Path) -> Iterator[tuple[str, bytes]]:
     """(split, its Parquet file) of a task. The samples have no dev: a few of test stand in."""
-    there, names = original(name, folder).parts(), NAMES.get(name)
-    for part, split in tasks.load(name).hub.splits.items():
+    there, names = original(name, folder).find_parts(), NAMES.get(name)
+    for part, split in tasks.load_task(name).hub.splits.items():
         found = rows(name, part, folder) if part in there else rows(name, "test", folder)[:3]
         yield split, parquet(found, names)
     if name in UNLABELLED:
@@ -81,7 +81,7 @@ def raw(name: str, folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in (folder / name).rglob("*"):
         if path.is_file():
             yield str(path.relative_to(folder / name)), path.read_bytes()
-    parts = {file.part: file.paths for file in tasks.load(name).files}
+    parts = {file.part: file.paths for file in tasks.load_task(name).files}
     for path, other in zip(parts.get("dev", ()), parts["test"], strict=False):
         yield path, (folder / name / other).read_bytes()
 
@@ -89,8 +89,8 @@ def raw(name: str, folder: Path) -> Iterator[tuple[str, bytes]]:
 def put(hub: Hub, folder: Path, *wanted: str) -> None:
     """The copies of these tasks (all: none named). A repository of several tasks gets a card that lists them."""
     cards: dict[tuple[str, str], list[dict]] = {}
-    for name in wanted or tasks.NAMES:
-        its = tasks.load(name).hub
+    for name in wanted or tasks.TASK_NAMES:
+        its = tasks.load_task(name).hub
         if isinstance(its, GitHub):
             files = {f"{its.folder}/{path}": data for path, data in raw(name, folder)}
             hub.put("raw", its.repository, files, its.commit)

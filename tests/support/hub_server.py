@@ -264,5 +264,5 @@ def point(patch: pytest.MonkeyPatch, hub: Hub, home: Path) -> None:
 def online(patch: pytest.MonkeyPatch, yes: bool = True) -> None:
     """As with HF_HUB_OFFLINE=0; without `yes` as with HF_HUB_OFFLINE=1."""
     patch.setenv("HF_HUB_OFFLINE", str(int(not yes)))
-    for name in ("huggingface_hub.constants", "datasets.config", "methods.files"):
+    for name in ("huggingface_hub.constants", "datasets.config", "methods.core.backbone_files"):
         patch.setattr(f"{name}.HF_HUB_OFFLINE", not yes)

@@ -102,14 +102,14 @@ def caught(offline: Profile, monkeypatch: pytest.MonkeyPatch) -> list[Caught]:
 
 TWO_STAGES = '''
 """A method that learns from the sources first, and from the prompts of each source before that."""
-from methods.base import SOURCE, TARGET, Parent
+from methods.base import SOURCE_STAGE, TARGET_STAGE, MethodDependency
 from methods.lora import LoRA
 
 class Heir(LoRA):
     name = "heir"
-    stages = (SOURCE, TARGET)
-    parent = Parent("prompt", {"length": 3}, ("lr",))
-    late = ("alpha",)
+    stages = (SOURCE_STAGE, TARGET_STAGE)
+    dependency = MethodDependency("prompt", {"length": 3}, ("lr",))
+    target_only_options = ("alpha",)
 '''
 
 

@@ -5,14 +5,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from methods.backbone import Backbone
-from methods.bank import Rows
-from methods.base import TARGET, Method
+from methods.base import TARGET_STAGE, Method
+from methods.core.backbone import Backbone
+from methods.core.slot_parameters import SlotContext
 
 
-def rows_of(*slots: int) -> Rows:
-    rows = Rows()
-    rows.see(slots, torch.device("cpu"))
+def rows_of(*slots: int) -> SlotContext:
+    rows = SlotContext()
+    rows.activate(slots, torch.device("cpu"))
     return rows
 
 
@@ -28,15 +28,15 @@ def away(module: nn.Module, spread: float = 0.5) -> nn.Module:
 def entered(kind: type[Method], backbone: Backbone, slots: int = 1, spread: float = 0.5, **options: object) -> Method:
     """With as many slots, all away from their start."""
     method = kind(backbone, options)
-    method.enter(TARGET, list(range(slots)))
+    method.begin_stage(TARGET_STAGE, list(range(slots)))
     return away(method, spread).eval()
 
 
 @torch.no_grad()
 def logits(method: Method, ids: Tensor, slots: tuple[int, ...] | None = None) -> Tensor:
     """ids [b, s] -> [b, s, v]"""
-    hidden = method.hidden(ids, torch.ones_like(ids), slots or (0,) * len(ids))
-    return method.backbone.head(hidden)
+    hidden = method.compute_hidden_states(ids, torch.ones_like(ids), slots or (0,) * len(ids))
+    return method.backbone.compute_logits(hidden)
 
 
 @torch.no_grad()

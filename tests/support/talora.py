@@ -2,23 +2,23 @@
 
 import torch
 
-from benchmark.proofs.material import items
-from methods.backbone import Backbone
-from methods.base import SOURCE, TARGET
+from methods.base import SOURCE_STAGE, TARGET_STAGE
+from methods.core.backbone import Backbone
+from methods.core.instantiate import generate_examples
 from methods.ta_lora import TALoRA, extract_short_name
 from tests.support.stages import away as anywhere
 
 SMALL = {"length": 4, "tokens": 5, "rank": 2}
 
 
-def ready(backbone: Backbone, stage=SOURCE, slots=3, sources=3, **options) -> TALoRA:
+def ready(backbone: Backbone, stage=SOURCE_STAGE, slots=3, sources=3, **options) -> TALoRA:
     """Brought to the start of a stage; what the sources learned is made up."""
     method = TALoRA(backbone, SMALL | options)
     for own in TALoRA.stages[: TALoRA.stages.index(stage) + 1]:
-        count = slots if own == TARGET else sources
-        if own == TARGET:
+        count = slots if own == TARGET_STAGE else sources
+        if own == TARGET_STAGE:
             anywhere(method)
-        method.enter(own, list(range(count)), [items(6, 100 + i) for i in range(count)])
+        method.begin_stage(own, list(range(count)), [generate_examples(6, 100 + i) for i in range(count)])
     return method
 
 
@@ -32,4 +32,4 @@ def bank(method: TALoRA, name: str, layer: int = 0):
 
 def named(method: TALoRA, *parts: str) -> dict[str, torch.Tensor]:
     """A copy of what these banks hold."""
-    return {name: t.clone() for name, t in method.learned().items() if extract_short_name(name) in parts}
+    return {name: t.clone() for name, t in method.trained_state_dict().items() if extract_short_name(name) in parts}

@@ -40,7 +40,7 @@ def local(tmp_path: Path) -> Callable[..., Task]:
             file.parent.mkdir(parents=True, exist_ok=True)
             text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
             file.write_bytes(text.encode())
-        return tasks.load(name)(source="local", data_dir=tmp_path, **options)
+        return tasks.load_task(name)(data_source="local", data_dir=tmp_path, **options)
 
     return make
 

@@ -7,17 +7,17 @@ import pytest
 
 import tasks
 from tasks.base import Task, UsageError
-from tasks.formats import json_lines
-from tasks.source import File, Hub
+from tasks.core.formats import parse_json_lines
+from tasks.core.sources import File, Hub
 
 
 class Mine(Task):
     name, template, words = "mine", "选。\n{}\n答：", {"0": "坏", "1": "好"}
-    files = (File("train", ("rows.jsonl",), json_lines),)
+    files = (File("train", ("rows.jsonl",), parse_json_lines),)
 
-    def read(self, split):
-        for row in self.records(split):
-            yield self.example([row["text"]], [self.word(row["label"])], self.words.values())
+    def read_examples(self, split):
+        for row in self.read_records(split):
+            yield self.make_example([row["text"]], [self.get_label_word(row["label"])], self.words.values())
 
 
 def write(folder: Path) -> Path:
@@ -30,7 +30,7 @@ def write(folder: Path) -> Path:
 @pytest.mark.parametrize("source", ["sample", "local", "hub"])
 def test_a_task_with_a_home_reads_it_whatever_the_source(tmp_path, source):
     kind = type("Mine", (Mine,), {"home": write(tmp_path / "beside")})
-    task = kind(source=source, data_dir=tmp_path)
+    task = kind(data_source=source, data_dir=tmp_path)
     task.setup()
     assert task.report["rows"] == {"train": 20}
     assert "beside" in task.report["source"]
@@ -39,13 +39,13 @@ def test_a_task_with_a_home_reads_it_whatever_the_source(tmp_path, source):
 def test_a_hub_that_is_asked_for_goes_before_the_home(tmp_path):
     hub = Hub("a/b", None, "12ab", {"train": "train"})
     kind = type("Mine", (Mine,), {"home": write(tmp_path), "hub": hub})
-    assert "huggingface.co" in kind(source="hub").origin.title
-    assert "own files" in kind(source="local", data_dir=tmp_path).origin.title
+    assert "huggingface.co" in kind(data_source="hub").record_source.title
+    assert "own files" in kind(data_source="local", data_dir=tmp_path).record_source.title
 
 
 def test_without_a_home_it_is_where_the_profile_says(tmp_path):
     write(tmp_path / "mine")
-    task = Mine(source="local", data_dir=tmp_path)
+    task = Mine(data_source="local", data_dir=tmp_path)
     task.setup()
     assert task.report["rows"] == {"train": 20}
 
@@ -53,11 +53,11 @@ def test_without_a_home_it_is_where_the_profile_says(tmp_path):
 @pytest.mark.parametrize(("source", "said"), [("sample", "no sample records"), ("hub", "names no hub data set")])
 def test_without_records_it_says_what_to_do(source, said):
     with pytest.raises(UsageError, match=f"mine: .*{said}.*home"):
-        Mine(source=source).setup()
+        Mine(data_source=source).setup()
 
 
 def hubbed(source: str) -> Task:
-    return type("Mine", (Mine,), {"hub": Hub("a/b", None, "12ab", {"train": "train"})})(source=source)
+    return type("Mine", (Mine,), {"hub": Hub("a/b", None, "12ab", {"train": "train"})})(data_source=source)
 
 
 def test_a_task_with_a_hub_alone_is_sent_there():
@@ -80,8 +80,11 @@ WRONG = [  # an attribute, and what is said of it
     ({"words": {"0": " no", "1": " yes"}}, "a word has no space at its ends"),
     ({"files": ()}, "has neither files nor a hub"),
     ({"files": Mine.files[0]}, "has files that are no tuple of File"),
-    ({"files": (File("train", "rows.jsonl", json_lines),)}, "with paths 'rows.jsonl'; write a tuple"),
-    ({"files": (File("trian", ("rows.jsonl",), json_lines),)}, "has File('trian'); the parts are train, dev, test"),
+    ({"files": (File("train", "rows.jsonl", parse_json_lines),)}, "with paths 'rows.jsonl'; write a tuple"),
+    (
+        {"files": (File("trian", ("rows.jsonl",), parse_json_lines),)},
+        "has File('trian'); the parts are train, dev, test",
+    ),
 ]
 
 
@@ -89,7 +92,7 @@ WRONG = [  # an attribute, and what is said of it
 def test_a_wrong_class_is_one_line_before_anything_is_read(monkeypatch, fault, said):
     monkeypatch.setattr(sys.modules[__name__], "Faulty", type("Faulty", (Mine,), fault), raising=False)
     with pytest.raises(UsageError) as caught:
-        tasks.load(f"{__name__}:Faulty")
+        tasks.load_task(f"{__name__}:Faulty")
     assert str(caught.value).startswith(f"task '{__name__}:Faulty' has ")
     assert said in str(caught.value)
 
@@ -99,6 +102,6 @@ def test_a_wrong_class_is_one_line_before_anything_is_read(monkeypatch, fault, s
 )
 def test_an_example_of_a_text_that_is_no_list_says_where(values, answers):
     task = Mine()
-    task.at = "mine/rows.jsonl:7"
+    task.record_location = "mine/rows.jsonl:7"
     with pytest.raises(UsageError, match="mine/rows.jsonl:7: values and answers of an example are lists of texts"):
-        task.example(values, answers, ["坏", "好"])
+        task.make_example(values, answers, ["坏", "好"])

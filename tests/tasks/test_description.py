@@ -1,5 +1,5 @@
 import tasks
-from tasks.describe import describe
+from tasks.validation.describe import describe_task
 
 
 def test_a_description_says_what_the_loader_did(local, pair_lines, tokenizer):
@@ -9,7 +9,7 @@ def test_a_description_says_what_the_loader_did(local, pair_lines, tokenizer):
         "test.txt": "甲\t乙\n",
     }
     task = local("afqmc", files, tokenizer=tokenizer, max_length=108)
-    text = describe(task)
+    text = describe_task(task)
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "52 train.txt" in lines
     assert "1 test.txt (not used: unlabelled)" in lines
@@ -29,7 +29,7 @@ def all_examples(task):
 
 
 def test_a_missing_file_and_too_few_shots_are_named(local, pair_lines):
-    text = describe(local("lcqmc", {"dev.txt": pair_lines(30), "test.txt": pair_lines(9, 60)}, shots=20))
+    text = describe_task(local("lcqmc", {"dev.txt": pair_lines(30), "test.txt": pair_lines(9, 60)}, shots=20))
     assert "missing  train.txt" in text
     assert "fewer than 20 of 不同" in text
     assert "length in characters" in text
@@ -39,10 +39,10 @@ def test_answers_that_no_window_holds_are_counted(local, tokenizer):
     rows = [f'{{"s": "{"很远" * 40}第{i}站", "ot": "第{i}站"}}\n' for i in range(10, 45)]
     files = {"train.txt": "".join(rows[:30]), "test.txt": "".join(rows[30:])}
     for most, said in ((200, True), (512, False)):
-        text = describe(local("cote_bd", files, tokenizer=tokenizer, max_length=most))
+        text = describe_task(local("cote_bd", files, tokenizer=tokenizer, max_length=most))
         assert ("\nanswers in what was cut: dev 3, test 5\n" in text) == said
 
 
 def test_every_sample_is_described():
-    for name in tasks.NAMES:
-        assert describe(tasks.load(name)(shots=4)).startswith(f"{name}: ")
+    for name in tasks.TASK_NAMES:
+        assert describe_task(tasks.load_task(name)(shots=4)).startswith(f"{name}: ")

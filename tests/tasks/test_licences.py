@@ -14,6 +14,6 @@ def test_every_task_has_one_row_that_says_what_is_known_of_its_licence():
             if re.match(r"\| [a-z0-9_*]+ \|", line)][1:]  # fmt: skip
     assert {len(row) for row in rows} == {5}
     assert all(cell for row in rows for cell in row)
-    for name in tasks.NAMES:
+    for name in tasks.TASK_NAMES:
         assert sum(fnmatch(name, row[0]) for row in rows) == 1, name
-    assert all(any(fnmatch(name, row[0]) for name in tasks.NAMES) for row in rows)
+    assert all(any(fnmatch(name, row[0]) for name in tasks.TASK_NAMES) for row in rows)

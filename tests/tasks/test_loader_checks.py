@@ -9,10 +9,10 @@ import pytest
 
 import tasks
 from tasks.base import Task
-from tasks.check import check
-from tasks.findings import FAILED, PASSED, WARNING
-from tasks.formats import headed, json_lines, quoted
-from tasks.source import File
+from tasks.core.formats import parse_csv, parse_json_lines, parse_tsv
+from tasks.core.sources import File
+from tasks.validation.findings import FAILED, PASSED, WARNING
+from tasks.validation.loader_checks import check_loader
 
 WORDS = {"0": "坏", "1": "好"}
 
@@ -21,11 +21,11 @@ class Rated(Task):
     """A task without a fault; each test gives it one."""
 
     name, template, words = "rated", "选坏或好。\n评论：{}\n答：", WORDS
-    files = (File("train", ("train.tsv",), headed), File("test", ("test.tsv",), headed))
+    files = (File("train", ("train.tsv",), parse_tsv), File("test", ("test.tsv",), parse_tsv))
 
-    def read(self, split):
-        for row in self.records(split):
-            yield self.example([row["text"]], [self.word(row["label"])], self.words.values())
+    def read_examples(self, split):
+        for row in self.read_records(split):
+            yield self.make_example([row["text"]], [self.get_label_word(row["label"])], self.words.values())
 
 
 def table(count: int, start: int = 0, end: str = "\n", extra: str = "") -> str:
@@ -41,7 +41,7 @@ def found(tmp_path: Path, tokenizer) -> Callable[..., dict[str, tuple[str, str]]
         for name, text in (("train", train), ("test", test)):
             (tmp_path / f"{name}.tsv").write_bytes(text.encode())
         task = type("Faulty", (kind,), {"home": tmp_path} | fault)(given, max_length=most)
-        return {finding.check: (finding.state, finding.said) for finding in check(task)}
+        return {finding.check_name: (finding.status, finding.message) for finding in check_loader(task)}
 
     return make
 
@@ -98,7 +98,7 @@ def reader(text: str, where: str):
 
 
 def test_a_quote_that_swallows_lines_is_seen(found):
-    files = (File("train", ("train.tsv",), reader), File("test", ("test.tsv",), headed))
+    files = (File("train", ("train.tsv",), reader), File("test", ("test.tsv",), parse_tsv))
     states = found(train=table(30, extra='"开头\t1\n中间\t0\n结尾"\t1\n'), files=files)
     assert states["quoting"][0] == FAILED
     assert "takes columns too" in states["quoting"][1]
@@ -109,54 +109,60 @@ def test_a_text_over_several_lines_is_a_warning(found, tmp_path):
     (tmp_path / "train.csv").write_text(
         'text,label\n"一行\n又一行",1\n' + table(20).partition("\n")[2].replace("\t", ",")
     )
-    states = found(files=(File("train", ("train.csv",), quoted), File("test", ("test.tsv",), headed)))
+    states = found(files=(File("train", ("train.csv",), parse_csv), File("test", ("test.tsv",), parse_tsv)))
     assert states["quoting"] == (WARNING, "1 texts run over several lines; a quote that is not closed does that, "
                                           "first rated/train.csv:3")  # fmt: skip
 
 
 def by_number(self, split):
-    for place, row in enumerate(self.records(split)):
-        yield self.example([row["text"]], [self.word(row["label"])], self.words.values(), key=[f"{split}{place}"])
+    for place, row in enumerate(self.read_records(split)):
+        yield self.make_example(
+            [row["text"]], [self.get_label_word(row["label"])], self.words.values(), identity_values=[f"{split}{place}"]
+        )
 
 
 def test_two_of_one_item_under_other_keys_are_a_leak(found):
-    states = found(test=table(10, 50, extra="第3条评论\t1\n"), read=by_number)
+    states = found(test=table(10, 50, extra="第3条评论\t1\n"), read_examples=by_number)
     assert states["test in train"][0] == PASSED
     assert states["leaks"][0] == FAILED
     assert "first rated/test.tsv:12" in states["leaks"][1]
 
 
 def pairs(self, split):
-    for row in self.records(split):
-        yield self.example([row["text"], split], [self.word(row["label"])], self.words.values())
+    for row in self.read_records(split):
+        yield self.make_example([row["text"], split], [self.get_label_word(row["label"])], self.words.values())
 
 
 def test_a_document_in_train_and_test_is_a_warning(found):
-    states = found(test=table(10, 50, extra="第3条评论\t1\n"), read=pairs, template="选坏或好。\n{}\n问{}\n答：")
+    states = found(
+        test=table(10, 50, extra="第3条评论\t1\n"), read_examples=pairs, template="选坏或好。\n{}\n问{}\n答："
+    )
     assert states["shared texts"] == (WARNING, "1 test examples share their longest text with train; `group` keeps a "
                                                "document in one split, first rated/test.tsv:12")  # fmt: skip
 
 
 def some(self, split):
-    for row in self.records(split):
+    for row in self.read_records(split):
         if row["label"] == "0":
-            self.drop(split, "too bad")
+            self.count_dropped(split, "too bad")
         else:
-            yield self.example([row["text"]], ["坏"], self.words.values())
+            yield self.make_example([row["text"]], ["坏"], self.words.values())
 
 
 def test_what_a_loader_leaves_out_is_said(found):
-    assert found(read=some)["left out"] == (WARNING, "5 test records: too bad, first rated/test.tsv:2")
+    assert found(read_examples=some)["left out"] == (WARNING, "5 test records: too bad, first rated/test.tsv:2")
 
 
 def test_a_loader_that_draws_anew_is_found(found):
     draws = iter(range(10**6))
 
     def changing(self, split):
-        for row in self.records(split):
-            yield self.example([f"{row['text']}{next(draws)}"], [self.word(row["label"])], self.words.values())
+        for row in self.read_records(split):
+            yield self.make_example(
+                [f"{row['text']}{next(draws)}"], [self.get_label_word(row["label"])], self.words.values()
+            )
 
-    assert found(read=changing)["determinism"][0] == FAILED
+    assert found(read_examples=changing)["determinism"][0] == FAILED
 
 
 ATTRIBUTES = [
@@ -199,9 +205,9 @@ class Asked(Rated):
 
     form, words, metric, metrics, answer_tokens = "span", {}, "f1", ("f1", "exact_match"), 8
 
-    def read(self, split):
-        for row in self.records(split):
-            yield self.example([row["text"]], [row["label"]])
+    def read_examples(self, split):
+        for row in self.read_records(split):
+            yield self.make_example([row["text"]], [row["label"]])
 
 
 def spans(count: int, start: int = 0, extra: str = "") -> str:
@@ -221,45 +227,49 @@ def test_a_trap_of_spans(found, extra, name, state):
 
 
 def test_an_answer_that_is_none_of_the_choices(found):
-    def read(self, split):
-        for row in self.records(split):
-            yield self.example([row["text"]], ["丙" if row["text"] == "第3条评论" else "甲"], ["甲", "乙"])
+    def read_examples(self, split):
+        for row in self.read_records(split):
+            yield self.make_example([row["text"]], ["丙" if row["text"] == "第3条评论" else "甲"], ["甲", "乙"])
 
-    assert found(words={}, read=read)["answer among choices"][0] == FAILED
+    assert found(words={}, read_examples=read_examples)["answer among choices"][0] == FAILED
 
 
 @pytest.mark.parametrize(("right", "state"), [("A", WARNING), ("AB", PASSED)])
 def test_options_whose_place_tells_the_answer(found, right, state):
-    def read(self, split):
-        for number, row in enumerate(self.records(split)):
-            yield self.example([row["text"]], [right[number % len(right)]], "AB", group=row["text"])
+    def read_examples(self, split):
+        for number, row in enumerate(self.read_records(split)):
+            yield self.make_example([row["text"]], [right[number % len(right)]], "AB", group_text=row["text"])
 
-    balance = found(words={}, read=read)["balance"]
+    balance = found(words={}, read_examples=read_examples)["balance"]
     assert balance[0] == state
     assert ("from 0 to 30" in balance[1] and "the place of an option tells" in balance[1]) == (state == WARNING)
 
 
 def test_prompts_that_start_otherwise_are_no_constant_start(found):
-    def read(self, split):
-        for row in self.records(split):
+    def read_examples(self, split):
+        for row in self.read_records(split):
             yield (
                 super(Rated, self)
-                .example([row["text"]], ["好"], WORDS.values())
-                ._replace(prefix=3 + (row["text"] == "第3条评论"))
+                .make_example([row["text"]], ["好"], WORDS.values())
+                ._replace(prefix_length=3 + (row["text"] == "第3条评论"))
             )
 
-    assert found(read=read)["constant start"][0] == FAILED
+    assert found(read_examples=read_examples)["constant start"][0] == FAILED
 
 
 @pytest.mark.parametrize("name", ["bq", "cote_bd"])
 def test_the_tasks_of_the_suite_pass(name, tokenizer):
     """One of each form and file; `benchmark check` takes the others."""
-    states = [finding for finding in check(tasks.load(name)(tokenizer, max_length=2000)) if finding.state == FAILED]
+    states = [
+        finding
+        for finding in check_loader(tasks.load_task(name)(tokenizer, max_length=2000))
+        if finding.status == FAILED
+    ]
     assert states == []
 
 
 def test_json_lines_are_not_looked_at_for_columns(found, tmp_path):
     rows = "".join(f'{{"text": "一\\n二\\t{i}", "label": {i % 2}}}\n' for i in range(30))
     (tmp_path / "train.jsonl").write_text(rows)
-    states = found(files=(File("train", ("train.jsonl",), json_lines), File("test", ("test.tsv",), headed)))
+    states = found(files=(File("train", ("train.jsonl",), parse_json_lines), File("test", ("test.tsv",), parse_tsv)))
     assert states["quoting"][0] == PASSED

@@ -7,22 +7,26 @@ import pytest
 
 import tasks
 from tasks import multilingual
-from tasks.samples import multilingual as told
 from tasks.suites import CHINESE, MULTILINGUAL, SUITES
+from tasks.synthetic import multilingual as told
 
 NAMES = ("entailment", "neutral", "contradiction")
 
 
 def test_every_task_of_the_index_is_of_one_suite_and_one_role():
     listed = [name for suite in SUITES.values() for name in suite.tasks]
-    assert sorted(listed) == sorted(set(tasks.NAMES))
+    assert sorted(listed) == sorted(set(tasks.TASK_NAMES))
     assert [suite.name for suite in SUITES.values()] == list(SUITES)
-    assert (CHINESE.role("bq"), CHINESE.role("lcqmc"), CHINESE.role("xnli_de")) == ("source", "target", None)
+    assert (CHINESE.get_role("bq"), CHINESE.get_role("lcqmc"), CHINESE.get_role("xnli_de")) == (
+        "source",
+        "target",
+        None,
+    )
 
 
 def test_sources_and_targets_of_the_multilingual_suite_share_families_and_no_language():
     sources, targets = (
-        {(tasks.load(name).family, name[-2:]) for name in names}
+        {(tasks.load_task(name).family, name[-2:]) for name in names}
         for names in (MULTILINGUAL.sources, MULTILINGUAL.targets)
     )
     assert {family for family, _ in sources} == {family for family, _ in targets} == {"inference", "paraphrase"}
@@ -31,7 +35,10 @@ def test_sources_and_targets_of_the_multilingual_suite_share_families_and_no_lan
 
 @pytest.mark.parametrize("name", MULTILINGUAL.tasks)
 def test_a_task_asks_and_answers_in_its_language_and_reads_its_configuration(name):
-    task, others = tasks.load(name), [tasks.load(other) for other in MULTILINGUAL.tasks if other[-2:] != name[-2:]]
+    task, others = (
+        tasks.load_task(name),
+        [tasks.load_task(other) for other in MULTILINGUAL.tasks if other[-2:] != name[-2:]],
+    )
     assert task.hub.config == name[-2:]
     assert all(task.template != other.template for other in others)
     assert all(word in task.template.partition("{}")[0] for word in task.words.values())
@@ -41,7 +48,7 @@ def test_a_task_asks_and_answers_in_its_language_and_reads_its_configuration(nam
 def test_labels_of_xnli_are_names_on_the_hub_and_numbers_in_what_to_json_writes(local):
     rows = [{"premise": f"P{i}.", "hypothesis": f"H{i}.", "label": [i % 3, NAMES[i % 3]][i % 2]} for i in range(12)]
     lines = "".join(f"{row}\n" for row in map(json.dumps, rows))
-    found = list(local("xnli_de", {"train.jsonl": lines, "test.jsonl": lines}).read("test"))
+    found = list(local("xnli_de", {"train.jsonl": lines, "test.jsonl": lines}).read_examples("test"))
     assert [example.answers[0] for example in found] == ["ja", "vielleicht", "nein"] * 4
     assert found[0].prompt.endswith("Erster: P0.\nZweiter: H0.\nAntwort:\n")
 
@@ -52,7 +59,7 @@ def test_pairs_that_were_never_translated_are_left_out_and_counted(local):
         json.dumps({"id": n, "sentence1": a, "sentence2": b, "label": 1}) + "\n" for n, (a, b) in enumerate(rows)
     )
     task = local("paws_de", {"train.jsonl": lines, "test.jsonl": lines})
-    assert [example.answers for example in task.read("train")] == [("ja",)]
+    assert [example.answers for example in task.read_examples("train")] == [("ja",)]
     assert task.report["rows"]["train"] == 3
     assert task.report["dropped"]["train"] == {"empty sentence": 2}
 
@@ -62,11 +69,11 @@ def test_a_language_more_is_a_line_more():
 
     class XNLIru(multilingual.XNLI, language=language): ...
 
-    class Briefly(multilingual.XNLIde):
+    class Briefly(multilingual.XNLIGerman):
         template = "{}\n{}\n"
 
     assert (XNLIru.name, XNLIru.role, XNLIru.hub.config) == ("xnli_ru", "source", "ru")
-    assert (Briefly.name, Briefly.words) == ("xnli_de", multilingual.XNLIde.words)
+    assert (Briefly.name, Briefly.words) == ("xnli_de", multilingual.XNLIGerman.words)
 
 
 @pytest.mark.parametrize("code", told.LANGUAGES)
@@ -77,7 +84,8 @@ def test_word_overlap_does_not_tell_a_paraphrase(code):
         rng, found = Random(7), []
         for _ in range(400):
             a, b = (
-                set(text.rstrip(".。").split() if code != "zh" else text) for text in told.paraphrase(rng, same, code)
+                set(text.rstrip(".。").split() if code != "zh" else text)
+                for text in told.make_paraphrase_pair(rng, same, code)
             )
             found.append(len(a & b) / len(a | b))
         return sum(found) / len(found)
@@ -89,7 +97,7 @@ def test_word_overlap_does_not_tell_a_paraphrase(code):
 def test_sentences_of_every_language_are_whole(code):
     rng = Random(3)
     for label in NAMES * 100:
-        for text in told.inference(rng, label, code):
+        for text in told.make_nli_pair(rng, label, code):
             assert text.endswith(".")
             assert not set("{}") & set(text)
             assert "  " not in text

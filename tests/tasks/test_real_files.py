@@ -8,10 +8,10 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import tasks
-from tasks.describe import describe
-from tasks.encode import encode
-from tasks.formats import label_names
-from tasks.split import leaks
+from tasks.core.encoding import encode_examples
+from tasks.core.formats import parse_label_names
+from tasks.core.splits import find_leaks
+from tasks.validation.describe import describe_task
 
 ROWS = {  # by the README of the files: every file that is there, read or only counted
     "afqmc": {"train.txt": 34334, "dev.txt": 4316, "test.txt": 3861, "dataclue/dev.json": 2000},
@@ -86,7 +86,7 @@ LONG = {  # texts above so many characters, of so many records of a part
 @pytest.fixture
 def task(real):
     def make(name):
-        found = tasks.load(name)(source="local", data_dir=real)
+        found = tasks.load_task(name)(data_source="local", data_dir=real)
         if not (real / name).is_dir():
             pytest.skip(f"no original files of {name} in {real}")
         found.setup()
@@ -97,7 +97,7 @@ def task(real):
 
 @pytest.mark.parametrize("name", ROWS)
 def test_the_description_has_the_row_counts_of_the_readme(task, name):
-    lines = describe(task(name)).splitlines()
+    lines = describe_task(task(name)).splitlines()
     for path, rows in ROWS[name].items():
         assert any(line.split("  (")[0].split(maxsplit=1) == [f"{rows:,}", path] for line in lines), path
 
@@ -128,9 +128,13 @@ def test_labels_of_every_file_are_those_of_the_readme(task, real, name):
         path = f"{name}/{file.paths[0]}"
         if path not in wanted:
             continue
-        names = label_names(found.origin.text(file.names), path) if file.names and name == "tnews" else {}
+        names = (
+            parse_label_names(found.record_source.read_text(file.label_names_file), path)
+            if file.label_names_file and name == "tnews"
+            else {}
+        )
         ids = {label: number for number, label in names.items()}  # the README counts TNews's ids
-        labels = Counter(str(row["label"]) for row in found.origin.rows(file))
+        labels = Counter(str(row["label"]) for row in found.record_source.iter_records(file))
         assert {ids.get(label, label): n for label, n in labels.items()} == wanted.pop(path), path
     # a dev that nothing reads, because there are train and test
     assert set(wanted) <= {f"{name}/{path}" for file in found.files for path in file.paths}
@@ -140,26 +144,26 @@ def test_labels_of_every_file_are_those_of_the_readme(task, real, name):
 def test_texts_too_long_are_cut_and_counted(task, name):
     part, most, number = LONG[name]
     found = task(name)
-    examples = list(found.read(part))
+    examples = list(found.read_examples(part))
     vocabulary = {
         char: i for i, char in enumerate(sorted(set("".join(e.prompt + "".join(e.answers) for e in examples))))
     }
     built = Tokenizer(models.WordLevel(vocabulary | {"<eos>": len(vocabulary)}, unk_token="<eos>"))
     built.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=built, eos_token="<eos>")
-    long = [example for example in examples if example.field[1] - example.field[0] > most]
+    long = [example for example in examples if example.truncatable_span[1] - example.truncatable_span[0] > most]
     assert len(long) == number
     for example in long[::40]:
-        size = example.field[1] - example.field[0]
+        size = example.truncatable_span[1] - example.truncatable_span[0]
         room = max(map(len, example.choices)) + 1 if example.choices else found.answer_tokens
-        item = encode(found, tokenizer, len(example.prompt) - size + most + room, [example])[0]
-        assert item.cut == size - most
+        item = encode_examples(found, tokenizer, len(example.prompt) - size + most + room, [example])[0]
+        assert item.num_cut_tokens == size - most
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_no_text_or_document_is_in_two_splits(task, name):
     found = task(name)
-    units = [{e.group or e.uid for e in examples} for examples in found.examples.values()]
+    units = [{e.group_id or e.uid for e in examples} for examples in found.examples.values()]
     assert not units[0] & units[1]
     assert not units[0] & units[2]
     assert not units[1] & units[2]
@@ -168,7 +172,7 @@ def test_no_text_or_document_is_in_two_splits(task, name):
 
 def test_amazon_has_no_files_and_says_so(real):
     with pytest.raises(ValueError, match="amazon: no records in"):
-        tasks.load("amazon")(source="local", data_dir=real).prepare_data()
+        tasks.load_task("amazon")(data_source="local", data_dir=real).prepare_data()
 
 
 def test_label_counts_are_those_of_the_readme(task):
@@ -181,7 +185,7 @@ def test_label_counts_are_those_of_the_readme(task):
 def test_tnews_words_are_the_names_in_the_files(task):
     names = {"故事": 41, "股票": 6, "教育": 141, "电竞": 116, "国际": 190}
     found = task("tnews")
-    rows = [example.answers[0] for example in found.read("test")]
+    rows = [example.answers[0] for example in found.read_examples("test")]
     assert {name: rows.count(name) for name in names} == names
 
 
@@ -204,8 +208,8 @@ def test_cmrc_answers_without_a_place_are_kept_as_references(task):
 def test_both_cmrc_formats_give_the_same_examples(task):
     found = task("cmrc2018")
     squad, original = (file for file in found.files if file.part == "test")
-    assert list(found.origin.rows(squad))[0] == list(found.origin.rows(original))[0]
-    texts = [[clean(row) for row in found.origin.rows(file)] for file in (squad, original)]
+    assert list(found.record_source.iter_records(squad))[0] == list(found.record_source.iter_records(original))[0]
+    texts = [[clean(row) for row in found.record_source.iter_records(file)] for file in (squad, original)]
     assert texts[0] == texts[1]
 
 
@@ -234,4 +238,4 @@ def test_cote_mfw_is_cut_from_its_only_file(task):
 
 
 def test_texts_that_mafengwo_and_baidu_share_are_found(task):
-    assert len(leaks(task("cote_mfw").examples["train"], task("cote_bd").examples["test"])) == 5
+    assert len(find_leaks(task("cote_mfw").examples["train"], task("cote_bd").examples["test"])) == 5

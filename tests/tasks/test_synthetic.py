@@ -6,19 +6,19 @@ from collections import Counter, defaultdict
 import pytest
 
 import tasks
-from tasks import samples
+from tasks.synthetic import generators
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("samples")
-    for name in tasks.NAMES:
-        samples.write(name, folder)
+    for name in tasks.TASK_NAMES:
+        generators.write_task_files(name, folder)
     return folder
 
 
 def made(name, folder):
-    task = tasks.load(name)(source="local", data_dir=folder)
+    task = tasks.load_task(name)(data_source="local", data_dir=folder)
     task.prepare_data()
     task.setup()
     return task
@@ -29,12 +29,12 @@ def digest(folder):
 
 
 def test_two_writings_are_the_same_to_the_byte(folder, tmp_path):
-    for name in tasks.NAMES:
-        samples.write(name, tmp_path)
+    for name in tasks.TASK_NAMES:
+        generators.write_task_files(name, tmp_path)
     assert digest(tmp_path) == digest(folder)
 
 
-@pytest.mark.parametrize("name", tasks.NAMES)
+@pytest.mark.parametrize("name", tasks.TASK_NAMES)
 def test_there_are_enough_examples_and_labels_are_balanced(name, folder):
     task = made(name, folder)
     sizes = {split: len(examples) for split, examples in task.examples.items()}
@@ -53,7 +53,7 @@ def pieces(text):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in tasks.NAMES if name not in ("cmrc2018", "drcd", "c3", "cote_mfw", "cote_bd")]
+    "name", [name for name in tasks.TASK_NAMES if name not in ("cmrc2018", "drcd", "c3", "cote_mfw", "cote_bd")]
 )
 def test_no_keyword_alone_tells_a_label(name, folder):
     """The best single keyword of each label: its F1 for "has the word" against "has the label"."""
@@ -61,7 +61,7 @@ def test_no_keyword_alone_tells_a_label(name, folder):
     labels = Counter(example.answers[0] for example in examples)
     found = defaultdict(Counter)
     for example in examples:
-        for piece in pieces(example.prompt[example.prefix :]):
+        for piece in pieces(example.prompt[example.prefix_length :]):
             found[piece][example.answers[0]] += 1
     chance = max(2 * n / (len(examples) + n) for n in labels.values())  # F1 of a word that stands everywhere
     best = max(2 * hits / (sum(by.values()) + labels[label]) for by in found.values() for label, hits in by.items())
@@ -70,7 +70,7 @@ def test_no_keyword_alone_tells_a_label(name, folder):
 
 def test_related_tasks_share_their_words(folder):
     def seen(name):
-        return set().union(*(pieces(e.prompt[e.prefix :]) for e in made(name, folder).examples["train"][:300]))
+        return set().union(*(pieces(e.prompt[e.prefix_length :]) for e in made(name, folder).examples["train"][:300]))
 
     for source, target, stranger in (
         ("amazon", "chnsent", "ocnli"),
@@ -82,8 +82,8 @@ def test_related_tasks_share_their_words(folder):
 
 
 def test_a_changed_generator_is_never_read_from_an_old_cache(tmp_path, monkeypatch):
-    before = samples.fingerprint()
-    assert before == samples.fingerprint()
+    before = generators.hash_generators()
+    assert before == generators.hash_generators()
     (tmp_path / "__init__.py").write_text("changed", encoding="utf-8")
-    monkeypatch.setattr(samples, "__file__", str(tmp_path / "__init__.py"))
-    assert samples.fingerprint() != before
+    monkeypatch.setattr(generators, "__file__", str(tmp_path / "__init__.py"))
+    assert generators.hash_generators() != before

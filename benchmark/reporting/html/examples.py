@@ -17,7 +17,7 @@ from benchmark.config.profile import Profile
 from benchmark.grid import data_hash, specs
 from benchmark.system import disk_cache, hashing
 from benchmark.system.hashing import hash_prompt
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 MAX_EXAMPLES = 12  # examples of a task
 EXAMPLES_PER_DIRECTION = 2  # examples on which a pair differs that are wanted, each way
@@ -179,7 +179,7 @@ def read_prompts(profile: Profile, task: str, uids: set[str]) -> dict[str, list]
     """uid -> [prompt, accepted answers], from the records."""
     import tasks
 
-    pool, _ = tasks.load(task)(source=profile.source, data_dir=profile.data_dir).pool()
+    pool, _ = tasks.load_task(task)(data_source=profile.source, data_dir=profile.data_dir).load_pool()
     return {one.uid: [one.prompt, list(one.answers)] for one in pool["test"] if one.uid in uids}
 
 

@@ -262,7 +262,7 @@ def build_method_entries(profile: Profile) -> dict[str, dict[str, Any]]:
     found = {}
     for name in profile.methods:
         fact = specs.get_method_spec(name)
-        sources = bool(fact["parent"]) or any(stage["on"] == "sources" for stage in fact["stages"])
+        sources = bool(fact["parent"]) or any(stage["trained_on"] == "sources" for stage in fact["stages"])
         found[name] = {"what": fact["what"], "paper": fact["paper"], "control": not fact["trains"],
                        "fixed": fact["fixed"], "sources": sources and fact["trains"]}  # fmt: skip
     return found

@@ -23,7 +23,7 @@ from benchmark.results.store import ResultStore
 from benchmark.system import hardware
 from benchmark.system.hashing import hash_json
 from benchmark.system.redaction import get_backbone_display_name
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 PROJECT = "adapterbench"
 COMPLETE_MARKER = "whole"  # file in the folder of a run that was written to its end

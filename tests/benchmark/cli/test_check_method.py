@@ -8,8 +8,7 @@ import pytest
 import methods
 from benchmark.cli import check_method
 from benchmark.cli.main import main
-from benchmark.proofs import kit
-from methods.conformance import runner
+from methods.conformance import checks, runner
 from methods.conformance.runner import FAILED, NOT_APPLICABLE, PASSED, CheckResult
 
 MINE = """
@@ -22,8 +21,8 @@ class A(ZeroShot):
 class Wrong(ZeroShot):
     name = "wrong"
 
-    def hidden(self, *given, **more):
-        return super().hidden(*given, **more) * 1.001
+    def compute_hidden_states(self, *given, **more):
+        return super().compute_hidden_states(*given, **more) * 1.001
 """
 
 
@@ -38,7 +37,7 @@ def test_a_class_of_ones_own_is_checked(mine: str, capsys):
     assert main(["check", f"{mine}:A"]) == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{mine}:A: ")
-    assert all(name in out for name in kit.PROOFS)
+    assert all(name in out for name in checks.CHECKS)
     assert "0 fail" in out
 
 
@@ -71,7 +70,7 @@ def test_a_verdict_is_the_worst_of_all_architectures(found, want):
 
 
 def test_the_table_says_what_each_proof_said(monkeypatch, capsys):
-    rows = [CheckResult(name, PASSED) for name in kit.PROOFS]
+    rows = [CheckResult(name, PASSED) for name in checks.CHECKS]
     rows[1], rows[2] = (
         rows[1]._replace(state=NOT_APPLICABLE, reason="no use"),
         rows[2]._replace(state=FAILED, reason="off"),
@@ -88,6 +87,6 @@ def test_the_committed_table_is_of_these_methods_and_proofs():
     text = (Path(__file__).parents[3] / "docs/proofs.md").read_text(encoding="utf-8")
     named = re.findall(r"^\| (\w+) \|", text, re.M)
     assert named == ["method", *methods.NAMES]
-    assert re.findall(r"^\d+\. `(\w+)`", text, re.M) == list(kit.PROOFS)
+    assert re.findall(r"^\d+\. `(\w+)`", text, re.M) == list(checks.CHECKS)
     assert "✗" not in text.partition("| method |")[2]
     assert check_method.DOCS_COMMAND in text

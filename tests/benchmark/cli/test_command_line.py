@@ -98,7 +98,7 @@ def test_lists_name_everything(what: str, capsys):
     out = capsys.readouterr().out
     assert all(
         name in out
-        for name in {"tasks": tasks.NAMES, "methods": methods.NAMES, "profiles": loading.list_presets()}[what]
+        for name in {"tasks": tasks.TASK_NAMES, "methods": methods.NAMES, "profiles": loading.list_presets()}[what]
     )
 
 

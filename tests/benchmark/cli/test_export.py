@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmark.cli.main import main
 from methods import load_adapter
-from methods.backbone import Backbone
+from methods.core.backbone import Backbone
 
 CELLS = {"lora": "peft", "prompt": "peft", "bitfit": "ours", "zero_shot": "nothing"}
 
@@ -31,7 +31,7 @@ def test_a_cell_comes_back(method: str, words: list[str], tmp_path, model_folder
     found = load_adapter(out, backbone)
     ids = torch.arange(5, 17)[None]
     with torch.no_grad():
-        want = backbone.head(found.hidden(ids, torch.ones_like(ids), (0,)))
+        want = backbone.compute_logits(found.compute_hidden_states(ids, torch.ones_like(ids), (0,)))
         if CELLS[method] == "peft":
             adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), out).eval()
             logits = adapted(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -ids.shape[1] :]

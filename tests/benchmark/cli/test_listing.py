@@ -20,6 +20,6 @@ def test_methods_say_how_many_numbers_they_train_on_the_backbone(capsys):
     counts = listing.count_parameters_by_method("tiny")
     backbone = listing.load_backbone("tiny")
     assert counts["full"] == sum(p.numel() for p in backbone.model.parameters())
-    assert (counts["zero_shot"], counts["prompt"]) == (0, 20 * backbone.width)
+    assert (counts["zero_shot"], counts["prompt"]) == (0, 20 * backbone.hidden_size)
     assert main(["list", "methods"]) == 0
     assert "1.05 M" in capsys.readouterr().out

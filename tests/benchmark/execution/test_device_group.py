@@ -19,19 +19,19 @@ from benchmark.config.profile import Profile
 from benchmark.execution.cell_runner import CellRunner
 from benchmark.execution.device_group import DeviceGroup
 from benchmark.grid import planner
-from benchmark.proofs import models
 from benchmark.results.store import ResultStore
 from benchmark.scheduling import preflight
 from benchmark.training.stage import train_stage
-from methods.backbone import Backbone
-from methods.base import TARGET
+from methods.base import TARGET_STAGE
+from methods.conformance import tiny_models
+from methods.core.backbone import Backbone
+from methods.core.step_plan import partition_step
 from methods.full import Full
 from methods.lora import LoRA
-from methods.plan import divided
 from methods.ta_lora import TALoRA
-from tasks.encode import collate
-from tasks.example import UsageError
-from tasks.group import Group
+from tasks.core.batching import MultiTaskDataModule
+from tasks.core.encoding import collate
+from tasks.core.types import UsageError
 
 TWO = {"devices": 2, "strategy": "ddp"}
 
@@ -100,13 +100,15 @@ def forked(folder: Path, work: Callable[[], dict[str, torch.Tensor]]) -> dict[st
 @pytest.mark.parametrize("method", [LoRA, Full])
 def test_a_backbone_in_shares_learns_what_a_whole_one_learns(method, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("ADAPTERBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(models.SHAPE, "tie_word_embeddings", False)
-    model = models.write_model(tmp_path / "model", "qwen2")
+    monkeypatch.setitem(tiny_models.MODEL_DIMENSIONS, "tie_word_embeddings", False)
+    model = tiny_models.save_random_model(tmp_path / "model", "qwen2")
 
     def trained(sharded: bool) -> dict[str, torch.Tensor]:
         backbone = Backbone.load(str(model), sharded=sharded)
         size = sum(getattr(p, "_local_tensor", p).numel() for p in backbone.model.parameters())
-        one = tasks.load("chnsent")(backbone.tokenizer, shots=2, batch_size=3, limit={"test": 8}, max_length=120)
+        one = tasks.load_task("chnsent")(
+            backbone.tokenizer, shots=2, batch_size=3, max_per_split={"test": 8}, max_length=120
+        )
         gathered: list[float] = []  # parameters that are whole after the last layer of a pass
         parameters = list(backbone.model.named_parameters())
         last = backbone.model.model.layers[-1]
@@ -116,8 +118,12 @@ def test_a_backbone_in_shares_learns_what_a_whole_one_learns(method, tmp_path: P
 
         last.register_forward_hook(look)
         made = method(backbone, {"lr": 1e-2, "clip": 0.1})
-        [history] = train_stage(made, Group([one]), TARGET, Budget(epochs=2, evaluations=1), seeds=[0])
-        learned = {name: getattr(t, "full_tensor", lambda t=t: t)().clone() for name, t in made.learned().items()}
+        [history] = train_stage(
+            made, MultiTaskDataModule([one]), TARGET_STAGE, Budget(epochs=2, evaluations=1), seeds=[0]
+        )
+        learned = {
+            name: getattr(t, "full_tensor", lambda t=t: t)().clone() for name, t in made.trained_state_dict().items()
+        }
         numbers = {"size": float(size), "gathered": max(gathered), "loss": [loss for _, loss in history.loss_curve]}
         return learned | {name: torch.tensor(value) for name, value in numbers.items()}
 
@@ -132,19 +138,22 @@ def test_the_parts_of_a_step_add_up(qwen3: Backbone, rows: int):
     """Pass by pass, each with one slot or two; also where there are fewer rows than processes."""
     method = TALoRA(qwen3, {"gate": "none"})
     for stage in TALoRA.stages[:2]:
-        method.enter(stage, [0, 1])
-    one = tasks.load("chnsent")(qwen3.tokenizer, shots=4, limit={"test": 8}, max_length=120)
+        method.begin_stage(stage, [0, 1])
+    one = tasks.load_task("chnsent")(qwen3.tokenizer, shots=4, max_per_split={"test": 8}, max_length=120)
     one.setup()
-    batch = collate(one.encoded("train")[:rows], [int(row > 2) for row in range(rows)], 1)
+    batch = collate(one.encode_split("train")[:rows], [int(row > 2) for row in range(rows)], 1)
 
     def gradient(*plans) -> dict[str, torch.Tensor]:
         method.zero_grad()
         for plan in plans:
-            method.losses(plan).sum().backward()
+            method.compute_slot_losses(plan).sum().backward()
         return {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
 
-    whole, each = method.plan(batch), [divided(batch, method.plan, rank=rank, ranks=3) for rank in range(3)]
-    assert sum(sum(plan.tokens) for plan in each) == sum(whole.tokens)
+    whole, each = (
+        method.plan_step(batch),
+        [partition_step(batch, method.plan_step, rank=rank, world_size=3) for rank in range(3)],
+    )
+    assert sum(sum(plan.num_tokens) for plan in each) == sum(whole.num_tokens)
     want, got = gradient(whole), gradient(*each)
     for name, tensor in want.items():
         torch.testing.assert_close(got[name], tensor, rtol=1e-3, atol=1e-5)

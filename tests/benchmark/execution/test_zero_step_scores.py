@@ -10,8 +10,8 @@ from benchmark.evaluation import evaluate
 from benchmark.execution.cell_runner import CellRunner
 from benchmark.grid import cells, planner
 from benchmark.results.store import ResultStore
-from methods import load
-from methods.base import TARGET
+from methods import load_method
+from methods.base import TARGET_STAGE
 
 CHANGES = {
     "tasks": ("ocnli",),
@@ -43,9 +43,9 @@ def test_a_source_stage_is_scored_before_the_target_and_the_target_does_not_noti
     assert "before" not in found["lora/ocnli/4/0"][1]["metrics"]
     source, (target, result) = found["meta_lora.source/sources/full/0"][0], found["meta_lora/ocnli/4/0"]
 
-    method = load("meta_lora")(there.backbone, target.options)
+    method = load_method("meta_lora")(there.backbone, target.options)
     method.load(load_file(there.store.get_adapter_path(source.identity)))
-    method.enter(TARGET, [0])
+    method.begin_stage(TARGET_STAGE, [0])
     [task] = there.load_tasks(target)
     assert result["metrics"]["before"] == evaluate.compute_test_metrics(
         task, evaluate.predict_test(method, [task], "sum")[0]
@@ -86,5 +86,7 @@ def test_a_mixtures_cost_is_that_of_all_its_sources(bench):
     result = there.run([cells[0]])[0]
     batches = 4 * 4  # rows that were passed
     assert result["cost"]["tokens"] > batches * 20  # a prompt alone is longer than that; one source would have half
-    rows = [len(i.prompt) + len(i.answer) for task in there.load_tasks(cells[0]) for i in task.encoded("train")]
+    rows = [
+        len(i.prompt_ids) + len(i.answer_ids) for task in there.load_tasks(cells[0]) for i in task.encode_split("train")
+    ]
     assert batches * min(rows) <= result["cost"]["tokens"] <= batches * max(rows)

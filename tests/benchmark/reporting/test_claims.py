@@ -159,7 +159,9 @@ def test_a_variant_that_the_profile_has_made_the_default_is_no_comparison(one, a
 def test_the_ablation_profiles_have_the_rows_that_are_claimed():
     for name in ("ta-lora-ablation", "meta-lora-ablation"):
         found = loading.load_profile(name)
-        own = [row for row in claims.VARIANT_OPTIONS if name.startswith(methods.method_of(row).replace("_", "-"))]
+        own = [
+            row for row in claims.VARIANT_OPTIONS if name.startswith(methods.parse_method_name(row).replace("_", "-"))
+        ]
         assert own
         assert {claims.find_variant_name(found, row) for row in own} <= set(found.methods)
 
@@ -168,7 +170,7 @@ def test_every_claim_names_rows_that_there_are_and_options_that_they_have():
     for claim in claims.CLAIMS:
         assert claim.paper in claims.PAPER_NOTES
         for row in (claim.variant, claim.other_variant):
-            assert methods.method_of(row) in methods.NAMES
+            assert methods.parse_method_name(row) in methods.NAMES
     for row, options in claims.VARIANT_OPTIONS.items():
         planner.resolve_method_options(
             replace(loading.load_profile("demo"), config={row: options}), row

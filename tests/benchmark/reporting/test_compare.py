@@ -10,7 +10,7 @@ from benchmark.config.profile import Profile
 from benchmark.grid import planner
 from benchmark.reporting.compare import compare_methods
 from benchmark.results.store import ResultStore
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 
 def fill(found: Profile, answered, right: dict, but: tuple = ()) -> None:

@@ -211,14 +211,14 @@ def test_texts_of_other_data_sets_are_left_out_unless_they_are_asked_for(small, 
 
 def test_a_result_says_where_its_records_are_from(tmp_path):
     def origin(**options) -> str:
-        task = tasks.load("chnsent")(shots=2, **options)
+        task = tasks.load_task("chnsent")(shots=2, **options)
         task.setup()
         return build_data_record(task)["origin"]
 
-    assert origin(source="sample") == examples.SYNTHETIC_ORIGIN
-    local = tasks.load("chnsent")(source="sample").origin.folder
+    assert origin(data_source="sample") == examples.SYNTHETIC_ORIGIN
+    local = tasks.load_task("chnsent")(data_source="sample").record_source.folder
     shutil.copytree(local, tmp_path / local.name)
-    assert origin(source="local", data_dir=tmp_path) == "local"
+    assert origin(data_source="local", data_dir=tmp_path) == "local"
 
 
 def test_the_command_of_a_cell_plans_that_very_cell(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from benchmark.config.run_limits import parse_size
 from benchmark.grid import planner
 from benchmark.reporting.recommend import evaluate_held_out, recommend_method
 from benchmark.results.store import ResultStore
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 TRAINED = ("lora", "prompt", "adapter")
 RIGHT = {"lora": 9, "prompt": 6, "adapter": 3}  # of ten; zero_shot and majority guess

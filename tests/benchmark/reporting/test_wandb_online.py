@@ -11,7 +11,7 @@ from benchmark.analysis import load
 from benchmark.grid import planner
 from benchmark.reporting.wandb import export, views
 from benchmark.results.store import ResultStore
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 from tests.support.wandb_runs import KEY
 from tests.support.wandb_server import serving
 

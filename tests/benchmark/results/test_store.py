@@ -13,7 +13,7 @@ from benchmark.config.profile import Profile
 from benchmark.grid import planner
 from benchmark.results import files, locks, schema, store
 from benchmark.results.store import ResultStore
-from tasks.example import UsageError
+from tasks.core.types import UsageError
 
 
 @pytest.fixture

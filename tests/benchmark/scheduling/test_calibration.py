@@ -13,7 +13,7 @@ from benchmark.system import disk_cache
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk_cache, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(disk_cache, "get_cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(disk_cache, "hash_source_file", lambda file: "")
 
 

@@ -13,35 +13,39 @@ from benchmark.grid import planner
 from benchmark.results.store import ResultStore
 from benchmark.scheduling import memory_model, packing
 from benchmark.scheduling.cost_model import FIXED_SECONDS_PER_CELL, CostModel
-from benchmark.scheduling.memory_model import QWEN, Shape
-from benchmark.skeleton import Skeleton, counted
+from methods.core import architecture
+from methods.core.architecture import QWEN2_5_SHAPES, ModelShape
+from methods.core.meta_backbone import MetaBackbone, count_parameters_by_stage
 from tests.gpu_acceptance import model_shapes as shapes
 from tests.gpu_acceptance.workload import Size, plans, ready
 
-SMALL = Shape(64, 3, 4, 2, 160, 2070)
+SMALL = ModelShape(64, 3, 4, 2, 160, 2070)
 LARGE = BackboneConfig(name="Qwen/Qwen2.5-7B", dtype="bfloat16", device="cpu")
 
 
 def test_shapes_have_the_published_numbers_of_parameters():
     for name, wanted in (("0.5B", 494_032_768), ("1.5B", 1_543_714_304), ("7B", 7_615_616_512)):
-        assert QWEN[name].parameters == pytest.approx(wanted, rel=1e-3)
-    model = Skeleton(SMALL, "meta").model
+        assert QWEN2_5_SHAPES[name].num_parameters == pytest.approx(wanted, rel=1e-3)
+    model = MetaBackbone(SMALL, "meta").model
     biases = sum(p.numel() for name, p in model.named_parameters() if name.endswith("bias"))
-    assert SMALL.parameters == sum(p.numel() for p in model.parameters()) - biases
+    assert SMALL.num_parameters == sum(p.numel() for p in model.parameters()) - biases
 
 
 def test_numbers_that_learn_are_those_of_the_closed_forms():
     d, h, k, layers = 3584, 3584, 512, 28
-    lora = counted("lora", {"rank": 8, "sites": "q k v o"}, QWEN["7B"])
+    lora = count_parameters_by_stage("lora", {"rank": 8, "sites": "q k v o"}, QWEN2_5_SHAPES["7B"])
     assert lora["stages"] == {"target": (0, layers * 8 * (4 * d + 2 * h + 2 * k))}
-    prefix = counted("prefix", {"length": 20}, QWEN["7B"])
+    prefix = count_parameters_by_stage("prefix", {"length": 20}, QWEN2_5_SHAPES["7B"])
     assert (prefix["stages"], prefix["virtual"]) == ({"target": (0, 2 * 20 * layers * k)}, 20)
-    shared = counted("shared_lora", {}, SMALL)
+    shared = count_parameters_by_stage("shared_lora", {}, SMALL)
     assert shared["stages"]["source"] == (shared["stages"]["target"][1], 0)
-    assert counted("mpt", {"length": 5, "rank": 1}, SMALL)["stages"] == {"source": (320, 69), "target": (0, 389)}
-    full = counted("full", {}, SMALL)
-    assert full["weights"] == full["stages"]["target"][1] > SMALL.parameters
-    assert counted("peft", {}, SMALL)["copies"]
+    assert count_parameters_by_stage("mpt", {"length": 5, "rank": 1}, SMALL)["stages"] == {
+        "source": (320, 69),
+        "target": (0, 389),
+    }
+    full = count_parameters_by_stage("full", {}, SMALL)
+    assert full["weights"] == full["stages"]["target"][1] > SMALL.num_parameters
+    assert count_parameters_by_stage("peft", {}, SMALL)["copies"]
 
 
 @pytest.mark.parametrize("name", ["lora", "prompt", "adapter", "bitfit", "ta_lora", "full"])
@@ -62,10 +66,10 @@ def test_what_a_pass_keeps_is_about_what_the_formula_says(name: str, monkeypatch
 
         kept: list[torch.Tensor] = []
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            method.losses(given).sum()
-        tokens = given.input_ids.numel() + method.virtual * len(given.slots)
-        tokens += 0 if given.lead is None else given.lead.numel()
-        answers = len(given.at) * SMALL.vocab_size * 12
+            method.compute_slot_losses(given).sum()
+        tokens = given.input_ids.numel() + method.num_virtual_tokens * len(given.slots)
+        tokens += 0 if given.shared_prefix is None else given.shared_prefix.numel()
+        answers = len(given.label_positions) * SMALL.vocab_size * 12
         wanted = memory_model.estimate_activation_bytes(SMALL, tokens, 2, name == "full") + answers
     assert 0.6 * wanted < sum(found.values()) < 1.15 * wanted
 
@@ -126,9 +130,12 @@ def test_devices_that_share_a_cell_share_its_rows_and_under_fsdp_the_backbone(me
 
 def test_a_part_of_the_backbone_is_what_fsdp_leaves_on_a_device():
     tied, apart = SMALL, SMALL._replace(tie_word_embeddings=False)
-    assert tied.share(1) == tied.parameters
-    assert tied.share(2) == (tied.parameters + tied.table) / 2
-    assert (tied.gathered, apart.gathered) == (tied.linears / 3, apart.table)
+    assert tied.parameters_per_device(1) == tied.num_parameters
+    assert tied.parameters_per_device(2) == (tied.num_parameters + tied.num_embedding_parameters) / 2
+    assert (tied.max_gathered_parameters, apart.max_gathered_parameters) == (
+        tied.num_linear_parameters / 3,
+        apart.num_embedding_parameters,
+    )
 
 
 def test_seconds_of_a_cell_on_several_devices_are_not_those_of_one(small: Profile, fake):
@@ -161,6 +168,6 @@ def test_the_plan_has_a_column_of_it_where_the_backbone_is_large(small: Profile,
 
 def test_a_folder_says_its_own_shape_and_an_unknown_name_none(tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps(SMALL._asdict() | {"head_dim": 32, "rms_norm_eps": 1e-6}))
-    assert memory_model.shape_of(str(tmp_path)).attention == 4 * 32
-    assert memory_model.shape_of("Qwen/Qwen2.5-7B-Instruct") == QWEN["7B"]
-    assert memory_model.shape_of("someone/something") is None
+    assert architecture.find_model_shape(str(tmp_path)).attention_width == 4 * 32
+    assert architecture.find_model_shape("Qwen/Qwen2.5-7B-Instruct") == QWEN2_5_SHAPES["7B"]
+    assert architecture.find_model_shape("someone/something") is None

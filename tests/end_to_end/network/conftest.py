@@ -48,8 +48,8 @@ def hub(originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def rows(name: str, part: str = "train") -> list[dict]:
-    origin = tasks.load(name)(source="hub").origin
-    return list(origin.rows(origin.parts()[part]))
+    origin = tasks.load_task(name)(data_source="hub").record_source
+    return list(origin.iter_records(origin.find_parts()[part]))
 
 
 def model() -> dict[str, bytes]:

@@ -3,10 +3,10 @@
 import pytest
 
 from benchmark.cli.main import main
-from methods.backbone import Backbone
-from methods.files import find
-from tasks import network
-from tasks.example import UsageError
+from methods.core.backbone import Backbone
+from methods.core.backbone_files import find_or_download_backbone
+from tasks.core import download
+from tasks.core.types import UsageError
 from tests.end_to_end.network.conftest import gone, ill, model
 from tests.support.hub_server import Hub
 
@@ -17,7 +17,7 @@ def test_a_backbone_comes_from_the_hub_without_code_and_pickles(hub):
     assert found.fingerprint == Backbone.load("tiny").fingerprint
     assert not [line for line in hub.asked if ".bin" in line or ".py" in line]
     asked = len(hub.asked)
-    find("someorg/tiny")
+    find_or_download_backbone("someorg/tiny")
     assert len(hub.asked) == asked
 
 
@@ -41,7 +41,7 @@ def test_a_backbone_that_cannot_be_had_is_said_in_one_line(spoil, said, hub, tmp
     hub.put("model", "someorg/tiny", model())
     spoil(hub)
     if any(trouble.wait for trouble in hub.troubles):
-        monkeypatch.setattr(network, "ANSWER", 0.2)
+        monkeypatch.setattr(download, "READ_TIMEOUT_SECONDS", 0.2)
     words = ["--profile", "smoke", "--methods", "lora", "--tasks", "chnsent", "--workers", "1", "--results",
              str(tmp_path / "results"), "--backbone", "someorg/tiny"]  # fmt: skip
     assert main(["run", *words]) == 2
@@ -51,10 +51,10 @@ def test_a_backbone_that_cannot_be_had_is_said_in_one_line(spoil, said, hub, tmp
     assert not (tmp_path / "results").exists()
     if hub.troubles:
         hub.heal()
-        assert find("someorg/tiny").is_dir()
+        assert find_or_download_backbone("someorg/tiny").is_dir()
 
 
 def test_a_backbones_revision_must_be_there(hub):
     hub.put("model", "someorg/tiny", model())
     with pytest.raises(UsageError, match="has no such revision; give --backbone tiny"):
-        find("someorg/tiny", "e" * 40)
+        find_or_download_backbone("someorg/tiny", "e" * 40)

@@ -6,8 +6,8 @@ import pytest
 
 import tasks
 from benchmark.cli.main import main
-from tasks import network
-from tasks.example import UsageError
+from tasks.core import download
+from tasks.core.types import UsageError
 from tests.end_to_end.network.conftest import FILES, TABLES, gone, ill, renumbered, rows
 from tests.support import hub_copies
 from tests.support.hub_server import Hub
@@ -20,27 +20,27 @@ def without_train(hub: Hub) -> None:
 
 
 def without_labels(hub: Hub) -> None:
-    its = tasks.load(TABLES).hub
+    its = tasks.load_task(TABLES).hub
     data = hub_copies.parquet([{"sentence1": "甲", "sentence2": "乙"}] * 20)
     hub.put("dataset", its.id, {f"ocnli/{split}-00000-of-00001.parquet": data for split in ("train", "validation", "test")},
             its.revision)  # fmt: skip
-    raw = tasks.load(FILES).hub
+    raw = tasks.load_task(FILES).hub
     hub.put("raw", raw.repository, {"baidu/train.txt": '{"s": "甲"}\n' * 20}, raw.commit)
 
 
 def no_split(hub: Hub) -> None:
-    its = tasks.load(TABLES).hub
+    its = tasks.load_task(TABLES).hub
     card = "---\nconfigs:\n- config_name: ocnli\n  data_files:\n  - split: train\n    path: ocnli/train-*\n---\n"
     hub.put("dataset", its.id, {"README.md": card}, its.revision)
 
 
 def no_table(hub: Hub) -> None:
-    its = tasks.load(TABLES).hub
+    its = tasks.load_task(TABLES).hub
     hub.put("dataset", its.id, {"ocnli/train-00000-of-00001.parquet": b"<html>"}, its.revision)
 
 
 def script(hub: Hub) -> None:
-    its = tasks.load(TABLES).hub
+    its = tasks.load_task(TABLES).hub
     hub.put("dataset", its.id, {"clue.py": "print('ran')"}, its.revision)
 
 
@@ -74,7 +74,7 @@ def test_trouble_is_one_line_and_the_next_run_is_whole(
              str(tmp_path / "results"), "--source", "hub", "--backbone", str(model_folders["qwen3"])]  # fmt: skip
     with monkeypatch.context() as patch:
         if any(trouble.wait for trouble in hub.troubles):
-            patch.setattr(network, "ANSWER", 0.2)
+            patch.setattr(download, "READ_TIMEOUT_SECONDS", 0.2)
         assert main(["run", *words]) == 2
     assert len(hub.asked) < 30, hub.asked  # it gives up soon
     error = capfd.readouterr().err
@@ -105,7 +105,7 @@ def test_a_table_that_broke_off_once_goes_on_by_itself(hub):
 
 
 def test_whole_tables_are_kept_when_the_next_one_breaks_off(hub):
-    its = tasks.load(TABLES).hub
+    its = tasks.load_task(TABLES).hub
     last = hub.repositories["dataset", its.id, its.revision]["ocnli/test-00000-of-00001.parquet"]
     hub.trouble(sha256(last).hexdigest(), cut=100)
     with pytest.raises(UsageError, match="what has arrived is kept"):

@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmark.proofs.material import batch, built, items
-from methods import NAMES, load
-from methods.backbone import Backbone
+from methods import NAMES, load_method
 from methods.base import Method
-from tasks.example import UsageError
+from methods.conformance.fixtures import make_batch
+from methods.core.backbone import Backbone
+from methods.core.instantiate import generate_examples, instantiate_method
+from tasks.core.types import UsageError
 
 CACHED = ("prefix",)
-LEARN = [name for name in NAMES if load(name).stages and name not in CACHED]
+LEARN = [name for name in NAMES if load_method(name).stages and name not in CACHED]
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +25,13 @@ def pair(model_folders: dict[str, Path]) -> tuple[Backbone, Backbone]:
 
 def gradients(name: str, backbone: Backbone) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Of two passes whose rows are of other slots, so that the second pass of the first comes when those are known."""
-    method = built(load(name), backbone).train()
-    every = items(6, 5)
-    slots = [0, 1, 2, 0, 1, 2] if method.slots > 2 else [0] * 6
-    losses = [method.loss(batch(every[:4], slots[:4])), method.loss(batch(every[4:], slots[4:]))]
+    method = instantiate_method(load_method(name), backbone).train()
+    every = generate_examples(6, 5)
+    slots = [0, 1, 2, 0, 1, 2] if method.num_slots > 2 else [0] * 6
+    losses = [
+        method.compute_batch_losses(make_batch(every[:4], slots[:4])),
+        method.compute_batch_losses(make_batch(every[4:], slots[4:])),
+    ]
     total = torch.cat(losses)
     total.sum().backward()
     found = {key: p.grad.clone() for key, p in method.named_parameters() if p.grad is not None}
@@ -48,7 +52,7 @@ def test_losses_and_gradients_are_those_of_one_pass(name: str, pair: tuple[Backb
 
 def kept(backbone: Backbone) -> int:
     """Bytes that a pass keeps for its way back, parameters aside."""
-    method, sizes = built(load("lora"), backbone).train(), {}
+    method, sizes = instantiate_method(load_method("lora"), backbone).train(), {}
     own = {p.data_ptr() for p in [*method.parameters(), *backbone.model.parameters()]}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -57,7 +61,7 @@ def kept(backbone: Backbone) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = method.loss(batch(items(6, 5), [0] * 6))
+        loss = method.compute_batch_losses(make_batch(generate_examples(6, 5), [0] * 6))
         total = sum(sizes.values())
     del loss
     backbone.detach()
@@ -70,7 +74,7 @@ def test_less_is_kept(pair: tuple[Backbone, Backbone]):
 
 def test_noise_that_a_second_pass_would_not_draw_again_is_refused(pair: tuple[Backbone, Backbone]):
     with pytest.raises(UsageError, match="other noise"):
-        load("lora")(pair[1], {"dropout": 0.1})
+        load_method("lora")(pair[1], {"dropout": 0.1})
 
 
 def test_a_prefix_is_refused_when_it_trains(pair: tuple[Backbone, Backbone]):
@@ -80,10 +84,10 @@ def test_a_prefix_is_refused_when_it_trains(pair: tuple[Backbone, Backbone]):
 
 
 def test_a_pass_with_a_cache_is_never_computed_twice(pair: tuple[Backbone, Backbone]):
-    method: Method = built(load("lora"), pair[1]).train()
+    method: Method = instantiate_method(load_method("lora"), pair[1]).train()
     ids = torch.tensor([[5, 6, 7]])
     with pytest.raises(UsageError, match="lie in a cache"):
-        method.hidden(ids, torch.ones_like(ids), (0,), pair[1].cache())
+        method.compute_hidden_states(ids, torch.ones_like(ids), (0,), pair[1].create_cache())
     with torch.no_grad():
-        method.hidden(ids, torch.ones_like(ids), (0,), pair[1].cache())
+        method.compute_hidden_states(ids, torch.ones_like(ids), (0,), pair[1].create_cache())
     pair[1].detach()

@@ -7,7 +7,7 @@ import pytest
 
 import tasks
 from tasks.base import UsageError
-from tasks.declared import load
+from tasks.core.yaml_task import load_yaml_task
 from tests.support.declaration import PLAIN, declare
 
 
@@ -18,34 +18,34 @@ def declared(tmp_path: Path) -> Callable[..., str]:
 
 
 def first(path: str):
-    task = load(path)()
-    return next(task.read("train")), task
+    task = load_yaml_task(path)()
+    return next(task.read_examples("train")), task
 
 
 def test_a_choice_is_declared_with_columns_template_and_words(declared):
     example, task = first(declared(PLAIN + "metric: macro_f1\nlicence: mine\nabout: Two kinds.\n"))
     assert example.prompt == "选坏或好。\n第0条评论\n答："
     assert (example.answers, example.choices) == (("坏",), ("坏", "好"))
-    assert example.prompt[slice(*example.field)] == "第0条评论"
+    assert example.prompt[slice(*example.truncatable_span)] == "第0条评论"
     assert (task.name, task.role, task.form) == ("mine", "target", "choice")
     assert (task.metric, task.metrics) == ("macro_f1", ("macro_f1", "accuracy"))
     assert (type(task).__doc__, task.licence) == ("Two kinds.", "mine")
 
 
 def test_it_splits_draws_and_scores_as_any_task(declared, tokenizer):
-    task = tasks.load(declared())(tokenizer, shots=2)
+    task = tasks.load_task(declared())(tokenizer, shots=2)
     task.setup()
     assert [len(examples) for examples in task.examples.values()] == [4, 2, 6]
     assert len(next(iter(task.train_dataloader())).examples) == 4
-    assert task.score({e.uid: e.answers[0] for e in task.examples["test"]})["accuracy"] == 1
+    assert task.score_predictions({e.uid: e.answers[0] for e in task.examples["test"]})["accuracy"] == 1
 
 
 def test_the_same_file_is_the_same_class_until_it_changes(declared):
     path = declared()
-    kind = load(path)
-    assert load(path) is kind
+    kind = load_yaml_task(path)
+    assert load_yaml_task(path) is kind
     declared(PLAIN.replace("坏", "差"))
-    assert load(path).words["0"] == "差"
+    assert load_yaml_task(path).words["0"] == "差"
 
 
 OPTIONS = """
@@ -67,24 +67,24 @@ def test_options_of_a_records_own_are_answered_by_letter(declared, row, more, an
     assert f"\n谁\nA：甲\nB：乙\nC：{row['c']}\n答：" in example.prompt
     assert example.answers == answers
     assert example.choices == ("A", "B", "C")
-    assert example.group
+    assert example.group_id
 
 
 def test_options_may_be_a_list_and_an_answer_none_of_them(declared):
     rows = [{"text": "谁", "a": ["甲", "乙"], "right": "甲"}, {"text": "谁", "a": ["甲", "乙"], "right": "丁"}]
     example, task = first(declared(OPTIONS.replace("[a, b, c]", "a"), rows))
     assert (example.answers, example.choices) == (("A",), ("A", "B"))
-    assert len(list(task.read("train"))) == 1
+    assert len(list(task.read_examples("train"))) == 1
     assert task.report["dropped"]["train"] == {"answer is none of the options": 1}
 
 
 def test_options_are_never_what_is_cut(declared):
     row = {"text": "谁", "a": "甲", "b": "乙", "c": "丙", "right": "乙"}
     example, _ = first(declared(OPTIONS.replace("{text}\\n{options}", "{options}\\n{text}"), [row]))
-    assert example.prompt[slice(*example.field)] == "谁"
+    assert example.prompt[slice(*example.truncatable_span)] == "谁"
     for more, said in (("cut: options", "cut: options have to be whole"), ("words: {1: AB}", "found 'AB'")):
         with pytest.raises(UsageError, match=said):
-            load(declared(OPTIONS + more, [row]))
+            load_yaml_task(declared(OPTIONS + more, [row]))
 
 
 SPAN = """
@@ -104,12 +104,12 @@ def test_a_span_is_one_answer_or_several(declared, place, answers):
     assert example.answers == answers
     assert example.choices == ()
     assert (task.metric, task.form) == ("f1", "span")
-    assert example.group, "a text stays in one split, with all its questions"
+    assert example.group_id, "a text stays in one split, with all its questions"
 
 
 def test_an_answer_that_is_not_in_the_text_is_left_out_and_counted(declared):
-    task = load(declared(SPAN, [{"text": "在家见", "ask": "地点", "place": "学校"}]))()
-    assert list(task.read("train")) == []
+    task = load_yaml_task(declared(SPAN, [{"text": "在家见", "ask": "地点", "place": "学校"}]))()
+    assert list(task.read_examples("train")) == []
     assert task.report["dropped"]["train"] == {"no answer is in the text": 1}
 
 
@@ -121,26 +121,26 @@ def test_an_answer_that_is_not_in_the_text_is_left_out_and_counted(declared):
 )  # fmt: skip
 def test_the_ending_says_how_a_file_is_read(declared, name, text):
     path = declared(PLAIN.replace("rows.jsonl", name), text, name)
-    one, two = load(path)().read("train")
+    one, two = load_yaml_task(path)().read_examples("train")
     assert (one.answers, two.answers) == (("好",), ("坏",))
     assert "\n一,二\n" in one.prompt
 
 
 def test_which_value_is_cut_and_which_keeps_a_document_together(declared):
     example, _ = first(declared(PLAIN.replace("{text}", "{n} {text}") + "cut: text\ngroup: text\n"))
-    assert example.prompt[slice(*example.field)] == "第0条评论"
-    assert example.group
+    assert example.prompt[slice(*example.truncatable_span)] == "第0条评论"
+    assert example.group_id
 
 
 def test_an_empty_text_is_left_out_and_counted(declared):
-    task = load(declared(PLAIN, [{"text": " ", "label": 0}, {"text": None, "label": 1}]))()
-    assert list(task.read("train")) == []
+    task = load_yaml_task(declared(PLAIN, [{"text": " ", "label": 0}, {"text": None, "label": 1}]))()
+    assert list(task.read_examples("train")) == []
     assert task.report["dropped"]["train"] == {"empty text": 2}
 
 
 def test_a_hub_copy_is_declared_with_its_revision(declared):
     hub = "hub: {id: a/b, revision: '12ab', config: zh, splits: {train: train, test: validation}}"
-    kind = load(declared(PLAIN.replace("files: {train: rows.jsonl}", hub)))
+    kind = load_yaml_task(declared(PLAIN.replace("files: {train: rows.jsonl}", hub)))
     assert tuple(kind.hub[:4]) == ("a/b", "zh", "12ab", {"train": "train", "test": "validation"})
     assert kind.home is None
 
@@ -149,14 +149,14 @@ def test_what_braces_hold_is_a_name_and_never_run(declared):
     """`str.format` would follow dots and brackets from any value to the interpreter's globals."""
     for place in ("{text.__class__}", "{text[0]}", "{text!r}", "{text:>9}", "{0}}", "{}", "{text", "{ text }"):
         with pytest.raises(UsageError, match="is no plain name of a column in braces"):
-            load(declared(PLAIN.replace("{text}", f"{{text}} {place}")))
+            load_yaml_task(declared(PLAIN.replace("{text}", f"{{text}} {place}")))
     example, _ = first(declared(rows=[{"text": "{label} {text.__class__} {}", "label": 1}]))
     assert "\n{label} {text.__class__} {}\n" in example.prompt
 
 
 def test_what_yaml_could_run_is_refused(declared, tmp_path):
     with pytest.raises(UsageError, match="not YAML"):
-        load(declared(PLAIN + f"about: !!python/object/apply:os.mkdir ['{tmp_path}/ran']\n"))
+        load_yaml_task(declared(PLAIN + f"about: !!python/object/apply:os.mkdir ['{tmp_path}/ran']\n"))
     assert not (tmp_path / "ran").exists()
 
 
@@ -202,7 +202,7 @@ BAD = [
 def test_a_bad_declaration_is_one_line_with_its_file_and_field(declared, change, said):
     assert change[0] in PLAIN
     with pytest.raises(UsageError) as caught:
-        load(declared(PLAIN.replace(*change)))
+        load_yaml_task(declared(PLAIN.replace(*change)))
     assert str(caught.value).startswith("task ")
     assert "mine.yaml: " in str(caught.value)
     assert said in str(caught.value)
@@ -223,4 +223,4 @@ def test_a_bad_record_is_one_line_with_its_place(declared, rows, said):
 
 def test_a_file_that_is_not_there_is_one_line():
     with pytest.raises(UsageError, match="task none/mine.yaml: cannot be read"):
-        tasks.load("none/mine.yaml")
+        tasks.load_task("none/mine.yaml")

@@ -1,0 +1,346 @@
+"""What every method has to prove. A proof takes a method's class and a backbone; it returns why it does not apply, or
+None when it holds, and raises AssertionError when it does not. No proof knows a method by name.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import fields, replace
+from itertools import pairwise
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch.testing import assert_close
+
+from methods.base import Method
+from methods.conformance.episodes import check_episode_gradient_mean
+from methods.conformance.fixtures import (
+    assign_slots,
+    compute_row_states,
+    copy_backbone_weights,
+    make_batch,
+    move_to_backbone,
+    run_training_steps,
+)
+from methods.conformance.gradients import check_step_gradient
+from methods.core.backbone import Backbone
+from methods.core.export import save_peft_files
+from methods.core.instantiate import (
+    NUM_SLOTS,
+    begin_synthetic_stage,
+    create_source_states,
+    generate_examples,
+    instantiate_method,
+    perturb_parameters,
+)
+from methods.core.step_plan import StepPlan, build_step_plan
+
+STEPS_PER_CELL = (12, 20, 16)  # cells of a pack end at different steps
+BATCH_SIZE_PER_CELL = (4, 2, 3)  # and have batches of different sizes
+
+
+def check_initial_equivalence(method_class: type[Method], backbone: Backbone) -> str | None:
+    """Bit by bit the frozen model's hidden states before the first step (T-init)."""
+    row = generate_examples(1, 1)[0].prompt_ids
+    plain = compute_row_states(Method(backbone), row)
+    method = instantiate_method(method_class, backbone, perturb=False)
+    if method.num_virtual_tokens:
+        return "virtual tokens change the input from the start"
+    for slot in range(method.num_slots):
+        assert torch.equal(compute_row_states(method, row, slot), plain)
+    return None
+
+
+def check_backbone_unchanged(method_class: type[Method], backbone: Backbone) -> str | None:
+    """Three steps change nothing of the frozen model, and `close` leaves all of it as it was loaded (T-frozen)."""
+    backbone.detach()
+    before = copy_backbone_weights(backbone)
+    method = instantiate_method(method_class, backbone)
+    if method_class.uses_gradient_descent:
+        method.slot_steps = [3] * method.num_slots
+        learning = {name for name, p in backbone.model.named_parameters() if p.requires_grad}
+        run_training_steps(method.train(), [make_batch(generate_examples(6, 2), assign_slots(method, 6))] * 3)
+        after = copy_backbone_weights(backbone)
+        tied = {"lm_head.weight"} if "model.embed_tokens.weight" in learning else set()
+        for name in before.keys() - learning - tied:
+            assert torch.equal(before[name], after[name]), name
+        for slot, named in method.trainable_by_slot().items():
+            assert named, slot
+    method.close()
+    for name, tensor in copy_backbone_weights(backbone).items():
+        assert torch.equal(before[name], tensor), name
+    assert not any(p.requires_grad for p in backbone.model.parameters())
+    return None
+
+
+def check_absent_slots_unchanged(method_class: type[Method], backbone: Backbone) -> str | None:
+    """A slot that is not in the batch keeps its tensors and its optimiser's state, momentum or not (T-leak)."""
+    if not (method_class.uses_gradient_descent and method_class.is_packable):
+        return "one cell at a time"
+    method = instantiate_method(method_class, backbone)
+    method.slot_steps = [8] * method.num_slots
+    everybody, some = (
+        make_batch(generate_examples(6, 3), [0, 1, 2, 0, 1, 2]),
+        make_batch(generate_examples(4, 4), [0, 2, 2, 0]),
+    )
+    made = method.configure_optimizers()
+    method.configure_optimizers = lambda: made  # type: ignore[method-assign]  # one optimiser for both parts
+    run_training_steps(method, [everybody])
+    own = method.trainable_by_slot()[1]
+    before = {name: p.detach().clone() for name, p in own.items()}
+    moments = {name: made["optimizer"].state[p]["exp_avg"].clone() for name, p in own.items()}
+    run_training_steps(method, [some] * 3)
+    for name, p in own.items():
+        assert torch.equal(before[name], p), name
+        assert torch.equal(moments[name], made["optimizer"].state[p]["exp_avg"]), name
+    return None
+
+
+def check_slot_routing(method_class: type[Method], backbone: Backbone) -> str | None:
+    """A row among others of other slots comes out as it does alone (T-route)."""
+    method = instantiate_method(method_class, backbone)
+    of = generate_examples(6, 5)
+    slots = assign_slots(method, len(of))
+    mixed = move_to_backbone(method, make_batch(of, slots))
+    source = (mixed.labels == -100) & mixed.attention_mask.bool()
+    with torch.no_grad():
+        together = method.compute_hidden_states(mixed.input_ids, mixed.attention_mask, mixed.slots, prompt_mask=source)
+    for row, (item, slot) in enumerate(zip(of, slots, strict=True)):
+        assert_close(
+            together[row, : len(item.prompt_ids)],
+            compute_row_states(method, item.prompt_ids, slot),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+    if method.num_slots > 1 and any(method.trainable_by_slot().values()):
+        assert not torch.allclose(
+            compute_row_states(method, of[0].prompt_ids, 0), compute_row_states(method, of[0].prompt_ids, 1), atol=1e-4
+        ), "all slots alike"
+    return None
+
+
+def check_padding_invariance(method_class: type[Method], backbone: Backbone) -> str | None:
+    """Left or right, much or little: a row's hidden states stay (T-pad)."""
+    method = instantiate_method(method_class, backbone)
+    of = [item._replace(answer_ids=()) for item in generate_examples(4, 6)]
+    slots = assign_slots(method, len(of))
+    for side in ("left", "right"):
+        padded = move_to_backbone(method, make_batch(of, slots, side))
+        with torch.no_grad():
+            found = method.compute_hidden_states(padded.input_ids, padded.attention_mask, padded.slots)
+        for row, item in enumerate(of):
+            real = found[row][padded.attention_mask[row].bool()]
+            assert_close(real, compute_row_states(method, item.prompt_ids, slots[row]), rtol=1e-4, atol=1e-5)
+    return None
+
+
+def check_cache_equivalence(method_class: type[Method], backbone: Backbone) -> str | None:
+    """Token by token from a cache, as decoding does, equals one pass (T-cache)."""
+    method = instantiate_method(method_class, backbone)
+    ids, given = generate_examples(1, 8)[0].prompt_ids, 9
+    whole, cache, found = compute_row_states(method, ids, method.num_slots - 1, given), backbone.create_cache(), []
+    prompt = (
+        ((0, 5), (5, given)) if method.can_share_prefix else ((0, given),)
+    )  # what depends on a prompt sees all of it
+    with torch.no_grad():
+        for first, last in (*prompt, *((i, i + 1) for i in range(given, len(ids)))):
+            row, seen = (
+                move_to_backbone(method, torch.tensor([ids[first:last]])),
+                move_to_backbone(method, torch.ones(1, last, dtype=torch.long)),
+            )
+            found.append(method.compute_hidden_states(row, seen, (method.num_slots - 1,), cache)[0])
+    assert_close(torch.cat(found), whole, rtol=1e-4, atol=1e-5)
+    return None
+
+
+def check_shared_prefix_equivalence(method_class: type[Method], backbone: Backbone) -> str | None:
+    """Losses and gradients with the common lead passed once per slot equal those of whole rows."""
+    method = instantiate_method(method_class, backbone)
+    if not method.can_share_prefix:
+        return "virtual tokens depend on the row"
+    given = make_batch(generate_examples(6, 9, prefix_length=40), assign_slots(method, 6))
+    found = []
+    for lead in (False, True):
+        made = build_step_plan(given, num_virtual_tokens=method.num_virtual_tokens, share_prefix=lead)
+        assert (made.shared_prefix is not None) == lead
+        losses = method.compute_slot_losses(move_to_backbone(method, made))
+        grads = [p for p in method.parameters() if p.requires_grad]
+        found.append((losses, torch.autograd.grad(losses.sum(), grads) if grads else ()))
+    assert_close(found[1], found[0], rtol=2e-4, atol=2e-5)
+    return None
+
+
+def check_overfitting(method_class: type[Method], backbone: Backbone) -> str | None:
+    """Six examples, and the loss falls by a third and more over all stages, at one of two rates (T-overfit).
+
+    A random backbone holds methods back that only steer it, so this asks that gradients arrive and are followed.
+    """
+    if not method_class.uses_gradient_descent:
+        return "learns nothing"
+    of, steps = generate_examples(6, 10, max_text_length=8), 80
+
+    def given(method: Method) -> StepPlan:
+        return move_to_backbone(method, method.plan_step(make_batch(of, assign_slots(method, 6))))
+
+    def learn(method: Method) -> None:
+        method.train().slot_steps = [steps] * method.num_slots
+        if method.automatic_optimization:  # a stage of episodes has a proof of its own
+            run_training_steps(method, [given(method)] * steps, target_loss=0.6 * before)
+
+    start = instantiate_method(method_class, backbone, 1, perturb=False)
+    before = start.compute_slot_losses(given(start)).item()
+    for factor in (10, 100):
+        own = {field.name: getattr(method_class.Config(), field.name) for field in fields(method_class.Config)}
+        rates: dict[str, Any] = {
+            name: factor * max(own[name], 1e-3) for name in own if name.endswith("lr") and name != "inner_lr"
+        }
+        config = replace(method_class.Config(), schedule="constant", **rates)
+        method = instantiate_method(method_class, backbone, 1, perturb=False, config=config, after_stage_begin=learn)
+        after = method.compute_slot_losses(given(method)).item()
+        if after < 0.65 * before:
+            return None
+    raise AssertionError(f"the loss went from {before:.3f} to {after:.3f} in {steps} steps")
+
+
+def check_packing_equivalence(method_class: type[Method], backbone: Backbone) -> str | None:
+    """Cells of unequal length and size, AdamW and clipping: the weights and losses each would have alone (T-pack)."""
+    if not (method_class.uses_gradient_descent and method_class.is_packable):
+        return "one cell at a time"
+    cells = [
+        [generate_examples(rows, 20 + 7 * cell + step, max_text_length=12 + 8 * cell) for step in range(4)]
+        for cell, rows in enumerate(BATCH_SIZE_PER_CELL)
+    ]
+    batches = []
+    for step in range(max(STEPS_PER_CELL)):
+        rows = [
+            (item, cell) for cell in range(NUM_SLOTS) if step < STEPS_PER_CELL[cell] for item in cells[cell][step % 4]
+        ]
+        batches.append(make_batch([item for item, _ in rows], [cell for _, cell in rows]))
+    pack = instantiate_method(method_class, backbone)
+    start = [{name: tensor.clone() for name, tensor in pack.slot_state_dict(slot).items()} for slot in range(NUM_SLOTS)]
+    pack.slot_steps = list(STEPS_PER_CELL)
+    losses = pack.compute_batch_losses(move_to_backbone(pack, batches[0])).detach()
+    run_training_steps(pack, batches)
+    packed = [
+        {name: tensor.clone() for name, tensor in pack.slot_state_dict(slot).items()} for slot in range(NUM_SLOTS)
+    ]
+    for cell in range(NUM_SLOTS):
+        solo = instantiate_method(method_class, backbone, 1)
+        solo.load(start[cell])
+        solo.slot_steps = [STEPS_PER_CELL[cell]]
+        alone = solo.compute_batch_losses(
+            move_to_backbone(solo, make_batch(cells[cell][0], [0] * BATCH_SIZE_PER_CELL[cell]))
+        ).detach()
+        assert_close(alone, losses[cell : cell + 1], rtol=1e-4, atol=1e-5)
+        run_training_steps(
+            solo,
+            [
+                make_batch(cells[cell][step % 4], [0] * BATCH_SIZE_PER_CELL[cell])
+                for step in range(STEPS_PER_CELL[cell])
+            ],
+        )
+        for name, tensor in solo.slot_state_dict(0).items():
+            moved = (tensor - start[cell][name]).norm()
+            assert (tensor - packed[cell][name]).norm() <= 1e-3 * moved + 1e-6, (cell, name, moved)
+    return None
+
+
+def check_state_round_trip(method_class: type[Method], backbone: Backbone) -> str | None:
+    """`learned` and `adapter` give a fresh method the same numbers; a checkpoint holds no frozen weight."""
+    method = instantiate_method(method_class, backbone)
+    ids, state = (
+        generate_examples(1, 11)[0].prompt_ids,
+        {name: t.clone() for name, t in method.trained_state_dict().items()},
+    )
+    alone = {name: t.clone() for name, t in method.slot_state_dict(method.num_slots - 1).items()}
+    want = [compute_row_states(method, ids, slot) for slot in range(method.num_slots)]
+    own = {id(p) for p in method.parameters()}
+    assert not any(id(p) in own for p in backbone.model.parameters() if not p.requires_grad)
+    fresh = instantiate_method(method_class, backbone, 1, perturb=False)
+    fresh.load(state)
+    for slot, hidden in enumerate(want):
+        assert torch.equal(compute_row_states(fresh, ids, slot), hidden)
+    fresh.load(alone)
+    assert torch.equal(compute_row_states(fresh, ids, 0), want[-1])
+    return None
+
+
+def check_stage_resumption(method_class: type[Method], backbone: Backbone) -> str | None:
+    """A stage that starts from a stored one equals, bit by bit, one trained in the same process."""
+    if method_class.stages[0].trained_on != "sources":
+        return "no stage on the sources"
+    states, kept = create_source_states(method_class, backbone), {}
+
+    def store(method: Method) -> None:
+        perturb_parameters(method)
+        kept[method.current_stage] = {name: tensor.clone() for name, tensor in method.trained_state_dict().items()}
+
+    instantiate_method(method_class, backbone, perturb=False, after_stage_begin=store)
+    for before, stage in pairwise(method_class.stages):
+        method = method_class(backbone)
+        if states:
+            method.load_source_states(states)
+        for _ in range(2):  # a second pack finds the same start as the first
+            method.load(kept[before])
+            begin_synthetic_stage(method, stage, NUM_SLOTS)
+            perturb_parameters(method)
+            found, want = method.trained_state_dict(), kept[stage]
+            assert found.keys() == want.keys()
+            assert all(torch.equal(found[name], want[name]) for name in want)
+    return None
+
+
+def check_merge_equivalence(method_class: type[Method], backbone: Backbone) -> str | None:
+    """The backbone with a slot folded into its weights gives that slot's numbers (T-merge)."""
+    method = instantiate_method(method_class, backbone)
+    if not method.is_mergeable:
+        return "cannot be folded into the weights"
+    ids, slot = generate_examples(1, 12)[0].prompt_ids, method.num_slots - 1
+    want, folded = compute_row_states(method, ids, slot), method.merged_weights(slot)
+    method.close()
+    plain = Method(backbone)
+    backbone.unfreeze(lambda name: name in folded)
+    backbone.model.load_state_dict(folded, strict=False)
+    assert_close(compute_row_states(plain, ids), want, rtol=1e-4, atol=1e-4)
+    return None
+
+
+def check_peft_equivalence(method_class: type[Method], backbone: Backbone) -> str | None:
+    """A slot written in peft's format gives the same logits there (T-peft)."""
+    method = instantiate_method(method_class, backbone)
+    ids, slot = generate_examples(1, 13)[0].prompt_ids, method.num_slots - 1
+    given = method.peft_format(slot)
+    if given is None:
+        return "peft has no such method"
+    want = backbone.compute_logits(compute_row_states(method, ids, slot))
+    method.close()
+    with TemporaryDirectory() as folder, torch.no_grad():
+        save_peft_files(folder, *given)
+        adapted = PeftModel.from_pretrained(copy.deepcopy(backbone.model), folder).eval()
+        row = move_to_backbone(method, torch.tensor([ids]))
+        found = adapted(input_ids=row, attention_mask=torch.ones_like(row)).logits[0, -len(ids) :]
+    assert_close(found, want, rtol=1e-4, atol=1e-4)
+    return None
+
+
+CHECKS: dict[str, Callable[[type[Method], Backbone], str | None]] = {
+    proof.__name__: proof
+    for proof in (
+        check_initial_equivalence,
+        check_backbone_unchanged,
+        check_absent_slots_unchanged,
+        check_slot_routing,
+        check_padding_invariance,
+        check_cache_equivalence,
+        check_shared_prefix_equivalence,
+        check_overfitting,
+        check_step_gradient,
+        check_packing_equivalence,
+        check_state_round_trip,
+        check_stage_resumption,
+        check_episode_gradient_mean,
+        check_merge_equivalence,
+        check_peft_equivalence,
+    )
+}

@@ -1,0 +1,144 @@
+"""What a training step has to prove: that what the optimiser gets to see is the gradient of the losses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from methods.base import Method
+from methods.conformance.fixtures import make_batch, move_to_backbone, run_trainer
+from methods.core.backbone import Backbone
+from methods.core.config import MethodConfig
+from methods.core.instantiate import generate_examples, instantiate_method
+from methods.core.step_plan import StepPlan
+from tasks.core.types import Batch
+
+CLIP_NORM = 0.1  # less than any gradient here
+FINITE_DIFFERENCE_STEP = 5e-4  # of a finite difference
+RELATIVE_TOLERANCE = 1e-2  # how far off float32 may be, in lengths of the gradient
+NamedGradients = dict[str, Tensor]  # by names of parameters
+
+
+def check_step_gradient(method_class: type[Method], backbone: Backbone) -> str | None:
+    """What a Trainer clips, each slot's alone, is what finite differences say; so it is for a step in parts (T-step).
+
+    In every stage; on the target with all that could learn, packed and then one slot alone.
+    """
+    if not method_class.uses_gradient_descent:
+        return "learns nothing"
+    check_step_gradient_with_config(method_class, backbone, method_class.Config())
+    return None
+
+
+def check_step_gradient_with_config(method_class: type[Method], backbone: Backbone, config: MethodConfig) -> None:
+    """The same under other options."""
+    everything = type(method_class.__name__, (method_class,), {"is_trainable_on_target": lambda self, bank: True})
+    instantiate_method(everything, backbone, config=replace(config, clip=CLIP_NORM), after_stage_begin=check_two_steps)
+
+
+def check_two_steps(method: Method) -> None:
+    """All slots in one pass, then the first alone in two; a stage of episodes has a proof of its own."""
+    if method.current_stage.batch_mode == "episodes" or not method.trainable_by_slot():
+        return
+    batches = [
+        make_batch(generate_examples(n, n, prefix_length=2, max_text_length=6), [row % slots for row in range(n)])
+        for n, slots in ((4, method.num_slots), (3, 1))
+    ]
+    method.eval().slot_steps = [4] * method.num_slots
+    check_finite_difference(method, move_to_backbone(method, method.plan_step(batches[0])))
+    run_trainer(method, batches, watch := StepGradientCallback(batches))
+    assert watch.num_checked_steps == len(batches)
+    method.eval().num_micro_batches = 1
+
+
+def get_trainable_parameters(method: Method) -> dict[str, nn.Parameter]:
+    return {name: p for own in method.trainable_by_slot().values() for name, p in own.items()}
+
+
+def compute_gradients(method: Method, step_plan: StepPlan) -> NamedGradients:
+    """By every parameter that the losses depend on, accumulated nowhere."""
+    named = get_trainable_parameters(method)
+    found = torch.autograd.grad(method.compute_slot_losses(step_plan).sum(), [*named.values()], allow_unused=True)
+    return {name: g.clone() for name, g in zip(named, found, strict=True) if g is not None}
+
+
+def compute_norm(gradients: Mapping[str, Tensor]) -> float:
+    return float(torch.stack([g.norm() for g in gradients.values()]).norm())
+
+
+def check_finite_difference(method: Method, step_plan: StepPlan) -> None:
+    """By how much the losses change along one direction of all parameters, against the gradient."""
+    found, named, draw = (
+        compute_gradients(method, step_plan),
+        get_trainable_parameters(method),
+        torch.Generator().manual_seed(3),
+    )
+    start = {name: p.detach().clone() for name, p in named.items()}
+    along = {name: torch.randn(p.shape, generator=draw).to(p) for name, p in start.items()}
+
+    @torch.no_grad()
+    def at(far: float) -> float:
+        for name, p in named.items():
+            p.copy_(start[name] + far * along[name])
+        return method.compute_slot_losses(step_plan).double().sum().item()
+
+    slope, said = (
+        (at(FINITE_DIFFERENCE_STEP) - at(-FINITE_DIFFERENCE_STEP)) / (2 * FINITE_DIFFERENCE_STEP),
+        sum((g * along[name]).sum().item() for name, g in found.items()),
+    )
+    at(0)
+    assert abs(slope - said) < RELATIVE_TOLERANCE * compute_norm(found), (
+        f"losses change by {slope}, the gradient says {said}"
+    )
+
+
+class StepGradientCallback(L.Callback):
+    """Holds what a step accumulates, and what clipping leaves of it, against the gradient of the whole batch."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.batches, self.num_checked_steps = batches, 0
+        self.expected_gradients: NamedGradients = {}
+
+    def on_train_batch_start(self, trainer: L.Trainer, method: Method, given: Any, step: int) -> None:
+        self.expected_gradients = compute_gradients(
+            method, move_to_backbone(method, method.plan_step(self.batches[step]))
+        )
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, method: Method, optimizer: torch.optim.Optimizer) -> None:
+        check_gradients_not_aliased(method)
+        self.compare_gradients(method)
+
+    def on_train_batch_end(self, trainer: L.Trainer, method: Method, outputs: Any, given: Any, step: int) -> None:
+        for own in method.trainable_by_slot().values():
+            if found := {name: self.expected_gradients[name] for name in own if name in self.expected_gradients}:
+                self.expected_gradients |= {
+                    name: g * min(1.0, CLIP_NORM / (compute_norm(found) + 1e-6)) for name, g in found.items()
+                }
+        self.compare_gradients(method)
+        self.num_checked_steps, method.num_micro_batches = self.num_checked_steps + 1, 2
+
+    def compare_gradients(self, method: Method) -> None:
+        """Every gradient there should be, and no other."""
+        found = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+        assert found.keys() == self.expected_gradients.keys(), (
+            f"with a gradient, or without: {sorted(found.keys() ^ self.expected_gradients.keys())[:3]}"
+        )
+        for name, want in self.expected_gradients.items():
+            off = float((found[name] - want).norm())
+            allowed = 1e-3 * float(want.norm()) + 1e-5 * compute_norm(self.expected_gradients)
+            assert off <= allowed, f"the gradient of {name}, {float(want.norm())} long, is off by {off}"
+
+
+def check_gradients_not_aliased(method: Method) -> None:
+    """No two gradients in one piece of memory, where scaling either, or adding to it, would change both."""
+    found = sorted(
+        (p.grad.untyped_storage().data_ptr(), p.grad.storage_offset(), p.grad.numel(), name)
+        for name, p in method.named_parameters()
+        if p.grad is not None
+    )
+    for (storage, first, size, name), (other, second, _, beside) in pairwise(found):
+        assert storage != other or first + size <= second, f"{name} and {beside} have one gradient"

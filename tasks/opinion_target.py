@@ -1,0 +1,42 @@
+"""Opinion targets: what does the text comment on?"""
+
+from collections.abc import Iterator
+
+from tasks.base import Example, Task, clean_text
+from tasks.core.formats import parse_json_lines
+from tasks.core.sources import File, GitHub
+
+COTE_REPOSITORY = "lsvih/chinese-customer-review", "c1d68637f5fc1486a2483d58083669baaae7bd9d"
+
+
+class OpinionTarget(Task):
+    """COTE (Li et al. 2018): one target per text, always a part of it (the first place counts, if it recurs)."""
+
+    family, form = "opinion", "span"
+    metric, metrics = "f1", ("f1", "exact_match")
+    answer_tokens = 24
+    licence = "repository MIT; terms of the texts not stated"
+    files = (File("train", ("train.txt",), parse_json_lines), File("test", ("test.txt",), parse_json_lines))
+
+    def read_examples(self, split: str) -> Iterator[Example]:
+        for row in self.read_records(split):
+            if clean_text(row["ot"]) not in clean_text(row["s"]):
+                self.count_dropped(split, "target not in the text")
+                continue
+            yield self.make_example([row["s"]], [row["ot"]])
+
+
+class COTEMFW(OpinionTarget):
+    """Travel notes from Mafengwo."""
+
+    name, role = "cote_mfw", "source"
+    template = "找出游记评价的对象。\n游记：{}\n对象："
+    hub = GitHub(*COTE_REPOSITORY, "mafengwo")
+
+
+class COTEBD(OpinionTarget):
+    """Comments from Baidu."""
+
+    name, role = "cote_bd", "target"
+    template = "找出句子评论的目标。\n句子：{}\n目标："
+    hub = GitHub(*COTE_REPOSITORY, "baidu")
