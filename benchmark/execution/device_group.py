@@ -108,7 +108,7 @@ def run_follower(pipe: Connection) -> None:
     threading.Thread(target=exit_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
         profile, rank, meeting, tried = pipe.recv()
-        bench = join_process_group(profile, NullStore(profile.folder, tried), rank, meeting)
+        bench = join_process_group(profile, NullStore(profile.results_folder, tried), rank, meeting)
         gc.freeze()
         while True:
             results = bench.run(pipe.recv())
