@@ -31,7 +31,7 @@ def print_status(profile: Profile, watch: bool, console: Console) -> int:
         while True:
             lines = format_status(profile, cells, place)
             live.update(Group(*map(Text, lines)), refresh=True)
-            if lines[0].endswith("nothing is due"):
+            if not status.is_any_due:
                 return 0
             sleep(WATCH_INTERVAL_SECONDS)
 

@@ -14,7 +14,7 @@ from benchmark.scheduling import memory_model
 from benchmark.scheduling.cost_model import LARGE_MODEL_PARAMETERS, CostModel
 from benchmark.scheduling.packing import Pack
 from benchmark.system import hardware
-from benchmark.system.formatting import format_duration
+from benchmark.system.formatting import format_bytes, format_duration
 
 
 def print_plan(
@@ -57,7 +57,7 @@ def print_plan(
         )
     console.print(table)
     if needs:
-        most = f"{memory_model.get_gpu_memory_bytes() / 1e9:.0f} GB"
+        most = format_bytes(memory_model.get_gpu_memory_bytes())
         each = f" on each of {profile.devices} devices" if profile.devices > 1 else ""
         parts = "no step goes in parts" if profile.devices > 1 else f"in parts where {most} have no room"
         console.print(f"memory: of the largest pack{each}, rows of {profile.max_length} tokens; {parts}")

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from benchmark.config.profile import Profile
-from benchmark.grid import code_hash, identity
+from benchmark.grid import identity
 from benchmark.system.hardware import count_cpu_cores
 from tasks.core.types import UsageError
 
@@ -114,4 +114,4 @@ class DriverEnvironment(NamedTuple):
 
 def describe_installation() -> dict[str, Any]:
     """What decides numbers and is part of the installation."""
-    return {"libraries": identity.get_library_versions(), "scoring": code_hash.hash_code(*identity.SCORING_MODULES)}
+    return {"libraries": identity.get_library_versions(), "scoring": identity.hash_training_code()}

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Hash of the code that a result depends on: modules and what they import, without importing any of them."""
 
 import ast
 import sys
@@ -11,35 +11,40 @@ from benchmark.system.disk_cache import load_or_compute
 from benchmark.system.hashing import hash_json
 from tasks.core.types import UsageError
 
-INDEX_MODULES = {
-    "methods",
-    "tasks",
-    "tasks.synthetic.generators",
-}  # an index names all; what it finds is followed, not the index
+# An index imports every entry lazily. The entry that a cell uses is hashed by itself, so the index is not followed.
+INDEX_MODULES = {"methods", "tasks", "tasks.synthetic.generators"}
+PACKAGES = {"benchmark", "methods", "tasks"}
 
 
 @cache
-def hash_code(*module_names: str) -> str:
-    """Hash of modules and of those of the same package (and of methods, for a method) that they import.
+def hash_code(*module_names: str, excluded: frozenset[str] = frozenset()) -> str:
+    """Return the hash of these modules and of all modules that they import (see `find_code`).
 
-    Comments, docstrings and layout do not count: they change no number.
+    Comments, docstrings and layout are left out of the hash, because they cannot change a number.
     """
-    waiting, seen = list(module_names), {}
-    tops = {name.partition(".")[0] for name in module_names}
-    if not tops & {"tasks", "methods", "benchmark"}:
-        tops |= {"methods", "tasks"}  # code from elsewhere builds on either
-    while waiting:
-        name = waiting.pop()
-        if (
-            name in seen
-            or name in INDEX_MODULES
-            or name.partition(".")[0] not in tops
-            or find_module_file(name) is None
-        ):
+    return hash_json(find_code(*module_names, excluded=excluded))
+
+
+@cache
+def find_code(*module_names: str, excluded: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Return module name -> hash of its code, for these modules and for all that they import, directly or not.
+
+    Imports are followed within the packages of `module_names`; those of a module outside of this project are followed
+    into `methods` and `tasks`. Modules in `excluded` and indexes are skipped together with what only they import.
+    """
+    packages = {name.partition(".")[0] for name in module_names}
+    if not packages & PACKAGES:
+        packages |= {"methods", "tasks"}
+    hashes: dict[str, str] = {}
+    pending = list(module_names)
+    while pending:
+        name = pending.pop()
+        is_followed = name.partition(".")[0] in packages and name not in INDEX_MODULES | excluded
+        if name in hashes or not is_followed or find_module_file(name) is None:
             continue
-        seen[name], inner = parse_module(name)
-        waiting += inner
-    return hash_json(seen)
+        hashes[name], imported = parse_module(name)
+        pending += imported
+    return hashes
 
 
 @cache

@@ -1,4 +1,10 @@
-"""TODO."""
+"""Identity of a cell: a content hash over everything that can change its score.
+
+Hashed are options, budget and seeds; the code of the method, of its tasks and of training and scoring; the raw data
+(their content, not the drawn split: the split is a function of data, code, shots and seed, and its own digest is in the
+result); the backbone; the versions of libraries; and the identities of the cells that this one depends on. The device is
+not part of it; it is recorded in the result.
+"""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -13,7 +19,44 @@ from benchmark.grid import code_hash, data_hash, specs
 from benchmark.grid.cells import TARGET_STAGE, Cell, PlannedCell
 from benchmark.system import hashing
 
-SCORING_MODULES = ("benchmark.evaluation.evaluate", "benchmark.training.stage")
+# A cell runs from here. All modules that these import, across packages, are part of its identity ...
+TRAINING_MODULES = ("benchmark.execution.cell_runner", "methods.base", "tasks.base")
+# ... but those that are imported while a cell runs and cannot change its score, each with the reason.
+NEUTRAL_MODULES = {
+    "benchmark": "only the package's docstring",
+    "benchmark.config": "empty",
+    "benchmark.config.loading": "reads profiles; the settings that change a score are identity inputs",
+    "benchmark.config.profile": "holds settings; those that change a score are identity inputs",
+    "benchmark.config.validation": "refuses wrong settings and changes none",
+    "benchmark.evaluation": "empty",
+    "benchmark.execution": "empty",
+    "benchmark.grid": "empty",
+    "benchmark.grid.cells": "names a cell; its fields are identity inputs",
+    "benchmark.grid.code_hash": "computes identities",
+    "benchmark.grid.data_hash": "computes identities",
+    "benchmark.grid.identity": "computes identities",
+    "benchmark.grid.planner": "chooses cells, options and dependencies, which are identity inputs",
+    "benchmark.grid.specs": "describes methods and tasks, whose code is hashed",
+    "benchmark.results": "empty",
+    "benchmark.results.files": "writes and reads result files",
+    "benchmark.results.index": "caches result files",
+    "benchmark.results.locks": "keeps two processes from running one cell",
+    "benchmark.results.schema": "names states and versions of result files",
+    "benchmark.results.store": "saves results and adapters as they are",
+    "benchmark.system": "empty",
+    "benchmark.system.disk_cache": "caches values under a key with the hash of the code that computes them",
+    "benchmark.system.environment": "records versions and the device",
+    "benchmark.system.hashing": "computes hashes",
+    "benchmark.system.redaction": "removes secrets and folders from texts",
+    "benchmark.system.resources": "measures time and memory",
+    "benchmark.training": "empty",
+    "methods.core": "empty",
+    "methods.core.lightning_logs": "filters log messages",
+    "tasks.core": "empty",
+    "tasks.core.coercion": "checks the types of settings; of a YAML task it is hashed with the task",
+    "tasks.core.yaml_loading": "reads YAML; of a YAML task it is hashed with the task",
+    "tasks.suites": "names the tasks of a suite; a cell's tasks are identity inputs",
+}
 
 
 CODE_LABELS = {"method": "method code", "task": "task code", "scoring": "training or scoring code"}
@@ -44,11 +87,16 @@ def build_planned_cell(
         "task": _hash_tasks(training_tasks),
         "records": _hash_records(training_tasks, profile.source, profile.data_dir),
         "backbone": data_hash.hash_backbone(profile.backbone.name, profile.backbone.revision),
-        "scoring": code_hash.hash_code(*SCORING_MODULES),
+        "scoring": hash_training_code(),
         "libraries": get_library_versions(),
         "parents": list(dependency_cells),
     }
     return PlannedCell(cell, training_tasks, option_values, parts, hashing.hash_json(parts), dependency_cells)
+
+
+def hash_training_code() -> str:
+    """Return the hash of the code that trains and scores a cell, whatever its method and tasks."""
+    return code_hash.hash_code(*TRAINING_MODULES, excluded=frozenset(NEUTRAL_MODULES))
 
 
 def get_cell_budget(profile: Profile, cell: Cell, is_source: bool = False) -> Budget:

@@ -57,6 +57,8 @@ def get_method_spec(method_name: str) -> dict[str, Any]:
     code = hash_code(module)
 
     def ask() -> dict[str, Any]:
+        from methods.base import Method
+
         found = methods.load_method(method_name)
         flags = {
             "what": found.trained_part,
@@ -69,7 +71,7 @@ def get_method_spec(method_name: str) -> dict[str, Any]:
         parent = found.dependency and found.dependency._asdict() | {"options": dict(found.dependency.options)}
         stages = [stage._asdict() for stage in found.stages]
         flags["late"] = list(found.target_only_options)
-        flags["guesses"] = found.predict_without_scoring is not methods.load_method("zero_shot").predict_without_scoring
+        flags["guesses"] = found.predict_without_scoring is not Method.predict_without_scoring
         return flags | {
             "forms": list(found.supported_forms),
             "stages": stages,

@@ -100,7 +100,7 @@ def format_cost_rows(first_row: LeaderboardRow, second_row: LeaderboardRow) -> d
     return {
         "trained parameters": [formatting.format_count(line.trained_parameters) for line in lines],
         "seconds per cell": ["" if line.seconds_per_cell is None else f"{line.seconds_per_cell:.1f}" for line in lines],
-        "peak memory": [formatting.format_memory(line.peak_bytes) for line in lines],
+        "peak memory": [formatting.format_bytes(line.peak_bytes) for line in lines],
     }
 
 

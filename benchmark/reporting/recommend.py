@@ -92,7 +92,7 @@ def filter_by_limits(evidence: Evidence, query: argparse.Namespace) -> tuple[lis
     fitting = [line for line in lines if is_within_limits(line, query)]
     if not fitting:
         least = min(lines, key=lambda line: (line.peak_bytes, get_total_seconds(line)))
-        need = f"{least.method} takes {formatting.format_memory(least.peak_bytes)} and {get_total_seconds(least):.1f} s"
+        need = f"{least.method} takes {formatting.format_bytes(least.peak_bytes)} and {get_total_seconds(least):.1f} s"
         raise UsageError(f"no method within the limits: {need}; allow more with --memory and --seconds")
     methods = evidence.leaderboard.profile.methods
     why = {
@@ -154,7 +154,7 @@ def print_candidates(
         name = line.method
         grid.add_row(
             name, format.format_score(line.averages[REQUESTED_TASKS]), format_difference(difference_by_method.get(name)), verdict_by_method.get(name, "first"),
-            formatting.format_count(line.trained_parameters), f"{line.seconds_per_cell:.1f}", format.format_seconds_with_dependencies(line), formatting.format_memory(line.peak_bytes),
+            formatting.format_count(line.trained_parameters), f"{line.seconds_per_cell:.1f}", format.format_seconds_with_dependencies(line), formatting.format_bytes(line.peak_bytes),
         )  # fmt: skip
     console.print(grid)
 

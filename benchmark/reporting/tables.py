@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmark.analysis.leaderboard import Leaderboard, sort_rows
 from benchmark.reporting.format import CONTROL_MARK, format_score, format_seconds_with_dependencies
-from benchmark.system.formatting import format_count, format_memory, format_shots
+from benchmark.system.formatting import format_count, format_bytes, format_shots
 from benchmark.system.redaction import get_backbone_display_name
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def build_tables(
     rows = [
         [name, *(format_score(line.averages[group]) for group in leaderboard.task_groups),
          format_significance(significance.entries[line.method, shots, first]), format_score(line.zero_step_averages[first]), format_count(line.trained_parameters),
-         "" if line.seconds_per_cell is None else f"{line.seconds_per_cell:.1f}", format_seconds_with_dependencies(line), format_memory(line.peak_bytes),
+         "" if line.seconds_per_cell is None else f"{line.seconds_per_cell:.1f}", format_seconds_with_dependencies(line), format_bytes(line.peak_bytes),
          f"{line.num_done}/{line.num_due}"]
         for line, name in named
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,20 @@ class IndexedResult(dict):
     def __missing__(self, key: str) -> Any:
         whole = read_result_file(self.path) or {}
         self.update({name: whole[name] for name in DEFERRED_KEYS if name in whole})
-        if key not in self:
+        if not super().__contains__(key):
             raise KeyError(key)
         return self[key]
+
+    def __contains__(self, key: object) -> bool:
+        """Deferred keys count as present where the file has them."""
+        if not super().__contains__(key) and key in DEFERRED_KEYS:
+            with suppress(KeyError):
+                self.__missing__(str(key))
+        return super().__contains__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Like `dict.get`, and deferred keys are loaded."""
+        return self[key] if key in self else default
 
 
 def read_index(index_path: Path) -> dict[str, list]:

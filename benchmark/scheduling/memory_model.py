@@ -27,9 +27,10 @@ from benchmark.config.profile import Profile
 from benchmark.grid import code_hash, specs
 from benchmark.grid.cells import TARGET_STAGE, PlannedCell
 from benchmark.system import disk_cache, hardware
+from benchmark.system.formatting import format_bytes
 from methods.core.architecture import ModelShape, find_model_shape
 
-DEFAULT_GPU_BYTES = 80e9  # bytes of the GPU that is meant where none is here
+DEFAULT_GPU_BYTES = 80 * 2**30  # bytes of the GPU that is meant where none is here
 ANSWER_TOKENS_PER_ROW = 4  # answer tokens of a row, its end token among them
 BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "mixed": 4}  # of a weight
 BYTES_PER_ADAPTER_PARAMETER = 5 * 4
@@ -141,11 +142,7 @@ def count_parameters(method: str, options: Mapping[str, Any], shape: ModelShape)
 
 def format_memory_estimate(estimate: MemoryEstimate) -> str:
     """`57 GB`, `74 GB in 2 parts`, or `98 GB: no room`."""
-    size = (
-        f"{estimate.total_bytes / 1e9:.0f} GB"
-        if estimate.total_bytes >= 1e10
-        else f"{estimate.total_bytes / 1e9:.1f} GB"
-    )
+    size = format_bytes(estimate.total_bytes)
     if estimate.total_bytes > get_gpu_memory_bytes():
         return f"{size}: no room"
     return size if estimate.num_micro_batches == 1 else f"{size} in {estimate.num_micro_batches} parts"

@@ -1,9 +1,11 @@
 """TODO."""
 
 
-def format_bytes(num_bytes: float) -> str:
-    """15.2 GB, as a disk counts."""
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+def format_bytes(num_bytes: float | None) -> str:
+    """Format a size as `15.2 GB` or `709 MB`, empty for None. GB is 2**30 bytes everywhere, as in `--memory 8GB`."""
+    if num_bytes is None:
+        return ""
+    return f"{num_bytes / 2**30:.1f} GB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MB"
 
 
 def format_duration(seconds: float) -> str:
@@ -22,16 +24,6 @@ def format_count(number: float | None) -> str:
         if number >= size:
             return f"{number / size:.3g} {unit}"
     return f"{number:.0f}"
-
-
-def format_memory(num_bytes: float | None) -> str:
-    return (
-        ""
-        if num_bytes is None
-        else f"{num_bytes / 2**30:.1f} GB"
-        if num_bytes >= 2**30
-        else f"{num_bytes / 2**20:.0f} MB"
-    )
 
 
 def format_shots(shots: int | str) -> str:

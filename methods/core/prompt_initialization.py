@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from methods.base import create_generator
 from methods.core.backbone import Backbone
+from methods.core.seeding import create_generator
 from tasks.core.types import EncodedExample
 
 MAX_FREQUENT_TOKENS = (

@@ -3,13 +3,16 @@
 from collections.abc import Iterator, Sequence
 from itertools import count, cycle, islice
 from random import Random
+from typing import TYPE_CHECKING
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, IterableDataset
 
-from tasks.base import Task
 from tasks.core.encoding import collate, get_pad_token_id
 from tasks.core.types import Batch, EncodedExample, Episode, UsageError
+
+if TYPE_CHECKING:
+    from tasks.base import Task
 
 BATCH_MODES = ("packed", "mixed", "episodes")
 MIXING_WINDOW = 8  # batches of a mixture that are drawn at once, so that rows alike in length can go together
@@ -47,7 +50,7 @@ class MultiTaskDataModule(LightningDataModule):
 
     def __init__(
         self,
-        member_tasks: Sequence[Task],
+        member_tasks: "Sequence[Task]",
         batch_mode: str = "packed",
         *,
         requested_steps: int | Sequence[int] | None = None,
@@ -172,14 +175,14 @@ def return_batch_unchanged(batch: Batch) -> Batch:
     return batch
 
 
-def iter_epochs(task: Task) -> Iterator[list[EncodedExample]]:
+def iter_epochs(task: "Task") -> Iterator[list[EncodedExample]]:
     """A member's training batches, epoch after epoch, each in its own order."""
     for epoch in count():
         yield from task.iter_train_batches(epoch)
 
 
 def iter_episode_parts(
-    task: Task, batch_size: int, num_support_batches: int
+    task: "Task", batch_size: int, num_support_batches: int
 ) -> Iterator[tuple[list[list[EncodedExample]], list[EncodedExample]]]:
     """A member's part of one episode after the other: support batches and a query batch that share no example.
 

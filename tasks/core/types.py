@@ -1,4 +1,4 @@
-"""The plain tuples that pass between tasks, methods and harness. Light: imports no torch, so anyone may import it."""
+"""Data types shared by tasks, methods and the benchmark. Importing this module does not import torch."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -7,20 +7,20 @@ if TYPE_CHECKING:
 
 
 class UsageError(ValueError):
-    """Bad input, in one line: what is wrong, where, and what to do."""
+    """Invalid input. The message is one line: location, problem and remedy."""
 
 
 class Example(NamedTuple):
-    """One labelled item, readable as text: a prompt that ends where the answer begins, and the accepted answers."""
+    """One labelled example as text: a prompt that ends where the answer begins, and the accepted answers."""
 
-    uid: str  # task name + hash of the item's own text: the same under another template or label word
+    uid: str  # task name + hash of the values; independent of template and label words
     task_name: str
     prompt: str
-    answers: tuple[str, ...]  # the first is trained on, all are accepted
-    choices: tuple[str, ...] = ()  # empty: free text
-    truncatable_span: tuple[int, int] = (0, 0)  # prompt[field[0]:field[1]] is the text that may be cut when too long
-    group_id: str = ""  # items of one sentence or document stay in one split; "" is a group of its own
-    prefix_length: int = 0  # prompt[:prefix] is the same for all examples of the task
+    answers: tuple[str, ...]  # all are accepted in scoring; the first is the training target
+    choices: tuple[str, ...] = ()  # empty: the answer is free text
+    truncatable_span: tuple[int, int] = (0, 0)  # [start, end) characters of the prompt that are truncated if needed
+    group_id: str = ""  # examples of one sentence or document stay in one split; "": the example is its own group
+    prefix_length: int = 0  # characters at the start of the prompt that all examples of the task share
 
 
 class EncodedExample(NamedTuple):
@@ -28,25 +28,25 @@ class EncodedExample(NamedTuple):
 
     example: Example
     prompt_ids: tuple[int, ...]
-    answer_ids: tuple[int, ...]  # ends in the end-of-sequence token
-    choice_ids: tuple[tuple[int, ...], ...]  # without it
-    prefix_length: int  # leading ids that all prompts of the task share
-    num_cut_tokens: int = 0  # tokens of the prompt that were left out
+    answer_ids: tuple[int, ...]  # with the end-of-sequence token, unless truncated
+    choice_ids: tuple[tuple[int, ...], ...]  # without end-of-sequence token
+    prefix_length: int  # number of leading ids that all prompts of the task share
+    num_cut_tokens: int = 0  # number of prompt tokens that were truncated
 
 
 class Batch(NamedTuple):
-    """What passes through the backbone. A NamedTuple, because Lightning refuses to move a frozen dataclass."""
+    """Input of the backbone: b rows of s tokens. A NamedTuple, because Lightning cannot move a frozen dataclass."""
 
     input_ids: "Tensor"  # [b, s]
     attention_mask: "Tensor"  # [b, s]
-    labels: "Tensor"  # [b, s], -100 off the answer
-    slots: tuple[int, ...]  # whose row each row is
+    labels: "Tensor"  # [b, s], -100 outside the answer
+    slots: tuple[int, ...]  # [b], index of the task or cell that each row belongs to
     examples: tuple[Example, ...]
 
 
 class Episode(NamedTuple):
-    """One step of meta-learning: n tasks, each with batches to adapt to it by, and one of other examples to judge by."""
+    """One meta-learning step: n tasks, each with k support batches and one query batch of other examples."""
 
-    # batches, and once they are planned, the passes of each
+    # batches; after planning, the micro-batches of each batch
     support: tuple[tuple[Any, ...], ...]  # [n][k]
     query: tuple[Any, ...]  # [n]

@@ -74,11 +74,11 @@ def test_an_edit_of_a_methods_code_touches_it_alone_but_a_comment_does_not(tmp_p
 
     def identities(body: str) -> dict[str, str]:
         path.write_text("from methods.lora import LoRA\n\n\nclass Edited(LoRA):\n    name = 'edited'\n" + body)
-        for remembered in (code_hash.hash_code, code_hash.parse_module, specs.get_method_spec):
+        for remembered in (code_hash.hash_code, code_hash.find_code, code_hash.parse_module, specs.get_method_spec):
             remembered.cache_clear()
         return {planned.cell.method: planned.identity for planned in planner.plan_grid(chosen)}
 
-    plain, comment, edit = identities(""), identities("    # nothing\n"), identities("    mergeable = False\n")
+    plain, comment, edit = identities(""), identities("    # nothing\n"), identities("    is_mergeable = False\n")
     assert plain == comment
     assert {name for name in plain if plain[name] != edit[name]} == {"edited:Edited"}
 

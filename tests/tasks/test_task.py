@@ -94,7 +94,7 @@ def test_scores_need_a_prediction_for_every_example():
         ({"data_source": "disk"}, "no source 'disk'; there are: hub, local, sample"),
         ({"data_source": "local"}, "source=local needs data_dir"),
         ({"data_source": "local", "data_dir": "/no/such/folder"}, "/no/such/folder is not a folder"),
-        ({"template": "一个{}"}, "the template has 1 places"),
+        ({"template": "一个{}"}, "the template has 1 placeholders"),
         ({"words": {"0": "否"}}, "label '1' is unknown; there are: 0"),
     ],
 )

@@ -70,7 +70,7 @@ def build_context(
         "failed": [cell for cell in facts.cells if cell[5] == "failed"], "facts": facts,
         "states": Counter(cell[5] for cell in facts.cells), "due": len(loaded_results.planned_cells), "command": data["command"],
         "backbone": get_backbone_display_name(profile.backbone.name), "points": format_score_record, "count": formatting.format_count,
-        "memory": formatting.format_memory, "mark": format.CONTROL_MARK, "heat": format_heat_style, "sized": format_whisker_style, "apart": format_difference_record,
+        "memory": formatting.format_bytes, "mark": format.CONTROL_MARK, "heat": format_heat_style, "sized": format_whisker_style, "apart": format_difference_record,
     }  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def test_most_draws_as_many_in_total_by_the_seed_and_nests():
     assert few.examples["test"] == every.examples["test"]
     assert few.report["offered"] == every.report["splits"]
     assert few.report["splits"]["train"] == 16
-    with pytest.raises(UsageError, match="most is 0; give 1 or more"):
+    with pytest.raises(UsageError, match="max_train_examples is 0; give 1 or more"):
         tasks.load_task("tnews")(max_train_examples=0)
 
 

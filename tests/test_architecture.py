@@ -1,0 +1,149 @@
+"""The order of packages and rooms: imports point one way, and start-up stays light."""
+
+import ast
+from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("tasks", "methods", "benchmark")
+FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+# Each room may import the rooms before it. `tasks` and `methods` on top: what people come for, and base.py.
+ROOMS = (
+    "tasks.synthetic", "tasks.core", "tasks", "tasks.validation",
+    "methods.core", "methods", "methods.tiny", "methods.conformance",
+    "benchmark.config", "benchmark.system", "benchmark.grid", "benchmark.results", "benchmark.scheduling",
+    "benchmark.evaluation", "benchmark.training", "benchmark.execution",
+    "benchmark.analysis", "benchmark.reporting", "benchmark.reporting.html", "benchmark.reporting.wandb",
+    "benchmark.cli", "benchmark",
+)  # fmt: skip
+# Imports against the order, each with its reason.
+EXCEPTIONS = {
+    ("tasks.core.yaml_task", "tasks.base"): "a YAML task is a Task",
+    ("methods.core.architecture", "methods"): "the folder of the bundled model",
+    ("methods.core.backbone_files", "methods"): "the folder of the bundled model",
+    ("benchmark.reporting.build", "benchmark.reporting.html.render"): "the report's last step writes the page",
+    ("methods.core.export", "methods.base"): "loads a Method",
+    ("methods.core.export", "methods"): "the index finds the class by name",
+    ("methods.core.instantiate", "methods.base"): "builds a Method on synthetic examples",
+    ("methods.core.instantiate", "methods"): "the index finds the class by name",
+    ("methods.core.meta_backbone", "methods.base"): "builds a Method on the meta device",
+    ("methods.core.meta_backbone", "methods"): "the index finds the class by name",
+}
+HEAVY = {"torch", "lightning", "transformers", "pandas", "datasets", "torchmetrics", "wandb", "matplotlib", "numpy"}
+LIGHT = ("config", "system", "grid", "results", "scheduling", "cli")  # rooms that a plan needs
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def walk_imports(body: list[ast.stmt], *, inside_functions: bool) -> list[ast.Import | ast.ImportFrom]:
+    """Import statements that run; those under TYPE_CHECKING do not."""
+    found: list[ast.Import | ast.ImportFrom] = []
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.append(node)
+        elif is_type_checking(node) or (isinstance(node, ast.FunctionDef) and not inside_functions):
+            continue
+        else:
+            inner = [child for child in ast.walk(node) if isinstance(child, ast.Import | ast.ImportFrom)]
+            found += inner if inside_functions or not isinstance(node, ast.ClassDef) else []
+    return found
+
+
+def imported_modules(module: str, *, inside_functions: bool) -> set[str]:
+    """Modules of this project that a module imports."""
+    names: set[str] = set()
+    for node in walk_imports(ast.parse(MODULES[module].read_text()).body, inside_functions=inside_functions):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        else:
+            names |= {
+                full if (full := f"{node.module}.{alias.name}") in MODULES else str(node.module) for alias in node.names
+            }
+    return (names & MODULES.keys()) - {module}
+
+
+def room_of(module: str) -> str:
+    return max((room for room in ROOMS if module == room or module.startswith(f"{room}.")), key=len)
+
+
+def third_party(body: list[ast.stmt]) -> set[str]:
+    """Top packages that statements import when they run at import time."""
+    nodes = walk_imports(body, inside_functions=False)
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {
+        name.partition(".")[0]
+        for name in names | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    }
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_its_own_room_and_those_before_it(module: str):
+    allowed = set(ROOMS[: ROOMS.index(room_of(module)) + 1])
+    wrong = {name for name in imported_modules(module, inside_functions=True) if room_of(name) not in allowed}
+    assert {name for name in wrong if (module, name) not in EXCEPTIONS} == set()
+
+
+def test_every_exception_is_in_use():
+    used = {
+        (module, name)
+        for module in MODULES
+        for name in imported_modules(module, inside_functions=True)
+        if room_of(name) not in ROOMS[: ROOMS.index(room_of(module)) + 1]
+    }
+    assert EXCEPTIONS.keys() <= used
+
+
+def test_no_cycle_between_modules():
+    graph = {module: imported_modules(module, inside_functions=False) for module in MODULES}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"modules import each other: {error.args[1]}")
+
+
+def test_a_cycle_would_be_found():
+    graph: dict[str, set[str]] = defaultdict(set, {"a": {"b"}, "b": {"a"}})
+    with pytest.raises(CycleError):
+        list(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_imports_the_tests(module: str):
+    tree = ast.parse(MODULES[module].read_text())
+    assert "tests" not in third_party([node for node in ast.walk(tree) if isinstance(node, ast.stmt)])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_production_code_does_not_import_the_conformance_checks(module: str):
+    if module in ("benchmark.cli.check_method",) or module.startswith("methods.conformance"):
+        return
+    names = imported_modules(module, inside_functions=True)
+    assert not [name for name in names if name.startswith("methods.conformance")]
+
+
+def test_wandb_is_imported_in_one_folder():
+    names = {"wandb", "wandb_workspaces"}
+    everything = {path: [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.stmt)] for path in FILES}
+    assert {path.parent.name for path, body in everything.items() if names & third_party(body)} == {"wandb"}
+
+
+@pytest.mark.parametrize(
+    "module", [name for name in MODULES if name.startswith(tuple(f"benchmark.{r}." for r in LIGHT))]
+)
+def test_what_a_plan_needs_imports_nothing_heavy_at_the_top(module: str):
+    assert not third_party(ast.parse(MODULES[module].read_text()).body) & HEAVY
+
+
+def test_empty_inits():
+    """An `__init__` with code would be part of the identity of every cell that imports from its room."""
+    with_code = {
+        module for module, path in MODULES.items()
+        if path.name == "__init__.py" and any(not isinstance(n, ast.Expr) for n in ast.parse(path.read_text()).body)
+    }  # fmt: skip
+    assert with_code == {"tasks", "methods"}
