@@ -82,13 +82,14 @@ class Method(SlotModule):
             self.can_share_prefix = False
         if getattr(self.config, "dropout", 0) and backbone.checkpointed_layers:
             raise UsageError(
-                f"method {self.name}: with checkpointing a second pass would draw other noise; set dropout 0"
+                f"method {self.name}: dropout is not supported with checkpointing (the mask would differ in the "
+                "recomputed forward pass); set dropout 0"
             )
         self.build()
 
     @classmethod
     def parse_config(cls, option_values: Mapping[str, Any]) -> Options:
-        """Build the method's Config from option values. Raises UsageError for unknown names and values of a wrong type."""
+        """Build the method's Config from option values. Raises UsageError for an unknown name or an invalid value."""
         return build_config(cls.Config, option_values, f"method {cls.name}")
 
     # ---------------------------------------------------------------- methods that subclasses override

@@ -1,12 +1,12 @@
-"""Shot curves: the mean against the number of examples, and where one method's curve crosses another's.
+"""Crossings of two methods' shot curves (mean score against number of shots).
 
-Between two neighbouring numbers of shots k < m with paired differences d(k) and d(m) of opposite sign, the curves cross
-where the straight line over log k is 0:
+If the paired differences d(k) and d(m) at two adjacent numbers of shots k < m have opposite signs, the crossing x is
+the zero of the linear interpolation in log k:
 
     log x = (|d(m)| log k + |d(k)| log m) / (|d(k)| + |d(m)|)
 
-The crossing is told from noise only where both differences are, corrected (Holm) for the points of the curve; else one
-of them may be a tie, and the point x is all that is known. At full data there is no number of shots to draw a line to.
+A crossing is significant if both differences are, after Holm correction over the points of the curve. Full data has no
+number of shots, so a crossing before it is not interpolated.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,31 +19,34 @@ from benchmark.analysis.statistics import PairedDifference, apply_holm_correctio
 
 
 class Crossing(NamedTuple):
-    """Where a curve that was below goes above."""
+    """An interval of shots in which the sign of the difference changes."""
 
-    shots_before: int | str  # the last number of shots of the one side
-    shots_after: int | str  # the first of the other
-    crossing_shots: float | None  # shots; None where the other side is full data
-    is_first_above: bool  # after it: whether the first method is the one above
-    is_significant: bool  # both sides are told from a tie
+    shots_before: int | str  # last number of shots before the crossing
+    shots_after: int | str  # first number of shots after it
+    crossing_shots: float | None  # interpolated number of shots; None if shots_after is full data
+    is_first_above: bool  # whether the first method is above after the crossing
+    is_significant: bool  # the differences on both sides are significant
 
 
 def find_crossings(differences: Mapping[int | str, PairedDifference | None]) -> list[Crossing]:
-    """Of a - b by number of shots, fewest first; points without a difference, or with none at all, are passed over."""
-    known = {shots: gap for shots, gap in differences.items() if gap and gap.mean != 0}
-    values = {shots: p for shots, gap in known.items() if (p := gap.compute_p_value()) is not None}
-    corrected = dict(zip(values, apply_holm_correction(list(values.values())), strict=True))
-    found = []
-    for (k, one), (m, other) in pairwise(known.items()):
-        if (one.mean > 0) == (other.mean > 0):
+    """Crossings from the differences a - b by number of shots, fewest first; missing and zero differences are skipped."""
+    nonzero = {shots: difference for shots, difference in differences.items() if difference and difference.mean != 0}
+    p_values = {shots: p for shots, difference in nonzero.items() if (p := difference.compute_p_value()) is not None}
+    corrected = dict(zip(p_values, apply_holm_correction(list(p_values.values())), strict=True))
+    crossings = []
+    for (k, before), (m, after) in pairwise(nonzero.items()):
+        if (before.mean > 0) == (after.mean > 0):
             continue
-        at = interpolate_crossing((k, m), (one.mean, other.mean)) if isinstance(k, int) and isinstance(m, int) else None
-        clear = all(corrected.get(shots, 1.0) < 1 - CONFIDENCE_LEVEL for shots in (k, m))
-        found.append(Crossing(k, m, at, other.mean > 0, clear))
-    return found
+        crossing_shots = None
+        if isinstance(k, int) and isinstance(m, int):
+            crossing_shots = interpolate_crossing((k, m), (before.mean, after.mean))
+        is_significant = all(corrected.get(shots, 1.0) < 1 - CONFIDENCE_LEVEL for shots in (k, m))
+        crossings.append(Crossing(k, m, crossing_shots, after.mean > 0, is_significant))
+    return crossings
 
 
 def interpolate_crossing(shots: Sequence[int], mean_differences: Sequence[float]) -> float:
-    """Where the line through two differences of opposite sign is 0, over the logarithm of shots."""
-    (k, m), (one, other) = shots, map(abs, mean_differences)
-    return exp((other * log(k) + one * log(m)) / (one + other))
+    """Number of shots where the line through two differences of opposite sign, over log shots, is zero."""
+    k, m = shots
+    before, after = map(abs, mean_differences)
+    return exp((after * log(k) + before * log(m)) / (before + after))

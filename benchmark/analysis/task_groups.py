@@ -1,4 +1,4 @@
-"""Which tasks a reader may ask for: a role, a family, or both. Each set of tasks has one name, whoever asks for it."""
+"""Task groups by role, family, or both. Equal sets of tasks share one name."""
 
 from collections.abc import Mapping
 
@@ -23,24 +23,25 @@ def select_tasks(profile: Profile, role: str, family: str) -> tuple[str, ...]:
 
 
 def list_families(profile: Profile) -> list[str]:
+    """Sorted task families of the profile."""
     return sorted({specs.get_task_spec(name)["family"] for name in profile.tasks})
 
 
 def name_task_groups(profile: Profile) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """(name -> its tasks, role/family -> name). A set of one task is called as the task; an empty one has no name."""
+    """(group name -> its tasks, role/family -> group name). A single task names its own group; empty groups are omitted."""
     names: dict[tuple[str, ...], str] = {}
-    asked: dict[str, str] = {}
+    name_by_selection: dict[str, str] = {}
     for family in (ANY_FAMILY, *list_families(profile)):
         for role, title in ROLE_TITLES.items():
-            found = select_tasks(profile, role, family)
-            if not found:
+            tasks = select_tasks(profile, role, family)
+            if not tasks:
                 continue
             title = title if family == ANY_FAMILY else f"{'' if role == 'all' else f'{role} '}{family} tasks"
-            asked[f"{role}/{family}"] = names.setdefault(found, found[0] if len(found) == 1 else title)
-    groups = {name: found for found, name in names.items() if len(found) > 1 or name not in found}
-    return groups, asked
+            name_by_selection[f"{role}/{family}"] = names.setdefault(tasks, tasks[0] if len(tasks) == 1 else title)
+    groups = {name: tasks for tasks, name in names.items() if len(tasks) > 1 or name not in tasks}
+    return groups, name_by_selection
 
 
 def build_task_groups(profile: Profile) -> Mapping[str, tuple[str, ...]]:
-    """The sets that need an average of their own: all but single tasks."""
+    """Groups of more than one task, which get an average in the leaderboard."""
     return name_task_groups(profile)[0]

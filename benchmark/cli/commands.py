@@ -1,4 +1,4 @@
-"""TODO."""
+"""Command handlers: each takes the parsed options, imports what its command needs and returns an exit code."""
 
 import argparse
 import os
@@ -17,136 +17,153 @@ from benchmark.cli.session import (
     export_to_wandb,
     format_profile_flags,
     load_grid_state,
-    pack_due_cells,
 )
 from tasks.core.suggestions import suggest_name
 from tasks.core.types import UsageError
 
 
 def plan_command(options: argparse.Namespace) -> int:
-    say = create_console()
-    found = build_validated_profile(options, say)
-    cells, _, states, prices = load_grid_state(found)
-    plan.print_plan(say, found, cells, states, prices, pack_due_cells(found, cells, states, prices))
-    stale = Counter(why for state, why in states if state == "stale")
-    for why, number in stale.most_common(5):
-        say.print(f"{number} stale: changed {why}; their results stay on disk", style="yellow")
-    plan.print_dependencies(say, cells)
+    """Show what a run would do, which results are stale and why, and which cells depend on which."""
+    from benchmark.scheduling.run_plan import build_run_plan
+
+    console = create_console()
+    profile = build_validated_profile(options, console)
+    cells, _, statuses, cost_model = load_grid_state(profile)
+    plan.print_plan(console, build_run_plan(profile, cells, statuses, cost_model))
+    stale = Counter(status.reason for status in statuses if status.state == "stale")
+    for reason, number in stale.most_common(5):
+        console.print(f"{number} stale: changed {reason}; their results stay on disk", style="yellow")
+    plan.print_dependencies(console, cells)
     return 0
 
 
 def run_command(options: argparse.Namespace) -> int:
+    """Run all cells that are due, then print the leaderboard."""
     from benchmark.cli import run
 
     return run.run_grid(options)
 
 
 def retry_command(options: argparse.Namespace) -> int:
+    """Run the failed or the stale cells again."""
     from benchmark.cli import run
 
     return run.retry_cells(options)
 
 
 def report_command(options: argparse.Namespace) -> int:
+    """Write the report, and export it to W&B if requested. Returns 1 if the export fails."""
     from benchmark.analysis import load
-    from benchmark.reporting import build as module
+    from benchmark.reporting import build
 
-    say = create_console()
-    found = build_profile_with_results(options)
-    seen = load.load_results(found, include_stale=options.stale)
-    folder = module.build_report(found, say, seen, include_texts=options.texts)
-    say.print(f"tables and picture: {folder}")
+    console = create_console()
+    profile = build_profile_with_results(options)
+    loaded_results = load.load_results(profile, include_stale=options.stale)
+    folder = build.build_report(profile, console, loaded_results, include_texts=options.texts)
+    console.print(f"tables and picture: {folder}")
     if options.open:
         open_in_browser(folder / "index.html")
-    viewed = options.wandb in (None, "off") or export_to_wandb(found, say, seen)
-    return 0 if viewed else 1
+    if options.wandb in (None, "off"):
+        return 0
+    return 0 if export_to_wandb(profile, console, loaded_results) else 1
 
 
 def open_in_browser(html_path: Path) -> None:
-    """Open a file where there is a display; without one its path has been printed."""
+    """Open a file in the browser if there is a display."""
     if sys.platform in ("darwin", "win32") or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))):
         webbrowser.open(html_path.resolve().as_uri())
 
 
 def compare_command(options: argparse.Namespace) -> int:
-    from benchmark.reporting import compare as module
+    """Compare two methods."""
+    from benchmark.reporting import compare
 
-    return module.compare_methods(build_profile_with_results(options), options.first, options.second, create_console())
+    return compare.compare_methods(build_profile_with_results(options), options.first, options.second, create_console())
 
 
 def doctor_command(options: argparse.Namespace) -> int:
-    from benchmark.cli import doctor as module
+    """Check this machine for the profile."""
+    from benchmark.cli import doctor
 
-    return module.run_doctor(lambda: build_profile(options), options.profile, create_console(), options.json)
+    return doctor.run_doctor(lambda: build_profile(options), options.profile, create_console(), options.json)
 
 
 def fetch_command(options: argparse.Namespace) -> int:
-    from benchmark.cli import fetch as module
+    """Download and check the backbone and the data of the profile."""
+    from benchmark.cli import fetch
 
-    say = create_console()
-    return module.fetch_profile(build_validated_profile(options, say), say, options.dry_run)
+    console = create_console()
+    return fetch.fetch_profile(build_validated_profile(options, console), console, options.dry_run)
 
 
 def recommend_command(options: argparse.Namespace) -> int:
-    from benchmark.reporting import recommend as module
+    """Recommend a method from the stored results."""
+    from benchmark.reporting import recommend
 
-    return module.recommend_method(build_profile_with_results(options), options, create_console())
+    return recommend.recommend_method(build_profile_with_results(options), options, create_console())
 
 
 def claims_command(options: argparse.Namespace) -> int:
-    from benchmark.reporting import claims as module
+    """Test the claims of the papers and write them to a file."""
+    from benchmark.reporting import claims
 
-    say = create_console()
-    found = build_profile_with_results(options)
-    say.print(f"claims: {module.write_claims(found, format_profile_flags(options, found), say)}")
+    console = create_console()
+    profile = build_profile_with_results(options)
+    console.print(f"claims: {claims.write_claims(profile, format_profile_flags(options, profile), console)}")
     return 0
 
 
 def status_command(options: argparse.Namespace) -> int:
+    """Print how many cells are in each state."""
     from benchmark.cli import inspect
 
     return inspect.print_status(build_validated_profile(options), options.watch, create_console())
 
 
 def show_command(options: argparse.Namespace) -> int:
+    """Print one cell."""
     from benchmark.cli import inspect
 
     return inspect.print_cell(build_validated_profile(options), options.cell, create_console())
 
 
 def export_command(options: argparse.Namespace) -> int:
-    from benchmark.cli import export as module
-    from benchmark.cli import inspect
+    """Write the trained adapter of a cell to a folder."""
+    from benchmark.cli import export, inspect
 
-    found = build_validated_profile(options)
-    return module.export_cell(found, inspect.find_results(found, options.cell), Path(options.folder), create_console())
+    profile = build_validated_profile(options)
+    results = inspect.find_results(profile, options.cell)
+    return export.export_cell(profile, results, Path(options.folder), create_console())
 
 
 def list_command(options: argparse.Namespace) -> int:
-    from benchmark.cli import listing as module
+    """Print tasks, suites, methods, profiles or proofs."""
+    from benchmark.cli import listing
 
-    return module.print_list(options, create_console())
+    return listing.print_list(options, create_console())
 
 
 def check_command(options: argparse.Namespace) -> int:
-    from benchmark.cli import check_method as module
-    from benchmark.cli import check_task
+    """Run the conformance checks on a method, or the loader checks on a task."""
+    from benchmark.cli import check_method, check_task
 
     if check_task.is_task(options.what):
         return check_task.check_task(build_validated_profile(options), options.what, create_console())
-    return module.check_method(options.what, create_console())
+    return check_method.check_method(options.what, create_console())
 
 
 def describe_command(options: argparse.Namespace) -> int:
+    """Print what a task's loader reads, and example prompts."""
     if options.task not in tasks.TASK_NAMES and not tasks.is_custom_task(options.task):
         raise UsageError(f"no task {options.task!r}; {suggest_name(options.task, tasks.TASK_NAMES)}")
     from benchmark.cli import check_task
-    from tasks.validation import describe as module
+    from tasks.validation import describe
 
-    found = build_validated_profile(options)
-    first = found.shots[0]
-    shots = first if options.shots and isinstance(first, int) else None
-    print(module.describe_task(check_task.open_task(found, options.task, shots)))
+    profile = build_validated_profile(options)
+    shots = profile.shots[0]
+    if not options.shots or not isinstance(shots, int):
+        shots = None
+    print(describe.describe_task(check_task.open_task(profile, options.task, shots)))
     return 0
 
 

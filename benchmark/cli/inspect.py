@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from time import sleep
+from typing import NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -20,34 +21,46 @@ WATCH_INTERVAL_SECONDS = 2.0  # seconds between looks
 MAX_CELLS_FOR_SUGGESTION = 40  # cells among which a wrong name is looked for
 
 
+class StatusReport(NamedTuple):
+    """Lines about the state of a grid, and whether cells are still due (also those that run elsewhere)."""
+
+    lines: list[str]
+    has_due_cells: bool
+
+
 def print_status(profile: Profile, watch: bool, console: Console) -> int:
-    """Once, or again and again until nothing is due."""
-    cells, place = planner.plan_grid(profile), store.ResultStore(profile.results_folder)
+    """Print the state of the grid once, or with `watch` again and again until no cell is due."""
+    cells = planner.plan_grid(profile)
+    result_store = store.ResultStore(profile.results_folder)
     if not watch:
-        for line in format_status(profile, cells, place):
+        for line in build_status_report(profile, cells, result_store).lines:
             console.print(line, soft_wrap=True, markup=False)
         return 0
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            lines = format_status(profile, cells, place)
-            live.update(Group(*map(Text, lines)), refresh=True)
-            if not status.is_any_due:
+            report = build_status_report(profile, cells, result_store)
+            live.update(Group(*map(Text, report.lines)), refresh=True)
+            if not report.has_due_cells:
                 return 0
             sleep(WATCH_INTERVAL_SECONDS)
 
 
-def format_status(profile: Profile, cells: Sequence[PlannedCell], result_store: store.ResultStore) -> list[str]:
-    """Counts, then who runs, who failed and what is stale."""
-    states = result_store.compute_statuses(cells, result_store.load_results())
-    counts = Counter(state for state, _ in states)
-    named = ", ".join(f"{counts[state]} {state}" for state in schema.CELL_STATES)
-    over = "" if counts["planned"] + counts["running"] + counts["stale"] else "; nothing is due"
-    lines = [f"{profile.results_folder}: {named} of {len(cells)}{over}"]
-    for cell, (state, why) in zip(cells, states, strict=True):
-        if state in ("running", "failed"):
-            lines.append(f"  {state:<8} {cell.cell.key:<34} {why}")
-    stale = Counter(why for state, why in states if state == "stale")
-    return lines + [f"  stale    {number} cells, changed: {why}" for why, number in stale.most_common()]
+def build_status_report(
+    profile: Profile, cells: Sequence[PlannedCell], result_store: store.ResultStore
+) -> StatusReport:
+    """Count the cells by state, then list those that run, those that failed and those that are stale."""
+    statuses = result_store.compute_statuses(cells, result_store.load_results())
+    counts = Counter(status.state for status in statuses)
+    by_state = ", ".join(f"{counts[state]} {state}" for state in schema.CELL_STATES)
+    has_due_cells = counts["planned"] + counts["running"] + counts["stale"] > 0
+    ending = "" if has_due_cells else "; nothing is due"
+    lines = [f"{profile.results_folder}: {by_state} of {len(cells)}{ending}"]
+    for cell, status in zip(cells, statuses, strict=True):
+        if status.state in ("running", "failed"):
+            lines.append(f"  {status.state:<8} {cell.cell.key:<34} {status.reason}")
+    stale = Counter(status.reason for status in statuses if status.state == "stale")
+    lines += [f"  stale    {number} cells, changed: {reason}" for reason, number in stale.most_common()]
+    return StatusReport(lines, has_due_cells)
 
 
 def print_cell(profile: Profile, cell_name: str, console: Console) -> int:

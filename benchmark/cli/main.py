@@ -1,4 +1,4 @@
-"""TODO."""
+"""Entry point of `python -m benchmark`: runs one command and turns errors and signals into exit codes."""
 
 import os
 import signal
@@ -14,17 +14,19 @@ INTERRUPTED_MESSAGE = "interrupted; finished cells are kept, run again to go on"
 
 
 def handle_sigterm(*_: object) -> None:
+    """Record exit code 143 and exit."""
     REQUESTED_EXIT_CODES.append(143)
     sys.exit(143)
 
 
 def handle_sigint(*_: object) -> None:
+    """Record exit code 130 and raise `KeyboardInterrupt`."""
     REQUESTED_EXIT_CODES.append(130)
     raise KeyboardInterrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb. -> the exit code."""
+    """Run one command and return its exit code. `arguments` defaults to `sys.argv[1:]`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     REQUESTED_EXIT_CODES.clear()
     signal.signal(signal.SIGTERM, handle_sigterm)
@@ -32,16 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGINT, handle_sigint)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "" not in sys.path and not sys.flags.safe_path:
-        sys.path.append("")  # `adapterbench` finds your own modules here too; last: none of them hides a package
+        # append the working directory last, so local modules are importable but cannot shadow installed packages
+        sys.path.append("")
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMAND_HELP:
             from tasks.core.suggestions import suggest_name
 
-            raise UsageError(f"no verb {arguments[0]!r}; {suggest_name(arguments[0], COMMAND_HELP)}")
-        top = build_parser()
-        options = top.parse_args(arguments)
+            raise UsageError(f"no command {arguments[0]!r}; {suggest_name(arguments[0], COMMAND_HELP)}")
+        parser = build_parser()
+        options = parser.parse_args(arguments)
         if options.verb is None:
-            top.print_help()
+            parser.print_help()
             return 0
         from benchmark.cli import commands
 
@@ -52,11 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(INTERRUPTED_MESSAGE, file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `| head` had enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (lives until the process ends)
+    except BrokenPipeError:  # the reader closed the pipe, e.g. `| head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (open until the process exits)
         return 0
     except BaseException:
-        if REQUESTED_EXIT_CODES:  # whatever the signal became on its way out, as inside the import of a C library
+        if (
+            REQUESTED_EXIT_CODES
+        ):  # a signal handler ran, but its exception was replaced, e.g. while importing a C library
             print(INTERRUPTED_MESSAGE, file=sys.stderr)
             return REQUESTED_EXIT_CODES[0]
         raise

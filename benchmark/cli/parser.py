@@ -1,4 +1,4 @@
-"""TODO."""
+"""Command-line parser: commands, options, help texts and examples. Imports no heavy library."""
 
 import argparse
 from difflib import get_close_matches
@@ -6,170 +6,245 @@ from difflib import get_close_matches
 from benchmark.config.run_limits import parse_duration, parse_size
 from tasks.core.types import UsageError
 
-DESCRIPTION = "Which adapter method, for which task, at how many examples, at what cost?"
+DESCRIPTION = "Compare adapter methods for language models: by task, number of training examples and cost."
 
 
 EXAMPLES = """examples:
-  python -m benchmark run                                   the profile that fits this machine
+  python -m benchmark run                                   run the profile that fits this machine
   python -m benchmark run --profile demo --methods lora,prompt --tasks chnsent,ocnli --shots 4,16,full --seeds 0,1,2
   python -m benchmark run --source local --data-dir DIR --backbone tiny --set lora.lr=0.01 --set budget.epochs=10
-  python -m benchmark plan --profile paper                  cells due, cached, and how long they will take
-  python -m benchmark run --profile small --budget 4h       begin no cell after four hours; run again to go on
-  python -m benchmark retry --failed                        what failed, once more
-  python -m benchmark show lora/chnsent/16/0                everything about one cell
-  python -m benchmark report --wandb                        page, tables and picture again, and W&B's view
-  python -m benchmark compare lora prompt --profile demo    is the difference real, task by task, and what does it cost
-  python -m benchmark recommend --family inference --shots 16   the method to try first, by what was run here
-  python -m benchmark doctor                                can it be run here, and what to do next
-  python -m benchmark fetch --profile paper --dry-run       what it needs of the hub, and what of it is here
-  python -m benchmark claims --profile demo                 what the papers claim, on the grid that was run here
-  python -m benchmark list methods | describe ocnli         what there is
-  python -m benchmark list proofs                           which proof each method passes, and why a blank is blank
-  python -m benchmark check mypackage.mine:Mine             the same proofs on a method of your own
-  python -m benchmark check mytask.yaml                     quoting, duplicates, leaks, labels and cuts of your own task
-  python -m benchmark export lora/chnsent/16/0 out/         what a cell learned, for peft or methods.load_adapter
+  python -m benchmark plan --profile paper                  cells due, cells cached, and the estimated time
+  python -m benchmark run --profile small --budget 4h       start no new cells after four hours; run again to resume
+  python -m benchmark retry --failed                        run the failed cells again
+  python -m benchmark show lora/chnsent/16/0                show one cell
+  python -m benchmark report --wandb                        rewrite page, tables and picture; export to W&B
+  python -m benchmark compare lora prompt --profile demo    paired differences by task, significance and cost
+  python -m benchmark recommend --family inference --shots 16   recommend a method from the results on this machine
+  python -m benchmark doctor                                check this machine and suggest the next steps
+  python -m benchmark fetch --profile paper --dry-run       list the required downloads and which are present
+  python -m benchmark claims --profile demo                 test the claims of the papers on the results of this grid
+  python -m benchmark list methods | describe ocnli         list methods; describe a task
+  python -m benchmark list proofs                           conformance checks of each method, with reasons for gaps
+  python -m benchmark check mypackage.mine:Mine             run the conformance checks on your own method
+  python -m benchmark check mytask.yaml                     check your own task: quoting, duplicates, leaks, labels
+  python -m benchmark export lora/chnsent/16/0 out/         write a trained adapter for peft or methods.load_adapter
 
-exit codes: 0 all cells done, 1 a cell failed (or W&B did), 2 bad input or a folder that takes no more,
-3 the run's budget is over and cells are left, 130 and 143 interrupted (finished cells are kept)
+exit codes: 0 success; 1 a cell (or the W&B export) failed; 2 invalid input or results folder not writable;
+3 the time budget is used up and cells remain; 130, 143 interrupted (finished cells are kept)
 """
 
 
 COMMAND_HELP = {
-    "run": "fill the grid: whatever is due, then the leaderboard",
-    "plan": "cells due and cached, how long they will take, and what rests on what",
-    "retry": "only the cells that failed, or only the stale ones (--stale)",
-    "status": "how many cells are done, running, failed, stale, planned",
-    "show": "one cell: scores, cost, identity, and why it failed",
-    "report": "the page (index.html), leaderboard, Markdown, CSV and picture from the result files",
-    "compare": "two methods: paired differences by task and overall, what each costs, and a verdict",
-    "doctor": "what this machine has, what is missing for the profile, and what to do next",
-    "fetch": "bring backbone and records here and check them, for machines without a network",
-    "recommend": "from the kept results: the method to try first, what is tied with it, and what a wrong choice costs",
-    "claims": "the papers' claims as paired comparisons on the grid that was run",
-    "list": "tasks, suites, methods, profiles or proofs",
-    "describe": "what a task's loader reads, cuts and asks",
-    "export": "write what a cell learned to a folder, in peft's format where peft has the method",
-    "check": "run the proofs on a method, or the loader checks on a task, your own too",
+    "run": "run all cells that are due, then print the leaderboard",
+    "plan": "show the cells that are due or cached, their dependencies, and the estimated time and memory",
+    "retry": "run only the failed cells, or only the stale cells (--stale)",
+    "status": "count the cells that are done, running, failed, stale and planned",
+    "show": "show one cell: scores, cost, identity, and the error if it failed",
+    "report": "write the HTML page (index.html), leaderboard, Markdown, CSV and picture from the result files",
+    "compare": "compare two methods: paired differences by task and overall, cost of each, and a verdict",
+    "doctor": "check this machine, show what the profile still needs, and suggest the next steps",
+    "fetch": "download and check the backbone and the data, e.g. for machines without a network",
+    "recommend": "recommend a method from the stored results, with its ties and the cost of a wrong choice",
+    "claims": "test the claims of the papers as paired comparisons on the results of this grid",
+    "list": "list tasks, suites, methods, profiles or proofs (conformance checks)",
+    "describe": "show what a task's loader reads, truncates and removes, and example prompts",
+    "export": "write the trained adapter of a cell to a folder, in peft's format if peft supports the method",
+    "check": "run the conformance checks on a method, or the loader checks on a task; both may be your own",
 }
 
 
 class CommandLineParser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """Argument parser that reports an error as a one-line `UsageError`."""
 
     def error(self, message: str) -> None:
+        """Raise `UsageError` instead of printing the usage and exiting."""
         raise UsageError(f"{message} (see: {self.prog} --help)")
 
     def parse_known_args(self, args=None, namespace=None):
-        """Of a verb too: there it is known which options there are."""
+        """Reject unknown arguments; also for commands, where the set of valid options is known."""
         options, rest = super().parse_known_args(args, namespace)
         if rest and rest[0].startswith("-"):
-            known = [text for action in self._actions for text in action.option_strings]
-            close = get_close_matches(rest[0].partition("=")[0], known, 1)
+            valid_options = [text for action in self._actions for text in action.option_strings]
+            close = get_close_matches(rest[0].partition("=")[0], valid_options, 1)
             self.error(f"no option {rest[0]}{f'; did you mean {close[0]}?' if close else ''}")
         if rest:
-            self.error(f"{rest[0]!r} is a word too many; values go together with commas, as in --tasks chnsent,ocnli")
+            self.error(
+                f"unexpected argument {rest[0]!r}; separate multiple values with commas, e.g. --tasks chnsent,ocnli"
+            )
         return options, rest
 
 
 def parse_comma_separated(text: str) -> list[str]:
-    found = [word.strip() for word in text.split(",") if word.strip()]
-    if not found:
+    """Split text at commas and strip each value. Raises `ArgumentTypeError` if there is no value."""
+    values = [value.strip() for value in text.split(",") if value.strip()]
+    if not values:
         raise argparse.ArgumentTypeError("give names or numbers, separated by commas")
-    return found
+    return values
 
 
 def build_parser() -> CommandLineParser:
+    """Build the parser with all commands and their options."""
     top = CommandLineParser(
         "python -m benchmark", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawTextHelpFormatter
     )
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=CommandLineParser)
-    made = {
-        name: verbs.add_parser(name, help=text, description=text.capitalize() + ".")
+    verbs = top.add_subparsers(dest="verb", metavar="COMMAND", parser_class=CommandLineParser)
+    subparsers = {
+        name: verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         for name, text in COMMAND_HELP.items()
     }
-    for name, verb in made.items():
+    for name, subparser in subparsers.items():
         if name == "list":
-            verb.add_argument("what", metavar="tasks|suites|methods|profiles|proofs", help="what to list")
-            verb.add_argument("--markdown", action="store_true", help="proofs as the text of docs/proofs.md")
+            subparser.add_argument("what", metavar="tasks|suites|methods|profiles|proofs", help="what to list")
+            subparser.add_argument(
+                "--markdown", action="store_true", help="print the proofs as the text of docs/proofs.md"
+            )
         if name == "describe":
-            verb.add_argument("task")
+            subparser.add_argument("task", help="name of a task, package.module:Class, or a YAML file")
         if name in ("show", "export"):
-            verb.add_argument("cell", help="method/task/shots/seed, or the start of an identity")
+            subparser.add_argument("cell", help="method/task/shots/seed, or the first characters of an identity")
         if name == "compare":
-            verb.add_argument("first", metavar="A", help="a method, or a row of one as lora:rank-2")
-            verb.add_argument("second", metavar="B")
+            subparser.add_argument("first", metavar="A", help="a method, or a variant of one, e.g. lora:rank-2")
+            subparser.add_argument("second", metavar="B", help="the method or variant to compare it with")
         if name == "export":
-            verb.add_argument("folder", metavar="DIR", help="new or empty, or of an earlier export")
+            subparser.add_argument("folder", metavar="DIR", help="a new or empty folder, or one of an earlier export")
         if name == "check":
-            verb.add_argument("what", metavar="NAME", help="of a method or task, package.module:Class, or a YAML file")
-        add_profile_options(verb)
+            subparser.add_argument(
+                "what", metavar="NAME", help="name of a method or task, package.module:Class, or a YAML file"
+            )
+        add_profile_options(subparser)
     for name in ("run", "retry", "report"):
-        made[name].add_argument("--wandb", choices=("off", "offline", "online"), nargs="?", const="offline",
-                                help="view the results in Weights & Biases; online uploads them")  # fmt: skip
-    made["report"].add_argument("--open", action="store_true", help="show the page, where there is a display")
-    made["report"].add_argument("--stale", action="store_true", help="also results of other code, options or data")
-    made["report"].add_argument("--texts", action="store_true",
-                                help="test examples in the page too where they are not generated samples")  # fmt: skip
-    made["status"].add_argument("--watch", action="store_true", help="again every two seconds, until nothing is due")
-    made["doctor"].add_argument("--json", action="store_true", help="the findings as JSON")
-    made["fetch"].add_argument("--dry-run", action="store_true", help="show what is needed and what is here, and stop")
-    made["recommend"].add_argument("--family", help="for a family of tasks, as inference; --tasks: for single ones")
-    made["recommend"].add_argument(
-        "--memory", type=parse_size, metavar="SIZE", help="only methods that take at most 8GB"
+        subparsers[name].add_argument(
+            "--wandb",
+            choices=("off", "offline", "online"),
+            nargs="?",
+            const="offline",
+            help="export the results to Weights & Biases; offline (the default of a bare --wandb) writes files, "
+            "online uploads them",
+        )
+    add_report_options(subparsers["report"])
+    subparsers["status"].add_argument(
+        "--watch", action="store_true", help="repeat every two seconds until nothing is due"
     )
-    made["recommend"].add_argument("--seconds", type=parse_duration, metavar="TIME",
-                                   help="and at most so long for a cell with all that it rests on")  # fmt: skip
-    made["retry"].add_argument("--failed", action="store_true", help="the cells that failed (this is the default)")
-    made["retry"].add_argument("--stale", action="store_true", help="the cells of other code, options or data")
+    subparsers["doctor"].add_argument("--json", action="store_true", help="print the findings as JSON")
+    subparsers["fetch"].add_argument(
+        "--dry-run", action="store_true", help="show what is needed and what is present, then stop"
+    )
+    add_recommend_options(subparsers["recommend"])
+    subparsers["retry"].add_argument("--failed", action="store_true", help="run the failed cells (default)")
+    subparsers["retry"].add_argument(
+        "--stale", action="store_true", help="run the cells whose code, options or data changed"
+    )
     for name in ("run", "retry"):
-        add_engine_options(made[name])
-        add_limit_options(made[name])
-    made["run"].add_argument("--dry", action="store_true", help="show the plan and stop")
+        add_engine_options(subparsers[name])
+        add_limit_options(subparsers[name])
+    subparsers["run"].add_argument("--dry", action="store_true", help="show the plan, then stop")
     return top
 
 
-def add_engine_options(subparser: argparse.ArgumentParser) -> None:
-    """Who does the work."""
-    subparser.add_argument("--engine", choices=("processes", "ray"), default="processes",
-                      help="ray: an actor for each GPU or core, here or on a cluster (pip install ray)")  # fmt: skip
+def add_report_options(subparser: argparse.ArgumentParser) -> None:
+    """Add the options of `report`."""
+    subparser.add_argument("--open", action="store_true", help="open the page in a browser if there is a display")
     subparser.add_argument(
-        "--address", metavar="HOST:PORT", help="of a Ray cluster to join, or auto; default: Ray here"
+        "--stale", action="store_true", help="include results whose code, options or data changed since"
+    )
+    subparser.add_argument(
+        "--texts",
+        action="store_true",
+        help="include the texts of test examples in the page (default: only of generated samples)",
+    )
+
+
+def add_recommend_options(subparser: argparse.ArgumentParser) -> None:
+    """Add the options of `recommend`."""
+    subparser.add_argument(
+        "--family", help="recommend for a family of tasks, e.g. inference; use --tasks for single tasks"
+    )
+    subparser.add_argument(
+        "--memory", type=parse_size, metavar="SIZE", help="only methods whose peak memory is at most SIZE, e.g. 8GB"
+    )
+    subparser.add_argument(
+        "--seconds",
+        type=parse_duration,
+        metavar="TIME",
+        help="maximum time per cell, including its source stages, e.g. 90s or 15m",
+    )
+
+
+def add_engine_options(subparser: argparse.ArgumentParser) -> None:
+    """Add the options that select the execution backend."""
+    subparser.add_argument(
+        "--engine",
+        choices=("processes", "ray"),
+        default="processes",
+        help="execution backend (default: processes); ray runs one actor per GPU or CPU core, on this machine or on "
+        "a cluster (pip install ray)",
+    )
+    subparser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="address of the Ray cluster to join, or auto (default: start Ray on this machine)",
     )
 
 
 def add_limit_options(subparser: argparse.ArgumentParser) -> None:
-    """How long the run goes on."""
+    """Add the options that limit a run: failures, total time, time per cell."""
     subparser.add_argument(
-        "--on-failure", choices=("go", "stop"), default="go", help="stop: begin no cell once one failed"
+        "--on-failure",
+        choices=("go", "stop"),
+        default="go",
+        help="go: continue after a failed cell (default); stop: start no new cells after a failure",
     )
     subparser.add_argument(
-        "--budget", type=parse_duration, metavar="TIME", help="begin no cell after 90s, 15m or 4h; exit code 3"
+        "--budget",
+        type=parse_duration,
+        metavar="TIME",
+        help="start no new cells after this wall-clock time (90s, 15m, 4h); exits with code 3 if cells remain",
     )
     subparser.add_argument(
-        "--timeout", type=parse_duration, metavar="TIME", help="of a cell: one that takes longer has failed"
+        "--timeout",
+        type=parse_duration,
+        metavar="TIME",
+        help="per-cell time limit (90s, 15m, 4h); a cell that exceeds it is marked failed",
     )
 
 
 def add_profile_options(subparser: argparse.ArgumentParser) -> None:
-    """Everything a profile says can be said on the command line."""
-    group = subparser.add_argument_group("profile and what to change in it")
-    group.add_argument("--profile", "--config", default="auto", metavar="NAME",
-                       help="name or YAML file; auto (default) looks at this machine")  # fmt: skip
-    group.add_argument("--suite", metavar="NAME", help="whose tasks: see `list suites`")
-    group.add_argument("--backbone", metavar="NAME", help="tiny, a folder, or a hub id")
-    group.add_argument("--device", help="auto, cpu, cuda, cuda:1")
-    group.add_argument("--source", metavar="SOURCE", help="sample, local or hub")
-    group.add_argument("--data-dir", metavar="DIR", help="folder of original files, for --source local")
-    for name in ("methods", "tasks", "shots", "seeds"):
-        group.add_argument(
-            f"--{name}",
-            type=parse_comma_separated,
-            metavar="A,B",
-            help="all, or names" if name in ("methods", "tasks") else None,
-        )
-    group.add_argument("--limit-test", type=int, metavar="N", help="score at most N test examples of a task")
-    group.add_argument("--workers", help="processes; auto: one per core, on a GPU one")
-    group.add_argument("--pack", metavar="N", help="most cells of a method that train together; auto, or 1: each alone")
-    group.add_argument("--results", metavar="DIR", help="default: results/<profile>")
-    group.add_argument("--set", action="append", default=[], metavar="A.B=V", dest="settings",
-                       help="any field: lora.lr=0.01, method.config.rank=4 (all methods), budget.epochs=3")  # fmt: skip
+    """Add the options that choose a profile and override its fields."""
+    group = subparser.add_argument_group("profile and its overrides (default of each: the profile's value)")
+    group.add_argument(
+        "--profile",
+        "--config",
+        default="auto",
+        metavar="NAME",
+        help="name of a profile or a YAML file; auto (default) chooses by this machine's hardware",
+    )
+    group.add_argument("--suite", metavar="NAME", help="suite of tasks; see `list suites`")
+    group.add_argument("--backbone", metavar="NAME", help="tiny (bundled), a local folder, or a hub id")
+    group.add_argument("--device", help="auto, cpu, cuda or cuda:1")
+    group.add_argument(
+        "--source", metavar="SOURCE", help="data source: sample (generated), local (--data-dir) or hub (downloaded)"
+    )
+    group.add_argument("--data-dir", metavar="DIR", help="folder of the original data files, for --source local")
+    for name, text in (
+        ("methods", "names of methods, or all"),
+        ("tasks", "names of tasks, or all"),
+        ("shots", "numbers of training examples per label, or full, e.g. 4,16,full"),
+        ("seeds", "random seeds, e.g. 0,1,2"),
+    ):
+        group.add_argument(f"--{name}", type=parse_comma_separated, metavar="A,B", help=text)
+    group.add_argument("--limit-test", type=int, metavar="N", help="score at most N test examples per task")
+    group.add_argument(
+        "--workers", help="number of worker processes; auto: one per CPU core, or one if the device is a GPU"
+    )
+    group.add_argument(
+        "--pack", metavar="N", help="maximum number of cells of a method that train together; auto; 1: no packing"
+    )
+    group.add_argument("--results", metavar="DIR", help="results folder (default: results/<profile>)")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=V",
+        dest="settings",
+        help="override any field: lora.lr=0.01, method.config.rank=4 (all methods), budget.epochs=3",
+    )

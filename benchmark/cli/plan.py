@@ -1,6 +1,7 @@
-"""The plan of a grid, drawn: cells, packs and prices by method, and what rests on what."""
+"""Prints the plan of a grid: cells, packs and estimated time by method, and the dependencies between cells."""
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,19 +14,13 @@ from benchmark.results import run_log
 from benchmark.scheduling import memory_model
 from benchmark.scheduling.cost_model import LARGE_MODEL_PARAMETERS, CostModel
 from benchmark.scheduling.packing import Pack
-from benchmark.system import hardware
+from benchmark.scheduling.run_plan import RunPlan
 from benchmark.system.formatting import format_bytes, format_duration
 
 
-def print_plan(
-    console: Console,
-    profile: Profile,
-    cells: list[PlannedCell],
-    states: list[tuple[str, str]],
-    cost_model: CostModel,
-    due_packs: list[Pack],
-) -> None:
-    """Per method: cells due and cached, in how many packs, seconds each, and all of them."""
+def print_plan(console: Console, run_plan: RunPlan) -> None:
+    """Print a table of the methods (cells due and cached, packs, time) and the expected duration of the run."""
+    profile = run_plan.profile
     table = Table(
         title=f"{profile.grid_name}: {profile.about}" if profile.about else profile.grid_name,
         title_justify="left",
@@ -34,64 +29,65 @@ def print_plan(
         box=SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
     )
-    needs = estimate_memory_by_row(profile, due_packs)
-    for name in ("method", "cells", "cached", "due", "packs", "per cell", "in all", *(["memory"] if needs else [])):
+    memory = estimate_memory_by_row(profile, run_plan.packs)
+    for name in ("method", "cells", "cached", "due", "packs", "per cell", "in all", *(["memory"] if memory else [])):
         table.add_column(name, justify="left" if name == "method" else "right")
-    rows: dict[str, list[tuple[PlannedCell, str]]] = defaultdict(list)
-    for cell, (state, _) in zip(cells, states, strict=True):
-        rows[get_row_name(cell)].append((cell, state))
-    in_packs = Counter(get_row_name(pack[0]) for pack in due_packs)
-    total, measured = 0.0, True
-    for name, own in rows.items():
-        due = [cost_model.estimate_seconds(cell) for cell, state in own if state != "done"]
-        seconds = sum(price for price, _ in due)
-        total, measured = total + seconds, measured and all(known for _, known in due)
-        each = format_duration(seconds / len(due)) if due else ""
-        counts = (len(own), len(own) - len(due), len(due), in_packs[name])
+    rows: dict[str, list[PlannedCell]] = defaultdict(list)
+    for cell in run_plan.cells:
+        rows[get_row_name(cell)].append(cell)
+    num_packs = Counter(get_row_name(pack[0]) for pack in run_plan.packs)
+    for name, cells in rows.items():
+        due = [run_plan.estimates[cell.identity] for cell in cells if cell.identity in run_plan.estimates]
+        seconds = sum(estimate.seconds for estimate in due)
         table.add_row(
             name,
-            *map(str, counts),
-            each,
+            str(len(cells)),
+            str(len(cells) - len(due)),
+            str(len(due)),
+            str(num_packs[name]),
+            format_duration(seconds / len(due)) if due else "",
             format_duration(seconds) if due else "",
-            *([needs.get(name)] if needs else []),
+            *([memory.get(name)] if memory else []),
         )
     console.print(table)
-    if needs:
-        most = format_bytes(memory_model.get_gpu_memory_bytes())
-        each = f" on each of {profile.devices} devices" if profile.devices > 1 else ""
-        parts = "no step goes in parts" if profile.devices > 1 else f"in parts where {most} have no room"
-        console.print(f"memory: of the largest pack{each}, rows of {profile.max_length} tokens; {parts}")
-    due = sum(state != "done" for state, _ in states)
-    count = hardware.choose_num_workers(profile, due)
-    basis = (
-        "measured on cells of this folder" if measured else "a rough figure from sizes and steps, until cells are done"
-    )
-    if due:
-        processes = f"{count} processes" if count > 1 else "one process"
-        console.print(
-            f"{due} cells due, {len(cells) - due} cached; about {format_duration(total / count)} in {processes} ({basis})"
-        )
-        if said := run_log.format_estimate_error(profile.results_folder):
-            console.print(said)
-        if cost_model.device == "cpu" and parse_parameter_count(profile.backbone.name) > LARGE_MODEL_PARAMETERS:
-            gpu = CostModel(profile, (), "cuda")
-            waits = [
-                gpu.estimate_seconds_from_flops(cell)
-                for cell, (state, _) in zip(cells, states, strict=True)
-                if state != "done"
-            ]
-            there = f"{profile.devices} large GPUs" if profile.devices > 1 else "one large GPU"
-            console.print(
-                f"that is this machine's CPU; on {there} about {format_duration(sum(waits))} (a rough figure)"
-            )
+    if memory:
+        available = format_bytes(memory_model.get_gpu_memory_bytes())
+        devices = f" on each of {profile.devices} devices" if profile.devices > 1 else ""
+        parts = "no step goes in parts" if profile.devices > 1 else f"in parts where {available} have no room"
+        console.print(f"memory: of the largest pack{devices}, rows of {profile.max_length} tokens; {parts}")
+    if run_plan.packs:
+        print_duration(console, run_plan)
     else:
-        console.print(f"nothing is due: all {len(cells)} cells are cached in {profile.results_folder}")
+        console.print(f"nothing is due: all {len(run_plan.cells)} cells are cached in {profile.results_folder}")
 
 
-def estimate_memory_by_row(profile: Profile, due_packs: list[Pack]) -> dict[str, str]:
-    """Of a large backbone: what each method's largest pack needs on a GPU."""
+def print_duration(console: Console, run_plan: RunPlan) -> None:
+    """Print how many cells are due and how long they will take, and on what the estimate is based."""
+    profile = run_plan.profile
+    if all(estimate.is_measured for estimate in run_plan.estimates.values()):
+        basis = "measured on cells of this folder"
+    else:
+        basis = "a rough figure from sizes and steps, until cells are done"
+    num_due = len(run_plan.estimates)
+    processes = f"{run_plan.num_workers} processes" if run_plan.num_workers > 1 else "one process"
+    duration = format_duration(run_plan.total_seconds / run_plan.num_workers)
+    num_cached = len(run_plan.cells) - num_due
+    console.print(f"{num_due} cells due, {num_cached} cached; about {duration} in {processes} ({basis})")
+    if estimate_error := run_log.format_estimate_error(profile.results_folder):
+        console.print(estimate_error)
+    if run_plan.device == "cpu" and parse_parameter_count(profile.backbone.name) > LARGE_MODEL_PARAMETERS:
+        gpu = CostModel(profile, (), "cuda")
+        seconds = sum(gpu.estimate_seconds_from_flops(cell) for cell in run_plan.due_cells)
+        devices = f"{profile.devices} large GPUs" if profile.devices > 1 else "one large GPU"
+        console.print(f"that is this machine's CPU; on {devices} about {format_duration(seconds)} (a rough figure)")
+
+
+def estimate_memory_by_row(profile: Profile, due_packs: Sequence[Pack]) -> dict[str, str]:
+    """Estimate the GPU memory of each row's largest pack; empty unless the backbone is large. Row name -> text."""
     largest: dict[str, Pack] = {}
-    for pack in due_packs if parse_parameter_count(profile.backbone.name) > LARGE_MODEL_PARAMETERS else ():
+    if parse_parameter_count(profile.backbone.name) <= LARGE_MODEL_PARAMETERS:
+        return {}
+    for pack in due_packs:
         name = get_row_name(pack[0])
         largest[name] = max(largest.get(name, ()), pack, key=len)
     needs = {name: memory_model.estimate_memory(profile, pack[0], len(pack)) for name, pack in largest.items()}
@@ -99,17 +95,18 @@ def estimate_memory_by_row(profile: Profile, due_packs: list[Pack]) -> dict[str,
 
 
 def get_row_name(planned_cell: PlannedCell) -> str:
-    """What a plan counts together."""
+    """Return the name of the table row that counts this cell: the method, with its stage if it is a source stage."""
     cell = planned_cell.cell
     return cell.method if cell.stage == TARGET_STAGE else f"{cell.method} ({cell.stage} stage)"
 
 
 def get_stage_name(cell: Cell) -> str:
+    """Return the method, with `.stage` appended for a source stage."""
     return cell.method if cell.stage == TARGET_STAGE else f"{cell.method}.{cell.stage}"
 
 
 def print_dependencies(console: Console, cells: list[PlannedCell]) -> None:
-    """What rests on what, one line per kind."""
+    """Print the dependencies between cells, one line per pair of stages."""
     by_identity = {cell.identity: cell.cell for cell in cells}
     edges: dict[tuple[str, str], tuple[set, set]] = defaultdict(lambda: (set(), set()))
     for cell in cells:
@@ -118,6 +115,6 @@ def print_dependencies(console: Console, cells: list[PlannedCell]) -> None:
             edges[kinds][0].add(parent)
             edges[kinds][1].add(cell.identity)
     if edges:
-        console.print("what rests on what", style="bold")
-    for (above, below), (parents, children) in edges.items():
-        console.print(f"  {above} ({len(parents)} cells) -> {below} ({len(children)} cells)")
+        console.print("dependencies", style="bold")
+    for (dependency, dependant), (parents, children) in edges.items():
+        console.print(f"  {dependency} ({len(parents)} cells) -> {dependant} ({len(children)} cells)")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from benchmark.analysis.leaderboard import Leaderboard, sort_rows
 from benchmark.reporting.format import CONTROL_MARK, format_score, format_seconds_with_dependencies
-from benchmark.system.formatting import format_count, format_bytes, format_shots
+from benchmark.system.formatting import format_bytes, format_count, format_shots
 from benchmark.system.redaction import get_backbone_display_name
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ class IndexedResult(dict):
 
     def get(self, key: str, default: Any = None) -> Any:
         """Like `dict.get`, and deferred keys are loaded."""
-        return self[key] if key in self else default
+        return self[key] if key in self else default  # noqa: SIM401  (this is `get`)
 
 
 def read_index(index_path: Path) -> dict[str, list]:

@@ -1,4 +1,4 @@
-"""Options of a method: a frozen dataclass beside its class, in which a typing error is an error."""
+"""Options of a method: the base dataclass, and its construction from names and values with validation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -13,7 +13,11 @@ LR_SCHEDULES = ("linear", "cosine", "constant")
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """`warmup` is a share of the steps, `clip` the largest gradient norm of a slot, or of what slots share; 0: none."""
+    """Options common to all methods.
+
+    `warmup` is a fraction of the steps. `clip` is the maximum gradient norm of a slot's parameters, or of those that
+    slots share; 0 disables clipping. Raises UsageError for an invalid value.
+    """
 
     lr: float = 2e-4
     weight_decay: float = 0.0
@@ -25,12 +29,12 @@ class MethodConfig:
         if self.schedule not in LR_SCHEDULES:
             raise UsageError(f"no schedule {self.schedule!r}; there are: {', '.join(LR_SCHEDULES)}")
         if self.lr < 0 or self.weight_decay < 0 or self.clip < 0 or not 0 <= self.warmup <= 1:
-            found = f"{self.lr}, {self.weight_decay}, {self.clip}, {self.warmup}"
-            raise UsageError(f"lr, weight_decay and clip are 0 or more, warmup is a share from 0 to 1; found {found}")
+            values = f"{self.lr}, {self.weight_decay}, {self.clip}, {self.warmup}"
+            raise UsageError(f"lr, weight_decay and clip must be 0 or more, warmup from 0 to 1; found {values}")
 
 
 def validate_choices(value: str, choices: tuple[str, ...], context: str) -> None:
-    """Names in one string, each of them known and at least one."""
+    """Raise UsageError unless `value` is one or more of the choices, separated by spaces."""
     if not value.split() or set(value.split()) - set(choices):
         raise UsageError(f"{context} takes some of: {' '.join(choices)}; found {value!r}")
 
@@ -39,18 +43,18 @@ ConfigType = TypeVar("ConfigType", bound=MethodConfig)
 
 
 def build_config(config_class: type[ConfigType], options: Mapping[str, Any], context: str) -> ConfigType:
-    """Options by name -> the dataclass of this kind."""
-    known = {field.name: field.default for field in fields(config_class)}
-    found = {}
+    """Build a config from option values. Raises UsageError for an unknown name or an invalid value."""
+    defaults = {field.name: field.default for field in fields(config_class)}
+    values = {}
     for key, value in options.items():
-        if key not in known:
-            raise UsageError(f"{context}: no option {key!r}; {suggest_name(key, known)}")
-        found[key] = _coerce(type(known[key]), value, f"{context}: option {key!r}")
-    return config_class(**found)
+        if key not in defaults:
+            raise UsageError(f"{context}: no option {key!r}; {suggest_name(key, defaults)}")
+        values[key] = _coerce(type(defaults[key]), value, f"{context}: option {key!r}")
+    return config_class(**values)
 
 
 def _coerce(value_type: type, value: Any, context: str) -> Any:
-    """A value from YAML or a command line as the kind the default has ("1e-4" is a string to YAML)."""
+    """Convert a value from YAML or the command line to the type of the default (YAML reads "1e-4" as a string)."""
     try:
         if value_type is bool or isinstance(value, bool):
             if isinstance(value, bool) and value_type is bool:

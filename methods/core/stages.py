@@ -1,4 +1,4 @@
-"""The phases of training, as data: the harness walks them and never asks which method it has."""
+"""Training stages as data: the benchmark runs a method's stages without special cases for single methods."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,7 +7,11 @@ from methods.core.config import MethodConfig
 
 
 class Stage(NamedTuple):
-    """One training phase: on the `sources` together or on each `target`, with `mixed` batches or `episodes`."""
+    """One training stage.
+
+    `trained_on` is "sources" (all source tasks together) or "target" (each target separately). `batch_mode` is "mixed",
+    "episodes" or "packed".
+    """
 
     name: str
     trained_on: str
@@ -19,19 +23,22 @@ TARGET_STAGE = Stage("target", "target", "packed")
 
 
 class MethodDependency(NamedTuple):
-    """A method that is trained alone on every source first: with these options, and some of the heir's own."""
+    """A method that is first trained on every source separately.
+
+    It runs with `options`, and with the dependant's values of the `shared_options`.
+    """
 
     method_name: str
     options: Mapping[str, Any]
     shared_options: tuple[str, ...] = ()
 
     def resolve_options(self, dependant_config: MethodConfig) -> dict[str, Any]:
-        """The options a parent has to run with for an heir of this configuration."""
+        """Options of the dependency for a dependant with this configuration."""
         return {**self.options, **{name: getattr(dependant_config, name) for name in self.shared_options}}
 
 
 class OptimizerGroup(NamedTuple):
-    """How a parameter learns: learning rate and decoupled weight decay; `rests`: it stays where it is in warm-up."""
+    """Learning rate, decoupled weight decay, and whether the parameter stays frozen during warm-up."""
 
     lr: float
     weight_decay: float = 0.0

@@ -1,4 +1,4 @@
-"""YAML as plain values: no key twice, no file that unfolds to more than its reader could need."""
+"""Load YAML as plain values. Duplicate keys are errors, and size and nesting are limited (YAML bombs)."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -8,14 +8,17 @@ from typing import Any
 
 from tasks.core.types import UsageError
 
-MAX_FILE_BYTES = 200_000  # of a file
-MAX_VALUES = 20_000  # in it, what is referred to counted as often as it is (ten lines of aliases can stand for 10^9)
+MAX_FILE_BYTES = 200_000
+MAX_VALUES = 20_000  # values after expansion of aliases (ten lines of aliases can expand to 10^9 values)
 MAX_NESTING_DEPTH = 50
 NESTING_STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 def load_yaml_fields(path: Path, file_kind: str = "profile", example_field: str = "methods: [lora]") -> dict[str, Any]:
-    """The fields of a file: `what` it is, and a field that would be `such`."""
+    """Return the fields of a YAML file.
+
+    `file_kind` and `example_field` are used in messages. Raises UsageError if the file is not a YAML mapping.
+    """
     where = f"{file_kind} {path}"
     try:
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
@@ -32,36 +35,40 @@ def load_yaml_fields(path: Path, file_kind: str = "profile", example_field: str 
 
 
 def parse_yaml(text: str, location: str) -> Any:
-    """What a YAML text says."""
+    """Return the value of a YAML text. Raises UsageError with `location` if it is invalid or exceeds a limit."""
     import yaml
 
-    if (
-        max(accumulate(NESTING_STEPS.get(char, 0) for char in text), default=0) > MAX_NESTING_DEPTH
-    ):  # a parser takes seconds to find out
-        raise UsageError(f"{location}: nested more than {MAX_NESTING_DEPTH} deep")
+    # Checked before parsing, because the parser needs seconds for deep nesting.
+    if max(accumulate(NESTING_STEPS.get(char, 0) for char in text), default=0) > MAX_NESTING_DEPTH:
+        raise UsageError(f"{location}: nested more than {MAX_NESTING_DEPTH} levels deep")
     try:
-        found = yaml.load(text, Loader=_get_strict_loader())
+        result = yaml.load(text, Loader=_get_strict_loader())
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # RecursionError: "- - - -"; ValueError: 2024-99-99
         raise UsageError(f"{location}: not YAML ({' '.join(str(error).split())[:160]})") from error
-    waiting, count = [found], 0
-    while waiting:
-        one, count = waiting.pop(), count + 1
+    pending = [result]
+    count = 0
+    while pending:
+        value = pending.pop()
+        count += 1
         if count > MAX_VALUES:
-            raise UsageError(f"{location}: more than {MAX_VALUES:,} values, aliases unfolded; write it without aliases")
-        waiting += [*one, *one.values()] if isinstance(one, Mapping) else one if isinstance(one, list | set) else []
-    return found
+            raise UsageError(f"{location}: more than {MAX_VALUES:,} values after expansion of aliases; remove aliases")
+        if isinstance(value, Mapping):
+            pending += [*value, *value.values()]
+        elif isinstance(value, list | set):
+            pending += value
+    return result
 
 
 @cache
 def _get_strict_loader() -> type:
-    """The safe loader, which knows no Python objects; a key that comes twice is an error in it."""
+    """Return a safe loader (no Python objects) that raises an error on duplicate keys."""
     import yaml
 
     class Strict(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> dict:
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            if twice := [key for key in keys if keys.count(key) > 1]:
-                raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} comes twice", node.start_mark)
+            if duplicates := [key for key in keys if keys.count(key) > 1]:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {duplicates[0]!r}", node.start_mark)
             return super().construct_mapping(node, deep)
 
     return Strict

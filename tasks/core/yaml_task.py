@@ -1,7 +1,7 @@
-"""A task declared in YAML alone: where its records are, which columns count, the template, the label words.
+"""Tasks that are declared in a YAML file: source of the records, columns, template and label words.
 
-Nothing of a declaration is run: the loader of `fields` knows plain values only, and a place of a template is the name
-of a column in braces, which is looked up in the record and never evaluated.
+No code of a declaration is executed: YAML is loaded as plain values (`yaml_loading`), and a placeholder of a template
+is a column name in braces that is looked up in the record, never evaluated.
 """
 
 import re
@@ -33,23 +33,29 @@ class HubDeclaration:
     id: str
     revision: str
     config: str | None = None
-    splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})  # part -> split
+    splits: dict[str, str] = field(
+        default_factory=lambda: {"train": "train", "test": "test"}
+    )  # part -> split of the data set
 
 
 @dataclass(frozen=True)
 class TaskDeclaration:
-    """What a file may say."""
+    """Fields of a task file."""
 
-    template: str  # constant text first, then {column} for each value, the cue last
+    template: str  # constant instruction, then one {column} per value, then the cue that the answer follows
     form: Literal["choice", "options", "span"] = "choice"
-    files: dict[Literal["train", "dev", "test"], str] = field(default_factory=dict)  # beside the declaration
+    files: dict[Literal["train", "dev", "test"], str] = field(
+        default_factory=dict
+    )  # part -> path, relative to the task file
     hub: HubDeclaration | None = None
-    columns: dict[str, str | tuple[str, ...]] = field(default_factory=dict)  # name used here -> column of the records
-    words: dict[str, str] = field(default_factory=dict)  # raw answer -> label word; of options: -> letter
+    columns: dict[str, str | tuple[str, ...]] = field(
+        default_factory=dict
+    )  # name in this file -> column of the records
+    words: dict[str, str] = field(default_factory=dict)  # raw answer -> label word; form options: raw answer -> letter
     metric: str | None = None
-    cut: str | None = None  # which value loses its end where a prompt is too long; default: the first, not the options
-    group: str | None = None  # records with the same value stay in one split
-    name: str | None = None  # default: that of the file
+    cut: str | None = None  # value that is truncated if a prompt is too long; default: the first except options
+    group: str | None = None  # value of the template; records with the same value stay in one split
+    name: str | None = None  # default: the name of the file
     role: Literal["source", "target"] = "target"
     family: str = "own"
     about: str = ""
@@ -57,60 +63,72 @@ class TaskDeclaration:
     answer_tokens: int = 32
 
 
-# -------------------------------------------------------------------- from file to class
+# -------------------------------------------------------------------- From file to class
 
 
 def load_yaml_task(path: str) -> type[Task]:
-    """The class of a declared task; the same one for as long as the file stays as it is."""
+    """Return the class of a declared task; cached until the file changes. Raises UsageError for an invalid file."""
     try:
-        fact = Path(path).stat()
+        status = Path(path).stat()
     except OSError as error:
         raise UsageError(f"task {path}: cannot be read ({error.strerror})") from error
-    return _build_task_class(path, Path(path).resolve(), fact.st_mtime_ns, fact.st_size)
+    return _build_task_class(path, Path(path).resolve(), status.st_mtime_ns, status.st_size)
 
 
 @cache
 def _build_task_class(path: str, resolved_path: Path, *_: int) -> type[Task]:
     where = f"task {path}"
-    said = validate_declaration(
-        coerce_to_dataclass(
-            TaskDeclaration,
-            convert_label_words(yaml_loading.load_yaml_fields(Path(path), "task", "template: ..."), where),
-            where,
+    fields = convert_label_words(yaml_loading.load_yaml_fields(Path(path), "task", "template: ..."), where)
+    declaration = validate_declaration(coerce_to_dataclass(TaskDeclaration, fields, where), where)
+    folder = resolved_path.parent
+    if missing := [
+        f"files.{part}: no file {name}" for part, name in declaration.files.items() if not (folder / name).is_file()
+    ]:
+        raise UsageError(f"{where}: {'; '.join(missing)}; paths are relative to the folder of {resolved_path.name}")
+    metrics = METRICS_BY_DECLARED_FORM[declaration.form]
+    primary_metric = declaration.metric or metrics[0]
+    hub = declaration.hub
+    attributes = {
+        "__doc__": declaration.about,
+        "declaration": declaration,
+        "placeholders": tuple(PLACEHOLDER.findall(declaration.template)),
+        "template": PLACEHOLDER.sub("{}", declaration.template),
+        "name": declaration.name or resolved_path.stem,
+        "role": declaration.role,
+        "family": declaration.family,
+        "licence": declaration.licence,
+        "words": declaration.words if declaration.form == "choice" else {},
+        "answer_tokens": declaration.answer_tokens,
+        "form": "span" if declaration.form == "span" else "choice",
+        "metric": primary_metric,
+        "metrics": (primary_metric, *(name for name in metrics[:2] if name != primary_metric)),
+        "home": folder if declaration.files else None,
+        "files": tuple(
+            File(part, (name,), PARSERS_BY_SUFFIX[Path(name).suffix]) for part, name in declaration.files.items()
         ),
-        where,
-    )
-    places = tuple(PLACEHOLDER.findall(said.template))
-    if missing := [f"files.{part}: no file {name}" for part, name in said.files.items()
-                   if not (resolved_path.parent / name).is_file()]:  # fmt: skip
-        raise UsageError(f"{where}: {'; '.join(missing)}; paths start at the folder of {resolved_path.name}")
-    metrics = METRICS_BY_DECLARED_FORM[said.form]
-    first = said.metric or metrics[0]
-    return type(resolved_path.stem, (TASK_CLASSES_BY_FORM[said.form],), {
-        "__doc__": said.about, "declaration": said, "placeholders": places, "template": PLACEHOLDER.sub("{}", said.template),
-        "name": said.name or resolved_path.stem, "role": said.role, "family": said.family, "licence": said.licence,
-        "words": said.words if said.form == "choice" else {}, "answer_tokens": said.answer_tokens,
-        "form": "span" if said.form == "span" else "choice",
-        "metric": first, "metrics": (first, *(name for name in metrics[:2] if name != first)),
-        "home": resolved_path.parent if said.files else None,
-        "files": tuple(File(part, (name,), PARSERS_BY_SUFFIX[Path(name).suffix]) for part, name in said.files.items()),
-        "hub": said.hub and Hub(said.hub.id, said.hub.config, said.hub.revision, said.hub.splits),
-    })  # fmt: skip
+        "hub": Hub(hub.id, hub.config, hub.revision, hub.splits) if hub else None,
+    }
+    return type(resolved_path.stem, (TASK_CLASSES_BY_FORM[declaration.form],), attributes)
 
 
 def convert_label_words(values: dict[str, Any], where: str) -> dict[str, Any]:
-    """Numbers among labels and words as texts; what YAML took for something else has to be quoted."""
-    words = values.get("words")
-    for one in (*words, *words.values()) if isinstance(words, dict) else ():
-        if isinstance(one, bool) or not isinstance(one, str | int | float):
-            raise UsageError(f"{where}: words: {one!r} is no text to YAML; put yes, no, dates and the like in quotes")
-    if isinstance(words, dict):
-        values = values | {"words": {format_value(key): format_value(word) for key, word in words.items()}}
-    return values
+    """Convert numbers among raw labels and label words to texts.
+
+    Raises UsageError for other types, such as the booleans that YAML makes of an unquoted yes or no.
+    """
+    label_words = values.get("words")
+    if not isinstance(label_words, dict):
+        return values
+    for text in (*label_words, *label_words.values()):
+        if isinstance(text, bool) or not isinstance(text, str | int | float):
+            raise UsageError(
+                f"{where}: words: {text!r} is not a text in YAML; put yes, no, dates and the like in quotes"
+            )
+    return values | {"words": {format_value(label): format_value(word) for label, word in label_words.items()}}
 
 
 def validate_declaration(declaration: TaskDeclaration, where: str) -> TaskDeclaration:
-    """What types alone do not say."""
+    """Return the declaration. Raises UsageError for the first problem that the field types do not exclude."""
     problems = (
         *find_template_problems(declaration),
         *find_answer_problems(declaration),
@@ -122,28 +140,30 @@ def validate_declaration(declaration: TaskDeclaration, where: str) -> TaskDeclar
 
 
 def find_template_problems(declaration: TaskDeclaration) -> Iterator[str]:
-    places = PLACEHOLDER.findall(declaration.template)
-    if odd := re.search(r"\{[^{}]*\}?|\}", PLACEHOLDER.sub("", declaration.template)):
-        yield f"template: {odd[0]!r} is no plain name of a column in braces, such as {{text}}"
-    if not set(places) - {"options"}:
-        yield "template: no place for a value; write the name of a column in braces, such as {text}"
-    if "answer" in places:
+    """Yield the problems of template, columns, cut and group."""
+    placeholders = PLACEHOLDER.findall(declaration.template)
+    if invalid := re.search(r"\{[^{}]*\}?|\}", PLACEHOLDER.sub("", declaration.template)):
+        yield f"template: {invalid[0]!r} is not a column name in braces, such as {{text}}"
+    if not set(placeholders) - {"options"}:
+        yield "template: no placeholder for a value; write a column name in braces, such as {text}"
+    if "answer" in placeholders:
         yield "template: {answer} would show the answer; end with the cue, such as 答： or Answer:"
-    if (declaration.form == "options") != ("options" in places):
-        yield "template: {options} shows the options of form: options, and only those"
+    if (declaration.form == "options") != ("options" in placeholders):
+        yield "template: {options} is required with form: options, and allowed only there"
     for name in (declaration.cut, declaration.group):
-        if name is not None and name not in places:
-            yield f"cut and group take a name of the template, found {name!r}; {suggest_name(name, places)}"
+        if name is not None and name not in placeholders:
+            yield f"cut and group take a name of the template, found {name!r}; {suggest_name(name, placeholders)}"
     if declaration.cut == "options":
-        yield "cut: options have to be whole; take another name of the template, the text"
+        yield "cut: options cannot be truncated; name another placeholder of the template, such as the text"
     for name in declaration.columns:
-        if name not in (*places, "answer"):
-            yield f"columns.{name}: the template has no {{{name}}}; {suggest_name(name, [*places, 'answer'])}"
+        if name not in (*placeholders, "answer"):
+            yield f"columns.{name}: the template has no {{{name}}}; {suggest_name(name, [*placeholders, 'answer'])}"
         if isinstance(declaration.columns[name], tuple) and name != "options":
             yield f"columns.{name} takes one column; only options may be a list of columns"
 
 
 def find_answer_problems(declaration: TaskDeclaration) -> Iterator[str]:
+    """Yield the problems of label words, metric and answer length."""
     if declaration.form == "choice" and len(declaration.words) < 2:
         yield "words: form choice needs two or more, each raw label with its word, such as {0: bad, 1: good}"
     if declaration.form == "span" and declaration.words:
@@ -151,71 +171,75 @@ def find_answer_problems(declaration: TaskDeclaration) -> Iterator[str]:
     if declaration.form == "choice":
         yield from find_label_word_problems(declaration.words)
     if declaration.form == "options" and (
-        odd := [word for word in declaration.words.values() if word not in [*ascii_uppercase]]
+        invalid_words := [word for word in declaration.words.values() if word not in [*ascii_uppercase]]
     ):
-        yield f"words: of form options they are letters (A is the first option), found {odd[0]!r}"
+        yield f"words: with form options they are letters (A is the first option), found {invalid_words[0]!r}"
     if declaration.metric not in (None, *METRICS_BY_DECLARED_FORM[declaration.form]):
-        yield f"metric: form {declaration.form} has {', '.join(METRICS_BY_DECLARED_FORM[declaration.form])}, found {declaration.metric!r}"
+        metrics = ", ".join(METRICS_BY_DECLARED_FORM[declaration.form])
+        yield f"metric: form {declaration.form} has {metrics}, found {declaration.metric!r}"
     if declaration.answer_tokens < 1:
         yield f"answer_tokens takes 1 or more, found {declaration.answer_tokens}"
 
 
 def find_source_problems(declaration: TaskDeclaration) -> Iterator[str]:
+    """Yield the problems of files, hub and name."""
     if not declaration.files and not declaration.hub:
-        yield "files or hub is missing: where are the records? Such as files: {train: train.jsonl, test: test.jsonl}"
+        yield "files or hub is missing; name the records, such as files: {train: train.jsonl, test: test.jsonl}"
     for part, name in declaration.files.items():
         if Path(name).suffix not in PARSERS_BY_SUFFIX:
-            yield f"files.{part}: {name} ends in none of {', '.join(PARSERS_BY_SUFFIX)}, which say how a file is read"
+            yield f"files.{part}: unknown format of {name}; the name must end in one of {', '.join(PARSERS_BY_SUFFIX)}"
     if declaration.hub and not declaration.hub.splits:
-        yield "hub.splits is empty; write which split serves as which part, such as {train: train, test: validation}"
-    if declaration.hub and (odd := [part for part in declaration.hub.splits if part not in RAW_PARTS]):
-        yield f"hub.splits: no part {odd[0]!r}; {suggest_name(odd[0], RAW_PARTS)}"
+        yield "hub.splits is empty; map parts to splits, such as {train: train, test: validation}"
+    if declaration.hub and (unknown := [part for part in declaration.hub.splits if part not in RAW_PARTS]):
+        yield f"hub.splits: no part {unknown[0]!r}; {suggest_name(unknown[0], RAW_PARTS)}"
     if declaration.name is not None and not re.fullmatch(r"\w[\w.+-]*", declaration.name):
-        yield f"name: {declaration.name!r} names files; use letters, digits, - _ and . alone"
+        yield f"name: {declaration.name!r} is used in file names; use only letters, digits, - _ . and +"
 
 
-# -------------------------------------------------------------------- from record to example
+# -------------------------------------------------------------------- From record to example
 
 
 def format_value(value: object) -> str:
-    """A plain value as text: 1.0 is 1, true is true, and a list is a line for each."""
+    """Format a plain value as text: 1.0 as "1", True as "true", None as "", and a list as one line per value."""
     if isinstance(value, list):
         return "\n".join(map(format_value, value))
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else str(value)
 
 
 class YamlTask(Task):
-    """A declared task; one label of a fixed list, where its form says nothing else."""
+    """A declared task of form choice: the answer is one label of a fixed list. Base class of the other forms."""
 
     declaration: TaskDeclaration
     placeholders: tuple[str, ...]
 
     def read_examples(self, split: str) -> Iterator[Example]:
-        at = self.placeholders.index(
-            self.declaration.cut or next(name for name in self.placeholders if name != "options")
-        )
+        main_name = self.declaration.cut or next(name for name in self.placeholders if name != "options")
+        main_index = self.placeholders.index(main_name)
         for row in self.read_records(split):
             values = [self.format_placeholder(row, name) for name in self.placeholders]
-            if not clean_text(values[at]):
-                self.count_dropped(split, f"empty {self.placeholders[at]}")
+            if not clean_text(values[main_index]):
+                self.count_dropped(split, f"empty {main_name}")
                 continue
-            found = self.parse_answers(split, row, values[at])
-            if found:
-                answers, choices = found
-                key = self.declaration.group or ("" if self.words else self.placeholders[at])
-                group = values[self.placeholders.index(key)] if key else ""
-                yield self.make_example(values, answers, choices, truncatable_index=at, group_text=group)
+            parsed = self.parse_answers(split, row, values[main_index])
+            if parsed:
+                answers, choices = parsed
+                group_name = self.declaration.group or ("" if self.words else main_name)
+                group_text = values[self.placeholders.index(group_name)] if group_name else ""
+                yield self.make_example(values, answers, choices, truncatable_index=main_index, group_text=group_text)
 
     def get_value(self, row: dict, placeholder: str) -> object:
-        """A value of a record, by the name it has in the declaration."""
+        """Return a value of a record by its name in the declaration; a list if several columns are declared."""
         column = self.declaration.columns.get(placeholder, placeholder)
         if isinstance(column, tuple):
-            return [self.get_field(row, each) for each in column]
+            return [self.get_field(row, name) for name in column]
         return self.get_field(row, column)
 
     def get_field(self, row: dict, column: str) -> object:
+        """Return a column of a record. Raises UsageError with the record's location if it is missing."""
         if column not in row:
             raise UsageError(
                 f"{self.record_location}: no field {column!r}; there are: {', '.join(map(str, row))} (see `columns`)"
@@ -223,52 +247,66 @@ class YamlTask(Task):
         return row[column]
 
     def format_placeholder(self, row: dict, placeholder: str) -> str:
+        """Return the text that fills a placeholder of the template."""
         return format_value(self.get_value(row, placeholder))
 
     def parse_answers(self, raw_part: str, row: dict, text: str) -> tuple[list[str], list[str]] | None:
-        """Accepted answers and the choices; None where a record is left out, which is counted."""
+        """Return (accepted answers, choices), or None if the record is dropped, which is counted."""
         return [self.get_label_word(format_value(self.get_value(row, "answer")))], list(self.words.values())
 
 
 class OptionsTask(YamlTask):
-    """Options of each record's own, answered by letter. The answer is given as an option's text or as its letter."""
+    """A declared task of form options: each record has its own options, and the model answers by letter.
+
+    The raw answer is the text of an option or its letter.
+    """
 
     def parse_options(self, row: dict) -> list[str]:
-        found = self.get_value(row, "options")
-        if not isinstance(found, list) or not 1 < len(found) <= len(ascii_uppercase):
+        """Return the texts of a record's options."""
+        options = self.get_value(row, "options")
+        if not isinstance(options, list) or not 1 < len(options) <= len(ascii_uppercase):
             raise UsageError(
-                f"{self.record_location}: options are a list of 2 to 26, or several columns, found {str(found)[:60]!r}"
+                f"{self.record_location}: options are a list of 2 to 26, or several columns, "
+                f"found {str(options)[:60]!r}"
             )
-        return [clean_text(format_value(one)) for one in found]
+        return [clean_text(format_value(option)) for option in options]
 
     def format_placeholder(self, row: dict, name: str) -> str:
         if name != "options":
             return super().format_placeholder(row, name)
         return "\n".join(
-            f"{letter}：{one}" for letter, one in zip(ascii_uppercase, self.parse_options(row), strict=False)
+            f"{letter}：{option}" for letter, option in zip(ascii_uppercase, self.parse_options(row), strict=False)
         )
 
     def parse_answers(self, split: str, row: dict, text: str) -> tuple[list[str], list[str]] | None:
-        options, given = self.parse_options(row), clean_text(format_value(self.get_value(row, "answer")))
+        options = self.parse_options(row)
+        raw_answer = clean_text(format_value(self.get_value(row, "answer")))
         letters = list(ascii_uppercase[: len(options)])
-        asked = self.declaration.words.get(given, given)
-        right = [letter for letter, one in zip(letters, options, strict=True) if one == given]
-        if right or asked in letters:
-            return right or [asked], letters
+        matching = [letter for letter, option in zip(letters, options, strict=True) if option == raw_answer]
+        if matching:
+            return matching, letters
+        letter = self.declaration.words.get(raw_answer, raw_answer)
+        if letter in letters:
+            return [letter], letters
         self.count_dropped(split, "answer is none of the options")
         return None
 
 
 class SpanTask(YamlTask):
-    """Answers are parts of the text that may be cut: one, a list, or SQuAD's {text: [...]}; all are accepted."""
+    """A declared task of form span: answers are parts of the truncatable text.
+
+    The raw answer is a text, a list of texts, or {"text": [...]} as in SQuAD; all of them are accepted.
+    """
 
     def parse_answers(self, split: str, row: dict, text: str) -> tuple[list[str], list[str]] | None:
-        given = self.get_value(row, "answer")
-        given = given.get("text", []) if isinstance(given, dict) else given
-        asked = [clean_text(format_value(one)) for one in (given if isinstance(given, list) else [given])]
-        found = [one for one in asked if one and one in clean_text(text)]
-        if found:
-            return [*found, *(one for one in asked if one and one not in found)], []
+        raw_answer = self.get_value(row, "answer")
+        if isinstance(raw_answer, dict):
+            raw_answer = raw_answer.get("text", [])
+        raw_answers = raw_answer if isinstance(raw_answer, list) else [raw_answer]
+        answers = [clean_text(format_value(answer)) for answer in raw_answers]
+        in_text = [answer for answer in answers if answer and answer in clean_text(text)]
+        if in_text:
+            return [*in_text, *(answer for answer in answers if answer and answer not in in_text)], []
         self.count_dropped(split, "no answer is in the text")
         return None
 

@@ -79,7 +79,7 @@ def no_wandb(ground: Ground, right: Undisturbed, draw: Random, times: int) -> Ve
         case.tried += 1
         case.expect(f"exit code {code}", code == 1)
         said = ground.said()
-        case.expect("not said what to do", "the results are whole" in said and "Traceback" not in said)
+        case.expect("not said what to do", "the results are complete" in said and "Traceback" not in said)
         case.note()
     code = ground.run(case.folder, "--wandb", "offline", before=breaking(10**6))
     case.expect(f"exit code {code} when W&B is back", code == 0)

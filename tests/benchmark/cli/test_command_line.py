@@ -57,7 +57,7 @@ BAD = [
     (["plan", "--profile", "smoke", "--methods", "no.such.module:Method"], "no.such.module:Method"),
     (["plan", "--nonsense"], "no option --nonsense (see: python -m benchmark plan --help)"),
     (["report", "--metods", "lora"], "no option --metods; did you mean --methods?"),
-    (["plan", "--tasks", "chnsent", "ocnli"], "'ocnli' is a word too many; values go together with commas"),
+    (["plan", "--tasks", "chnsent", "ocnli"], "unexpected argument 'ocnli'; separate multiple values with commas"),
     (["list"], "tasks|suites|methods|profiles|proofs"),
     (["list", "task"], "did you mean 'tasks'"),
     (["describe", "ocnil"], "did you mean 'ocnli'"),

@@ -145,7 +145,7 @@ def test_folders_without_room_or_rights(tmp_path, monkeypatch):
     assert one().state == OK
     monkeypatch.setattr(system_checks, "disk_usage", lambda path: type("Disk", (), {"free": 9e8}))
     assert one() == Finding(
-        "results", FAILED, f"{tmp_path}/a/b: 900.0 MB free, 1.0 GB are needed", "name another folder with --results DIR"
+        "results", FAILED, f"{tmp_path}/a/b: 858 MB free, 1.0 GB are needed", "name another folder with --results DIR"
     )
     monkeypatch.setattr(system_checks.os, "access", lambda path, how: False)
     assert "may not be written" in one().message

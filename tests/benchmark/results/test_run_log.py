@@ -11,6 +11,7 @@ from benchmark.config.profile import Profile
 from benchmark.grid import planner
 from benchmark.results import run_log, store
 from benchmark.scheduling.cost_model import CostModel
+from benchmark.scheduling.run_plan import build_run_plan
 
 
 def test_the_error_of_the_last_run_is_said(tmp_path: Path):
@@ -34,12 +35,6 @@ def test_a_plan_shows_it(small: Profile):
     found.results_folder.mkdir(parents=True, exist_ok=True)
     run_log.append_run(found.results_folder, 8, 2, 40.0, 40.0)
     cells = planner.plan_grid(found)
-    plan.print_plan(
-        Console(file=said, width=120),
-        found,
-        cells,
-        store.ResultStore(found.results_folder).compute_statuses(cells, []),
-        CostModel(found, ()),
-        [],
-    )
+    statuses = store.ResultStore(found.results_folder).compute_statuses(cells, [])
+    plan.print_plan(Console(file=said, width=120), build_run_plan(found, cells, statuses, CostModel(found, ())))
     assert "the last run took 40 s for 8 cells, as planned" in said.getvalue()

@@ -10,7 +10,7 @@ from tests.end_to_end.cli_errors.conftest import GRID
 WORDS = [
     (["rnu"], "did you mean 'run'"),
     (["zzz"], "there are: run, plan"),
-    (["--profile", "smoke"], "VERB"),
+    (["--profile", "smoke"], "COMMAND"),
     (["plan", "--nonsense"], "--nonsense"),
     (["plan", "surplus"], "surplus"),
     (["list"], "required: tasks|suites|methods"),
@@ -145,7 +145,7 @@ FILES = [
     ("", "found NoneType"),
     ("[1, 2]", "found list"),
     ("methods: [lora", "not YAML"),
-    ("methods: [lora]\nmethods: [prompt]", "comes twice"),
+    ("methods: [lora]\nmethods: [prompt]", "duplicate key"),
     ("metods: [lora]", "did you mean 'methods'"),
     ("methods: lora", "methods takes a list"),
     ("1: 2", "no field '1'"),

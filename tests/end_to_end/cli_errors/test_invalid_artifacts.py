@@ -49,12 +49,12 @@ BACKBONES = [
     (lambda f: lose(f, "config.json"), "no config.json"),
     (lambda f: put(f, "config.json", "{"), "config.json cannot be read"),
     (lambda f: put(f, "config.json", '{"model_type": "gpt2"}'), "no model type 'gpt2'"),
-    (lambda f: tear(f, "model.safetensors"), "torn"),
+    (lambda f: tear(f, "model.safetensors"), "truncated"),
     (lambda f: put(f, "model.safetensors", "oops"), "no safetensors file"),
     (lambda f: put(f, "model.safetensors.index.json", '{"weight_map": {"a": "b.safetensors"}}'), "no b.safetensors"),
     (lambda f: tear(f, "tokenizer.json"), "tokenizer.json cannot be read"),
     (lambda f: put(f, "tokenizer_config.json", "{}"), "no eos_token"),
-    (shift_ids, "the tokenizer is another model's"),
+    (shift_ids, "the tokenizer belongs to another model"),
     (one_word, "label words '负面' and '正面' have the same tokens"),
 ]
 

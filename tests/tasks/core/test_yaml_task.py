@@ -148,7 +148,7 @@ def test_a_hub_copy_is_declared_with_its_revision(declared):
 def test_what_braces_hold_is_a_name_and_never_run(declared):
     """`str.format` would follow dots and brackets from any value to the interpreter's globals."""
     for place in ("{text.__class__}", "{text[0]}", "{text!r}", "{text:>9}", "{0}}", "{}", "{text", "{ text }"):
-        with pytest.raises(UsageError, match="is no plain name of a column in braces"):
+        with pytest.raises(UsageError, match="is not a column name in braces"):
             load_yaml_task(declared(PLAIN.replace("{text}", f"{{text}} {place}")))
     example, _ = first(declared(rows=[{"text": "{label} {text.__class__} {}", "label": 1}]))
     assert "\n{label} {text.__class__} {}\n" in example.prompt
@@ -163,7 +163,7 @@ def test_what_yaml_could_run_is_refused(declared, tmp_path):
 BAD = [
     (("template:", "tamplate:"), "no field 'tamplate'; did you mean 'template'"),
     (('template: "选坏或好。\\n{text}\\n答："', ""), "template is missing"),
-    (("{text}", "评论"), "template: no place for a value"),
+    (("{text}", "评论"), "template: no placeholder for a value"),
     (("{text}", "{text}{answer}"), "template: {answer} would show the answer"),
     (("{text}", "{text}{options}"), "template: {options} shows the options of form: options"),
     (
@@ -174,8 +174,8 @@ BAD = [
     (("words: {0: 坏, 1: 好}", ""), "words: form choice needs two or more"),
     (("1: 好", "1: 坏"), "words with '坏' twice; two labels that are answered alike"),
     (("0: 坏", "0: ' 坏'"), "words with '0': ' 坏'; a word has no space at its ends"),
-    (("0: 坏", "no: 坏"), "words: False is no text to YAML; put yes, no"),
-    (("0: 坏", "0: 坏, 0: 差"), "'0' comes twice"),
+    (("0: 坏", "no: 坏"), "words: False is not a text in YAML; put yes, no"),
+    (("0: 坏", "0: 坏, 0: 差"), "duplicate key '0'"),
     (("words:", "form: span\nwords:"), "words: form span has none"),
     (("words:", "form: spam\nwords:"), "form takes one of choice, options, span"),
     (("words:", "metric: f1\nwords:"), "metric: form choice has accuracy, macro_f1, micro_f1, found 'f1'"),
