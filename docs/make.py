@@ -108,7 +108,7 @@ def low_rank(s: Shape, r: int) -> int:
 
 def trained(name: str, s: Shape) -> int:
     """Numbers that learn on one target with the default options: the closed forms of the docstrings."""
-    c = specs.get_method_spec(name)["options"]
+    c = specs.get_method_spec(name).options
     # fmt: off
     match name:
         case "full": return full(s)
@@ -140,26 +140,26 @@ def every_method() -> str:
     rows = []
     for name in methods.NAMES:
         facts = specs.get_method_spec(name)
-        stages = " > ".join(stage["name"] for stage in facts["stages"]) if facts["trains"] else "none"
-        rests = f"{facts['parent']['method_name']} on each source" if facts["parent"] else ""
+        stages = " > ".join(stage.name for stage in facts.stages) if facts.uses_gradient_descent else "none"
+        rests = f"{facts.dependency.method_name} on each source" if facts.dependency else ""
         link = f"[{name}]({HERE[name]}#{name})"
-        rows.append((link, facts["what"], stages, rests, "yes" if facts["packable"] and facts["trains"] else "",
-                     "yes" if facts["mergeable"] else "", facts["paper"]))  # fmt: skip
+        rows.append((link, facts.trained_part, stages, rests, "yes" if facts.is_packable and facts.uses_gradient_descent else "",
+                     "yes" if facts.is_mergeable else "", facts.paper))  # fmt: skip
     return table(("method", "what trains", "stages", "rests on", "packs", "merges", "origin"), rows)
 
 
 def every_count() -> str:
     shapes = {"tiny": tiny(), **QWEN}
     rows = [(name, *(format_count(trained(name, shape)) for shape in shapes.values()))
-            for name in methods.NAMES if specs.get_method_spec(name)["trains"]]  # fmt: skip
+            for name in methods.NAMES if specs.get_method_spec(name).uses_gradient_descent]  # fmt: skip
     return table(("method", *shapes), rows, right=len(shapes))
 
 
 def one_method(name: str) -> str:
     facts, kind = specs.get_method_spec(name), methods.load_method(name)
     source = Path(inspect.getsourcefile(kind)).relative_to(DOCS.parent).as_posix()
-    paper = f"**Origin:** {facts['paper']}. " if facts["paper"] else ""
-    said = [f"**What trains:** {facts['what']}.", f"{paper}**Code:** [{source}](../{source})."]
+    paper = f"**Origin:** {facts.paper}. " if facts.paper else ""
+    said = [f"**What trains:** {facts.trained_part}.", f"{paper}**Code:** [{source}](../{source})."]
     home = Path(source).stem  # a file of two methods is told once, or, where it only frames them, by its classes
     words = inspect.getdoc(sys.modules[kind.__module__] if home == name else kind)
     if home in methods.NAMES and home != name:
@@ -225,8 +225,8 @@ def every_task(*names: str) -> str:
     rows = []
     for name in names:
         facts = specs.get_task_spec(name)
-        labels = str(len(facts["words"]) or "")
-        said = [facts[key] for key in ("role", "family", "form", "metric", "licence")]
+        labels = str(len(facts.words) or "")
+        said = [getattr(facts, key) for key in ("role", "family", "form", "metric", "licence")]
         rows.append((f"[{name}](#{name})", *said[:3], labels, *said[3:]))
     return table(("task", "role", "family", "form", "labels", "metric", "licence"), rows)
 
@@ -234,7 +234,7 @@ def every_task(*names: str) -> str:
 def one_task(name: str) -> str:
     code = (
         name,
-        specs.get_task_spec(name)["code"],
+        specs.get_task_spec(name).code_hash,
         code_hash.hash_code("tasks.validation.describe"),
         data_hash.hash_backbone("tiny", None),
     )

@@ -1,4 +1,4 @@
-"""From results to numbers: means and intervals over seeds, averages over tasks, costs. No average has a hole."""
+"""Leaderboard: means and intervals over seeds, averages over tasks, costs. An average with a missing cell is None."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,34 +16,32 @@ AVERAGE_NAMES = ("choice tasks", "source tasks", "target tasks")
 
 
 class LeaderboardRow(NamedTuple):
-    """One method at one number of shots. Cells that are missing are None, and so is every average over them."""
+    """One method at one number of shots. Missing scores are None, and so is every average over them."""
 
     method: str
     shots: int | str
-    is_control: bool  # nothing trains by steps
-    is_seed_independent: bool  # the same number for any shots and seed, so the same in every table
-    num_planned_seeds: int  # that are due
+    is_control: bool  # baseline without gradient training
+    is_seed_independent: bool  # same score for all shots and seeds, hence in every table
+    num_planned_seeds: int
     task_scores: dict[str, MeanEstimate | None]
     averages: dict[str, MeanEstimate | None]
-    zero_step_averages: dict[
-        str, MeanEstimate | None
-    ]  # the same averages before the first step on the target, after a source stage
-    trained_parameters: float | None  # parameters, mean over cells
-    seconds_per_cell: float | None  # per cell, what it rests on not counted
-    amortised_seconds: float | None  # per cell, with its share of what it rests on, where others rest on that too
-    standalone_seconds: float | None  # per cell, as if it were the only one: all that it rests on counted in full
-    peak_bytes: float | None  # peak memory, the largest
-    num_done: int
-    num_due: int
+    zero_step_averages: dict[str, MeanEstimate | None]  # same averages, after source but before target training
+    trained_parameters: float | None  # mean over cells
+    seconds_per_cell: float | None  # mean over cells, without dependencies
+    amortised_seconds: float | None  # mean over cells, with the cell's share of its dependencies
+    standalone_seconds: float | None  # mean over cells, with all dependencies in full
+    peak_bytes: float | None  # largest peak memory of a cell
+    num_done: int  # finished cells
+    num_due: int  # planned cells
 
     @property
     def primary_average(self) -> MeanEstimate | None:
-        """The average that decides the order."""
+        """The first average, which determines the order of rows."""
         return next(iter(self.averages.values()))
 
 
 class Leaderboard(NamedTuple):
-    """All lines of a grid."""
+    """All rows of a grid, with the metric of each task and the task groups that are averaged."""
 
     profile: Profile
     rows: list[LeaderboardRow]
@@ -51,8 +49,8 @@ class Leaderboard(NamedTuple):
     task_groups: dict[str, tuple[str, ...]]  # average -> its tasks in this profile
 
     def get_rows(self, shots: int | str) -> list[LeaderboardRow]:
-        """Lines of one table, controls first."""
-        return sorted((line for line in self.rows if line.shots == shots), key=lambda line: not line.is_control)
+        """Rows at one number of shots, baselines first."""
+        return sorted((row for row in self.rows if row.shots == shots), key=lambda row: not row.is_control)
 
 
 def build_leaderboard(
@@ -60,53 +58,63 @@ def build_leaderboard(
     results: Iterable[Mapping[str, Any]],
     extra_task_groups: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Leaderboard:
-    """The table of a profile from the results that belong to it. `more`: averages beside the usual ones."""
+    """Build the leaderboard of a profile from its results; `extra_task_groups` are averaged too."""
     results = list(results)
-    found: dict[tuple, Mapping[str, Any]] = {}
-    for result in results:  # oldest first: the newest counts
-        cell = result["cell"]
-        if result["state"] == "done" and cell["stage"] == TARGET_STAGE:
-            found[cell["method"], cell["task"], cell["shots"], cell["seed"]] = result
+    results_by_cell = select_newest_results(results)
     facts = {name: specs.get_task_spec(name) for name in profile.tasks}
     groups = {
-        AVERAGE_NAMES[0]: tuple(name for name, fact in facts.items() if fact["form"] == "choice"),
+        AVERAGE_NAMES[0]: tuple(name for name, fact in facts.items() if fact.form == "choice"),
         AVERAGE_NAMES[1]: tuple(name for name in facts if get_task_role(profile, name) == "source"),
         AVERAGE_NAMES[2]: tuple(name for name in facts if get_task_role(profile, name) == "target"),
     }
     groups = {name: members for name, members in groups.items() if members} | dict(extra_task_groups or {})
-    metrics = {name: fact["metric"] for name, fact in facts.items()}
-    costs = compute_seconds_with_dependencies(results)
-    lines = [
-        build_row(profile, method, shots, found, metrics, groups, costs)
+    metrics = {name: fact.metric for name, fact in facts.items()}
+    seconds_by_identity = compute_seconds_with_dependencies(results)
+    rows = [
+        build_row(profile, method, shots, results_by_cell, metrics, groups, seconds_by_identity)
         for shots in sorted(profile.shots, key=get_shots_sort_key)
         for method in profile.methods
     ]
-    return Leaderboard(profile, lines, metrics, groups)
+    return Leaderboard(profile, rows, metrics, groups)
 
 
-def build_row(profile: Profile, method: str, shots: int | str, results_by_cell: Mapping[tuple, Mapping], metrics: Mapping[str, str],
-         task_groups: Mapping[str, Sequence[str]], seconds_by_identity: Mapping[str, tuple[float, float]]) -> LeaderboardRow:  # fmt: skip
-    """One method's figures."""
+def build_row(
+    profile: Profile,
+    method: str,
+    shots: int | str,
+    results_by_cell: Mapping[tuple, Mapping],
+    metrics: Mapping[str, str],
+    task_groups: Mapping[str, Sequence[str]],
+    seconds_by_identity: Mapping[str, tuple[float, float]],
+) -> LeaderboardRow:
+    """Build the leaderboard row of one method at one number of shots."""
     facts = specs.get_method_spec(method)
-    at, seeds = (0, (0,)) if facts["fixed"] else (shots, profile.seeds)
-    able = [task for task in profile.tasks if supports_task(facts, task)]
-    own = {(task, seed): results_by_cell.get((method, task, at, seed)) for task in able for seed in seeds}
+    cell_shots, seeds = shots, profile.seeds
+    if facts.is_seed_independent:  # one cell for all shots and seeds
+        cell_shots, seeds = 0, (0,)
+    supported = [task for task in profile.tasks if supports_task(facts, task)]
+    planned = {
+        (task, seed): results_by_cell.get((method, task, cell_shots, seed)) for task in supported for seed in seeds
+    }
     scores: dict[str, dict[int, float]] = defaultdict(dict)
     before: dict[str, dict[int, float]] = defaultdict(dict)
-    for (task, seed), result in own.items():
+    for (task, seed), result in planned.items():
         if result:
             scores[task][seed] = result["metrics"]["test"][metrics[task]]
             if "before" in result["metrics"]:
                 before[task][seed] = result["metrics"]["before"][metrics[task]]
-    results = [result for result in own.values() if result]
+    results = [result for result in planned.values() if result]
     costs = [result["cost"] for result in results]
-    known = [seconds_by_identity[result["identity"]] for result in results if result["identity"] in seconds_by_identity]
-    amortised, whole = (fmean(part) for part in zip(*known, strict=True)) if known else (None, None)
+    seconds = [
+        seconds_by_identity[result["identity"]] for result in results if result["identity"] in seconds_by_identity
+    ]
+    amortised = fmean(shared for shared, _ in seconds) if seconds else None
+    standalone = fmean(full for _, full in seconds) if seconds else None
     return LeaderboardRow(
         method,
         shots,
-        not facts["trains"],
-        facts["fixed"],
+        not facts.uses_gradient_descent,
+        facts.is_seed_independent,
         len(seeds),
         {task: estimate_mean(list(scores[task].values())) if scores[task] else None for task in profile.tasks},
         {name: average_over_tasks(members, seeds, scores) for name, members in task_groups.items()},
@@ -114,62 +122,67 @@ def build_row(profile: Profile, method: str, shots: int | str, results_by_cell: 
         fmean(cost["trained_parameters"] for cost in costs) if costs else None,
         fmean(result["times"]["seconds"] for result in results) if results else None,
         amortised,
-        whole,
+        standalone,
         max(cost["peak_bytes"] for cost in costs) if costs else None,
         len(results),
-        len(own),
+        len(planned),
     )
 
 
 def compute_seconds_with_dependencies(results: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
-    """Identity -> (amortised, full) seconds: a cell's own and, over and over, those of what it rests on.
+    """Identity -> (amortised, standalone) seconds of a cell and, recursively, its dependencies.
 
-    Amortised: divided by how many finished cells rest on it. Cells whose parents are not all at hand are left out.
+    Amortised: the seconds of a dependency are divided by its number of finished dependants. Standalone: they count in
+    full. Cells with a missing dependency are left out.
     """
     done = {result["identity"]: result for result in results if result["state"] == "done"}
-    heirs = Counter(parent for result in done.values() for parent in result["parents"])
+    num_dependants = Counter(parent for result in done.values() for parent in result["parents"])
 
     @cache
-    def above(identity: str) -> frozenset[str]:
+    def list_dependencies(identity: str) -> frozenset[str]:
         parents = done[identity]["parents"]
-        return frozenset(parents).union(*(above(parent) for parent in parents if parent in done))
+        return frozenset(parents).union(*(list_dependencies(parent) for parent in parents if parent in done))
 
     @cache
-    def shared(identity: str) -> float:
+    def amortise(identity: str) -> float:
         parents = done[identity]["parents"]
-        return done[identity]["times"]["seconds"] + sum(shared(parent) / heirs[parent] for parent in parents)
+        return done[identity]["times"]["seconds"] + sum(amortise(parent) / num_dependants[parent] for parent in parents)
 
     return {
-        identity: (shared(identity), sum(done[one]["times"]["seconds"] for one in {identity, *above(identity)}))
+        identity: (
+            amortise(identity),
+            sum(done[needed]["times"]["seconds"] for needed in {identity, *list_dependencies(identity)}),
+        )
         for identity in done
-        if above(identity) <= done.keys()
+        if list_dependencies(identity) <= done.keys()
     }
 
 
 def average_over_tasks(
     task_names: Sequence[str], seeds: Sequence[int], scores_by_task: Mapping[str, Mapping[int, float]]
 ) -> MeanEstimate | None:
-    """The mean over tasks of each seed, then over seeds; nothing while one cell is missing."""
+    """Mean over tasks per seed, then over seeds; None if a cell is missing."""
     if any(seed not in scores_by_task.get(task, {}) for task in task_names for seed in seeds):
         return None
     return estimate_mean([fmean(scores_by_task[task][seed] for task in task_names) for seed in seeds])
 
 
 def get_estimate(row: LeaderboardRow, name: str) -> MeanEstimate | None:
+    """The row's estimate on an average or a task."""
     return row.averages.get(name) or row.task_scores.get(name)
 
 
 def select_newest_results(results: Iterable[Mapping[str, Any]]) -> dict[tuple, Mapping[str, Any]]:
-    """(method, task, shots, seed) -> the done result of the table."""
+    """(method, task, shots, seed) -> newest finished target-stage result; `results` are ordered oldest first."""
     return {
         tuple(result["cell"][name] for name in ("method", "task", "shots", "seed")): result
-        for result in results  # oldest first
+        for result in results
         if result["state"] == "done" and result["cell"]["stage"] == TARGET_STAGE
     }
 
 
 def sort_rows(rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:
-    """Controls, then by the first average, those without one last. For reading: the intervals say what it is worth."""
+    """Sort by baselines first, then by the primary average, highest first; rows without one come last."""
     return sorted(
-        rows, key=lambda line: (not line.is_control, -(line.primary_average.mean if line.primary_average else -1.0))
+        rows, key=lambda row: (not row.is_control, -(row.primary_average.mean if row.primary_average else -1.0))
     )

@@ -1,4 +1,4 @@
-"""What all views of a folder are made of, read once: the results that belong to a profile, and what they are worth."""
+"""Load the results that belong to a profile and compute the leaderboard and significance tests of all reports."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,78 +14,94 @@ from benchmark.system.redaction import get_backbone_display_name
 if TYPE_CHECKING:
     from benchmark.analysis.significance import LeaderboardSignificance
 
-DEPENDENCY_STAGE = "parent"  # stage of a cell that is like one of the table, and that others alone rest on
+DEPENDENCY_STAGE = "parent"  # stage given to a cell that other cells depend on but that is not in the table itself
 
 
 class LoadedResults(NamedTuple):
-    """Of one folder and profile."""
+    """Results of one profile in its results folder, with leaderboard and significance."""
 
     planned_cells: list[PlannedCell]
-    results: list[IndexedResult]  # of these cells
-    all_results: list[IndexedResult]  # of the folder, other seeds' streams too
-    num_stale: int  # cells of other code, options or data
-    has_stale_results: bool  # whether those are among the results
+    results: list[IndexedResult]  # of the planned cells
+    all_results: list[IndexedResult]  # of the folder, including runs with other seed streams
+    num_stale: int  # cells that only have results from other code, options or data
+    has_stale_results: bool  # whether `results` includes stale results
     leaderboard: Leaderboard
-    extended_leaderboard: Leaderboard  # with an average for every selection of tasks that a reader may ask for
-    significance: "LeaderboardSignificance"  # of the wide one
+    extended_leaderboard: Leaderboard  # with an average for every task group that the page offers
+    significance: "LeaderboardSignificance"  # of the extended leaderboard
 
 
 def load_results(profile: Profile, *, include_stale: bool = False) -> LoadedResults:
-    """`stale`: with results of other code, options or data where nothing newer is there."""
-    from benchmark.analysis.significance import compute_significance  # numpy and scipy: not for `--help`
+    """Load results, leaderboard and significance; `include_stale` as in `collect_results`."""
+    from benchmark.analysis.significance import compute_significance  # imports numpy and scipy; keeps `--help` fast
     from benchmark.analysis.task_groups import build_task_groups
 
     store = ResultStore(profile.results_folder)
-    cells, results, old = collect_results(profile, store, include_stale=include_stale)
-    wide = build_leaderboard(profile, results, build_task_groups(profile))
-    table = build_leaderboard(profile, results)
+    planned_cells, results, num_stale = collect_results(profile, store, include_stale=include_stale)
+    extended = build_leaderboard(profile, results, build_task_groups(profile))
     return LoadedResults(
-        cells, results, store.load_results(), old, include_stale, table, wide, compute_significance(wide, results)
+        planned_cells=planned_cells,
+        results=results,
+        all_results=store.load_results(),
+        num_stale=num_stale,
+        has_stale_results=include_stale,
+        leaderboard=build_leaderboard(profile, results),
+        extended_leaderboard=extended,
+        significance=compute_significance(extended, results),
     )
 
 
 def collect_results(
     profile: Profile, store: ResultStore, *, include_stale: bool = False
 ) -> tuple[list[PlannedCell], list[IndexedResult], int]:
-    """The plan, its results, and how many results of the folder are of other code, options or data.
+    """Return (planned cells, their results, number of cells with stale results only).
 
-    `stale` takes those too where nothing newer is there: for reading an old folder, with its age said. What others
-    rest on may have the name of a cell of the table, with other options and another budget: it gets a stage of its own.
+    Stale results come from other code, options or data; `include_stale` adds them for cells without a current result.
+    A dependency may have the key of a table cell but other options and another budget: its stage is set to
+    DEPENDENCY_STAGE.
     """
     cells = plan_grid(profile)
-    every = store.load_results()
-    place, keys = {cell.identity: index for index, cell in enumerate(cells)}, {cell.cell.key for cell in cells}
-    own = [result for result in every if result["identity"] in place]
-    own.sort(key=lambda result: place[result["identity"]])  # a table does not tell in which order its cells ended
-    old = [result for result in every if result["key"] in keys and result["identity"] not in place]
-    missing = {result["key"] for result in old} - {result["key"] for result in own}
-    tabled = {cell.identity for cell in cells if cell.is_in_table}
+    all_results = store.load_results()
+    index_by_identity = {cell.identity: index for index, cell in enumerate(cells)}
+    keys = {cell.cell.key for cell in cells}
+    results = [result for result in all_results if result["identity"] in index_by_identity]
+    results.sort(key=lambda result: index_by_identity[result["identity"]])  # plan order, not completion order
+    stale = [result for result in all_results if result["key"] in keys and result["identity"] not in index_by_identity]
+    stale_keys = {result["key"] for result in stale} - {result["key"] for result in results}
+    table_identities = {cell.identity for cell in cells if cell.is_in_table}
+    num_stale = len(stale_keys)
     if include_stale:
-        old, newest = select_stale_results(old, missing, get_backbone_display_name(profile.backbone.name))
-        tabled |= {newest[cell.cell.key] for cell in cells if cell.is_in_table and cell.cell.key in newest}
-        own, missing = old + own, newest.keys()
-    for result in own:
-        if result["cell"]["stage"] == TARGET_STAGE and result["identity"] not in tabled:
+        backbone_name = get_backbone_display_name(profile.backbone.name)
+        stale, newest = select_stale_results(stale, stale_keys, backbone_name)
+        table_identities |= {newest[cell.cell.key] for cell in cells if cell.is_in_table and cell.cell.key in newest}
+        results = stale + results
+        num_stale = len(newest)
+    for result in results:
+        if result["cell"]["stage"] == TARGET_STAGE and result["identity"] not in table_identities:
             result["cell"] = result["cell"] | {"stage": DEPENDENCY_STAGE}
-    return cells, own, len(missing)
+    return cells, results, num_stale
 
 
 def select_stale_results(
     stale_results: Sequence[IndexedResult], missing_keys: set[str], backbone_name: str
 ) -> tuple[list[IndexedResult], dict[str, str]]:
-    """Of results oldest first, one for each missing cell, with all that it rests on. -> (they, cell -> identity).
+    """Select one result per missing cell, with its dependencies: (results, cell key -> identity).
 
-    The newest on this backbone; rather one that is done, and one on which no other rests.
+    `stale_results` are ordered oldest first. Only results on this backbone count; finished ones are preferred, then
+    ones that are not a dependency of another result, then the newest.
     """
     of_backbone = {
         result["identity"]: result for result in stale_results if result["backbone"]["name"] == backbone_name
     }
     parents = {parent for result in of_backbone.values() for parent in result["parents"]}
-    better = sorted(of_backbone.values(), key=lambda one: (one["state"] == "done", one["identity"] not in parents))
-    newest = {result["key"]: result["identity"] for result in better if result["key"] in missing_keys}
-    kept, waiting = set(), list(newest.values())
-    while waiting:
-        if (identity := waiting.pop()) in of_backbone and identity not in kept:
-            kept.add(identity)
-            waiting += of_backbone[identity]["parents"]
-    return [result for identity, result in of_backbone.items() if identity in kept], newest
+    by_preference = sorted(
+        of_backbone.values(), key=lambda result: (result["state"] == "done", result["identity"] not in parents)
+    )
+    newest = {result["key"]: result["identity"] for result in by_preference if result["key"] in missing_keys}
+    selected = set()
+    pending = list(newest.values())
+    while pending:
+        identity = pending.pop()
+        if identity in of_backbone and identity not in selected:
+            selected.add(identity)
+            pending += of_backbone[identity]["parents"]
+    return [result for identity, result in of_backbone.items() if identity in selected], newest

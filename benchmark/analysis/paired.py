@@ -1,4 +1,4 @@
-"""Rows of a grid against each other, example by example and seed by seed, from the kept predictions."""
+"""Paired comparison of methods by example and seed, from the stored predictions."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -21,54 +21,52 @@ from benchmark.config.profile import Profile
 from benchmark.grid import specs
 from benchmark.grid.cells import TARGET_STAGE
 
-Variant = tuple[str, tuple[int | str, ...]]  # a method at a number of shots, or at the mean over several
+Variant = tuple[str, tuple[int | str, ...]]  # a method at a number of shots, or averaged over several
 
 
 class CellScores(NamedTuple):
-    """Of one cell, by test example."""
+    """Per-example scores of one cell on the test set."""
 
-    examples_hash: str  # hash of the examples in their order: only equal ones are paired
-    group_ids: np.ndarray
-    values: np.ndarray
+    examples_hash: str  # hash of the ordered examples; only cells with equal hashes are paired
+    group_ids: np.ndarray  # [n] group (document) of each example
+    values: np.ndarray  # [n] scores
 
 
 class PairedScores:
-    """Scores by example of a grid's cells, read from the predictions when they are first asked for."""
+    """Per-example scores of a grid's cells, read from the prediction files on first use and cached."""
 
     def __init__(self, profile: Profile, results: Sequence[Mapping[str, Any]]) -> None:
         self.profile = profile
-        self.unusable_cells: dict[str, str] = {}  # cell -> why it cannot be compared
+        self.unusable_cells: dict[str, str] = {}  # cell key -> reason why it cannot be compared
         self.results_by_cell = {
             tuple(result["cell"][name] for name in ("method", "task", "shots", "seed")): result
             for result in results  # oldest first: the newest counts
             if result["state"] == "done" and result["cell"]["stage"] == TARGET_STAGE
         }
-        self.get_cell_scores, self.get_task_contribution = (
-            cache(self._load_cell_scores),
-            cache(self._compute_task_contribution),
-        )  # a part is small, what it is made of is not
+        self.get_cell_scores = cache(self._load_cell_scores)
+        self.get_task_contribution = cache(self._compute_task_contribution)  # the differences are too large to cache
 
     def _load_cell_scores(self, method: str, task: str, shots: int | str, seed: int) -> CellScores | None:
         result = self.results_by_cell.get((method, task, shots, seed))
         if result is None:
             return None
-        scores, why = load_cell_scores(self.profile.results_folder, result)
-        if why:
-            self.unusable_cells[result["key"]] = why
+        scores, reason = load_cell_scores(self.profile.results_folder, result)
+        if reason:
+            self.unusable_cells[result["key"]] = reason
         return scores
 
     def _subtract_on_task(self, a: Variant, b: Variant, task: str) -> tuple[tuple[int, ...], np.ndarray] | None:
-        """a - b on one task, [seeds, groups]; the seeds that both have, (-1,) where neither depends on one."""
+        """(common seeds, a - b [seeds, groups]) on one task, or None; seeds is (-1,) if both are seed-independent."""
         sides = [
-            {seed: scores for seed in self.get_seeds(row) if (scores := self.get_scores(row, task, seed))}
-            for row in (a, b)
+            {seed: scores for seed in self.get_seeds(variant) if (scores := self.get_scores(variant, task, seed))}
+            for variant in (a, b)
         ]
         if not all(sides) or len({scores.examples_hash for side in sides for scores in side.values()}) > 1:
             return None
         varying = [side for side in sides if -1 not in side]
-        seeds = (
-            tuple(seed for seed in self.profile.seeds if all(seed in side for side in varying)) if varying else (-1,)
-        )
+        seeds: tuple[int, ...] = (-1,)
+        if varying:
+            seeds = tuple(seed for seed in self.profile.seeds if all(seed in side for side in varying))
         if not seeds:
             return None
         values = [np.stack([(side.get(seed) or side[-1]).values for seed in seeds]) for side in sides]
@@ -77,65 +75,81 @@ class PairedScores:
     def _compute_task_contribution(
         self, a: Variant, b: Variant, task: str
     ) -> tuple[tuple[int, ...], TaskContribution] | None:
-        found = self._subtract_on_task(a, b, task)
-        return found and (found[0], compute_task_contribution(found[1]))
+        seeds_and_differences = self._subtract_on_task(a, b, task)
+        if seeds_and_differences is None:
+            return None
+        seeds, differences = seeds_and_differences
+        return seeds, compute_task_contribution(differences)
 
     def get_seeds(self, variant: Variant) -> tuple[int, ...]:
-        return (-1,) if specs.get_method_spec(variant[0])["fixed"] else self.profile.seeds
+        """The profile's seeds, or (-1,) for a seed-independent method."""
+        return (-1,) if specs.get_method_spec(variant[0]).is_seed_independent else self.profile.seeds
 
     def get_scores(self, variant: Variant, task: str, seed: int) -> CellScores | None:
-        """One seed's scores, the mean over the row's shots; nothing while one of them is missing."""
+        """Scores of one seed, averaged over the variant's shots; None if a cell is missing."""
         method, shots = variant
-        cells = (
-            [self.get_cell_scores(method, task, 0, 0)]
-            if seed < 0
-            else [self.get_cell_scores(method, task, k, seed) for k in shots]
-        )
+        if seed < 0:  # seed-independent: a single cell
+            cells = [self.get_cell_scores(method, task, 0, 0)]
+        else:
+            cells = [self.get_cell_scores(method, task, k, seed) for k in shots]
         if None in cells or len({scores.examples_hash for scores in cells}) > 1:
             return None
         return cells[0]._replace(values=np.mean([scores.values for scores in cells], axis=0))
 
     def compute_difference(self, a: Variant, b: Variant, tasks: Sequence[str] | str) -> PairedDifference | None:
-        """The mean of a - b over tasks, nothing while a cell is missing; of one by name: over the seeds there are."""
-        alone = isinstance(tasks, str)
-        found = [self.get_task_contribution(a, b, task) for task in ((tasks,) if alone else tasks)]
-        if not found or None in found:
+        """Paired difference a - b in the mean over tasks, or None if a cell is missing.
+
+        A single task, given by its name, is compared on the seeds that both have; several need all seeds.
+        """
+        is_single_task = isinstance(tasks, str)
+        task_names = (tasks,) if is_single_task else tasks
+        contributions = [self.get_task_contribution(a, b, task) for task in task_names]
+        if not contributions or None in contributions:
             return None
-        (seeds, *other) = dict.fromkeys(seeds for seeds, _ in found)
-        if other or not (alone or seeds in ((-1,), self.profile.seeds)):
+        (seeds, *other_seeds) = dict.fromkeys(seeds for seeds, _ in contributions)
+        if other_seeds or not (is_single_task or seeds in ((-1,), self.profile.seeds)):
             return None
-        return combine_tasks([one for _, one in found], is_seed_independent=seeds == (-1,))
+        return combine_tasks([contribution for _, contribution in contributions], is_seed_independent=seeds == (-1,))
 
     def compute_bootstrap_interval(self, a: Variant, b: Variant, tasks: Sequence[str]) -> tuple[float, float]:
-        """The second view of a difference that there is."""
+        """Bootstrap interval of a - b in the mean over tasks; every task must have a difference."""
         return compute_bootstrap_interval([self._subtract_on_task(a, b, task)[1] for task in tasks])
 
     def resample_differences(
         self, variants: Sequence[Variant], base_variant: Variant, tasks: Sequence[str]
     ) -> np.ndarray:
-        """[draws, rows]: each row less the base in the same draws of seeds and examples; all differences are there."""
+        """Bootstrap means [resamples, variants] of each variant minus the base; variants share the resamples.
+
+        Every variant must have a difference to the base on every task.
+        """
         return resample_means(
-            [np.stack([self._subtract_on_task(row, base_variant, task)[1] for row in variants]) for task in tasks]
+            [
+                np.stack([self._subtract_on_task(variant, base_variant, task)[1] for variant in variants])
+                for task in tasks
+            ]
         )
 
 
 def load_cell_scores(results_folder: Path, result: Mapping[str, Any]) -> tuple[CellScores | None, str]:
-    """-> (the scores of a cell, or why there are none that its number is the mean of)."""
+    """Read the per-example scores of a cell: (scores, "") or (None, reason).
+
+    They are rejected if the file changed or if the cell's score is not their mean.
+    """
     import pyarrow
     import pyarrow.parquet
 
     try:
         data = (results_folder / result["predictions"]["file"]).read_bytes()
     except FileNotFoundError:
-        return None, "their predictions are gone"
+        return None, "prediction file missing"
     if sha256(data).hexdigest() != result["predictions"]["sha256"]:
-        return None, "their predictions are not those that were scored"
+        return None, "prediction file changed since scoring"
     table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
     if not {"score", "group"} <= set(table.column_names):
-        return None, "their predictions carry no score by example"
-    uid, group, asked = (table[name].to_pylist() for name in ("uid", "group", "asked"))
+        return None, "prediction file without per-example scores"
+    uids, groups, prompt_hashes = (table[name].to_pylist() for name in ("uid", "group", "asked"))
     values = table["score"].to_numpy()
     if abs(values.mean() - result["metrics"]["test"][result["task"]["metric"]]) > 1e-6:
-        return None, "their metric is no mean over examples"
-    alone = np.array([own or other for own, other in zip(group, uid, strict=True)])
-    return CellScores(sha256("".join(asked).encode()).hexdigest(), alone, values), ""
+        return None, "metric is not a mean over examples"
+    group_ids = np.array([group or uid for group, uid in zip(groups, uids, strict=True)])
+    return CellScores(sha256("".join(prompt_hashes).encode()).hexdigest(), group_ids, values), ""

@@ -1,13 +1,13 @@
-"""Where the spread over seeds comes from: which examples were drawn, how the adapter began, in which order it learned.
+"""Decompose the variance over seeds into training sample, adapter initialisation and data order.
 
-A seed drives three streams. Runs that move one of them and leave the others at 0 (`--set seed_streams=[split]`, then `[start]`,
-`[order]`, in the same results folder) isolate its part: on one task with seeds 0..S-1
+A seed drives three random streams. Runs that vary one stream and keep the others at 0 (`--set seed_streams=[split]`,
+then `[start]`, `[order]`, in the same results folder) isolate its variance. On one task with seeds 0..S-1
 
     s2 = sum_s (y[s] - mean)^2 / (S - 1),      pooled over tasks: sum (S_t - 1) s2_t / sum (S_t - 1)
 
-with a chi-squared interval on sum (S_t - 1) degrees. Runs in which all three move together give the whole. The parts
-add up to it where the streams do not interact; what is left over is printed, not spread over the parts. The numbers are
-in the metric's own 0..1, squared; every part includes what is left of chance on a finite test set.
+with a chi-squared interval on sum (S_t - 1) degrees of freedom. Runs that vary all three together give the total. The
+components add up to the total if the streams do not interact; the remainder is reported as such. Variances are in
+squared units of the metric (0..1); every component includes the sampling noise of a finite test set.
 """
 
 from collections import defaultdict
@@ -28,7 +28,7 @@ STREAM_TITLES = {
     "order": "order of training",
     ALL_STREAMS: ALL_STREAMS,
 }
-StreamSeeds = tuple[int, ...]  # of the streams, as in STREAMS
+StreamSeeds = tuple[int, ...]  # one seed per stream, in the order of SEED_STREAMS
 
 
 class PooledVariance(NamedTuple):
@@ -38,8 +38,8 @@ class PooledVariance(NamedTuple):
     degrees_of_freedom: int
 
     def compute_standard_deviation(self) -> tuple[float, float, float]:
-        """The standard deviation with its interval: (found, low, high)."""
-        from scipy.special import chdtri  # of the upper tail
+        """Standard deviation with its chi-squared interval: (estimate, low, high)."""
+        from scipy.special import chdtri  # inverse of the upper tail
 
         low, high = (
             self.degrees_of_freedom / chdtri(self.degrees_of_freedom, tail)
@@ -49,59 +49,71 @@ class PooledVariance(NamedTuple):
 
 
 def pool_variance(scores_by_task: Iterable[Sequence[float]]) -> PooledVariance | None:
-    """Of the values of each task; those with a single one say nothing."""
-    squares, freedom = 0.0, 0
+    """Pool the variance over tasks; a task with a single score adds nothing. None without degrees of freedom."""
+    squares = 0.0
+    degrees = 0
     for values in scores_by_task:
         mean = sum(values) / max(1, len(values))
         squares += sum((value - mean) ** 2 for value in values)
-        freedom += max(0, len(values) - 1)
-    return PooledVariance(squares / freedom, freedom) if freedom else None
+        degrees += max(0, len(values) - 1)
+    return PooledVariance(squares / degrees, degrees) if degrees else None
 
 
 def select_stream_scores(scores_by_seeds: Mapping[StreamSeeds, float], stream: str) -> list[float]:
-    """The scores of runs in which only this stream moves, or all move together."""
+    """Scores of the runs that vary only this stream, or all streams together for ALL_STREAMS."""
     if stream == ALL_STREAMS:
         return [score for seeds, score in scores_by_seeds.items() if len(set(seeds)) == 1]
-    place = SEED_STREAMS.index(stream)
-    return [score for seeds, score in scores_by_seeds.items() if not any(seeds[:place] + seeds[place + 1 :])]
+    index = SEED_STREAMS.index(stream)
+    return [score for seeds, score in scores_by_seeds.items() if not any(seeds[:index] + seeds[index + 1 :])]
 
 
 def decompose_variance(scores_by_task: Sequence[Mapping[StreamSeeds, float]]) -> dict[str, PooledVariance]:
-    """The parts that these runs of one method isolate, by task and the seeds of the streams."""
-    found = {
-        part: pool_variance(select_stream_scores(scores, part) for scores in scores_by_task) for part in STREAM_TITLES
+    """Pooled variance of each stream that the runs of one method isolate.
+
+    `scores_by_task` has, for each task, scores by the seeds of the streams.
+    """
+    variances = {
+        stream: pool_variance(select_stream_scores(scores, stream) for scores in scores_by_task)
+        for stream in STREAM_TITLES
     }
-    return {part: one for part, one in found.items() if one}
+    return {stream: variance for stream, variance in variances.items() if variance}
 
 
 def group_scores_by_seeds(
     planned_cells: Iterable[PlannedCell], results: Iterable[Mapping[str, Any]]
 ) -> dict[tuple[str, int | str], list[dict[StreamSeeds, float]]]:
-    """(method, shots) -> scores of each task by seeds, of all results that differ from the plan's in seeds only."""
+    """(method, shots) -> scores by stream seeds, one dict per task.
+
+    Used are all results that differ from a planned cell in their seeds only.
+    """
     done = {result["identity"]: result for result in results if result["state"] == "done"}
 
     @cache
-    def alike(identity: str) -> str | None:
-        """A hash of all that decides a cell but its seeds, and of the cells that it rests on likewise."""
-        parts = done[identity]["parts"]
-        if not all(parent in done for parent in parts["parents"]):
+    def hash_without_seeds(identity: str) -> str | None:
+        """Hash of all identity inputs except seeds, including those of the dependencies; None if one is missing."""
+        inputs = done[identity]["parts"]
+        if not all(parent in done for parent in inputs["parents"]):
             return None
-        settings = {key: value for key, value in parts["settings"].items() if key != "seed"}
-        rest = {key: value for key, value in parts.items() if key not in ("seeds", "settings", "parents")}
-        return hash_json([rest, settings, [alike(parent) for parent in parts["parents"]]])
+        settings = {key: value for key, value in inputs["settings"].items() if key != "seed"}
+        other_inputs = {key: value for key, value in inputs.items() if key not in ("seeds", "settings", "parents")}
+        return hash_json([other_inputs, settings, [hash_without_seeds(parent) for parent in inputs["parents"]]])
 
-    wanted = {alike(one.identity) for one in planned_cells if one.is_in_table and one.identity in done}
-    by_kind: dict[str, dict[StreamSeeds, float]] = defaultdict(dict)
-    where: dict[str, tuple[str, int | str]] = {}
+    planned_hashes = {
+        hash_without_seeds(cell.identity) for cell in planned_cells if cell.is_in_table and cell.identity in done
+    }
+    scores_by_hash: dict[str, dict[StreamSeeds, float]] = defaultdict(dict)
+    row_by_hash: dict[str, tuple[str, int | str]] = {}
     for identity, result in done.items():
-        if result["cell"]["stage"] != TARGET_STAGE or (kind := alike(identity)) is None or kind not in wanted:
+        if result["cell"]["stage"] != TARGET_STAGE:
+            continue
+        seedless_hash = hash_without_seeds(identity)
+        if seedless_hash is None or seedless_hash not in planned_hashes:
             continue
         seeds = result["parts"]["seeds"]
-        by_kind[kind][tuple(seeds[stream] for stream in SEED_STREAMS)] = result["metrics"]["test"][
-            result["task"]["metric"]
-        ]
-        where[kind] = (result["cell"]["method"], result["cell"]["shots"])
-    found: dict[tuple[str, int | str], list[dict[StreamSeeds, float]]] = defaultdict(list)
-    for kind, scores in by_kind.items():
-        found[where[kind]].append(scores)
-    return dict(found)
+        score = result["metrics"]["test"][result["task"]["metric"]]
+        scores_by_hash[seedless_hash][tuple(seeds[stream] for stream in SEED_STREAMS)] = score
+        row_by_hash[seedless_hash] = (result["cell"]["method"], result["cell"]["shots"])
+    scores_by_row: dict[tuple[str, int | str], list[dict[StreamSeeds, float]]] = defaultdict(list)
+    for seedless_hash, scores in scores_by_hash.items():
+        scores_by_row[row_by_hash[seedless_hash]].append(scores)
+    return dict(scores_by_row)

@@ -29,7 +29,7 @@ class Crossing(NamedTuple):
 
 
 def find_crossings(differences: Mapping[int | str, PairedDifference | None]) -> list[Crossing]:
-    """Crossings from the differences a - b by number of shots, fewest first; missing and zero differences are skipped."""
+    """Crossings from the differences a - b by shots, fewest first; missing and zero differences are skipped."""
     nonzero = {shots: difference for shots, difference in differences.items() if difference and difference.mean != 0}
     p_values = {shots: p for shots, difference in nonzero.items() if (p := difference.compute_p_value()) is not None}
     corrected = dict(zip(p_values, apply_holm_correction(list(p_values.values())), strict=True))

@@ -1,4 +1,4 @@
-"""What a leaderboard's numbers are worth: differences to a reference, flags, ties, ranks; in words and numbers."""
+"""Significance layer of the leaderboard: paired differences to a reference, flags, letters, ranks."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,161 +32,181 @@ DIFFERENCE_COLUMNS = (
 
 
 class RowSignificance(NamedTuple):
-    """What a line's number on a task or an average is worth beside others."""
+    """Significance of one leaderboard entry: a method at a number of shots, on a task or an average."""
 
     difference: PairedDifference | None  # to the reference
-    corrected_p_value: float | None  # of it, corrected for the number of methods (Holm)
-    tie_letters: str  # of its tie groups; none for controls and flagged lines
-    unranked_reason: str
+    corrected_p_value: float | None  # of the difference, Holm-corrected for the number of methods
+    tie_letters: str  # compact letter display; empty for baselines and unranked methods
+    unranked_reason: str  # empty if the method is ranked
 
 
 class LeaderboardSignificance(NamedTuple):
-    """Of a whole board."""
+    """Significance of all entries of a leaderboard."""
 
     reference_by_shots: dict[int | str, str]  # shots -> method
     entries: dict[tuple[str, int | str, str], RowSignificance]  # (method, shots, task or average)
-    average_ranks: dict[
-        tuple[int | str, str], tuple[list[str], AverageRanks]
-    ]  # (shots, average) -> methods in order, over its tasks
+    # (shots, average) -> (methods, best first; their average ranks over its tasks)
+    average_ranks: dict[tuple[int | str, str], tuple[list[str], AverageRanks]]
     paired_scores: PairedScores
 
     @property
     def unusable_cells(self) -> dict[str, str]:
-        """Cell -> why it cannot be compared."""
+        """Cell key -> reason why the cell cannot be compared."""
         return self.paired_scores.unusable_cells
 
 
 def compute_significance(
     leaderboard: Leaderboard, results: Sequence[Mapping[str, Any]], preferred_reference: str = DEFAULT_REFERENCE
 ) -> LeaderboardSignificance:
-    """Differences, flags, ties and ranks at every number of shots."""
-    kept = PairedScores(leaderboard.profile, results)
-    found = LeaderboardSignificance({}, {}, {}, kept)
-    for shots in dict.fromkeys(line.shots for line in leaderboard.rows):
-        lines = leaderboard.get_rows(shots)
-        against = found.reference_by_shots[shots] = choose_reference(lines, preferred_reference)
+    """Compute differences to the reference, unranked reasons, letters and average ranks for every number of shots."""
+    paired_scores = PairedScores(leaderboard.profile, results)
+    significance = LeaderboardSignificance({}, {}, {}, paired_scores)
+    for shots in dict.fromkeys(row.shots for row in leaderboard.rows):
+        rows = leaderboard.get_rows(shots)
+        reference = choose_reference(rows, preferred_reference)
+        significance.reference_by_shots[shots] = reference
         for name, tasks in (leaderboard.task_groups | {task: task for task in leaderboard.metrics}).items():
-            flags = {
-                line.method: find_unranked_reason(kept, leaderboard.profile.methods, line, tasks) for line in lines
+            reasons = {
+                row.method: find_unranked_reason(paired_scores, leaderboard.profile.methods, row, tasks) for row in rows
             }
-            letters = find_tie_letters(kept, [line for line in lines if not flags[line.method]], name, tasks)
-            gaps = {line.method: kept.compute_difference((line.method, (shots,)), (against, (shots,)), tasks)
-                    for line in lines if line.method != against}  # fmt: skip
-            values = {method: gap.compute_p_value() for method, gap in gaps.items() if gap and gap.variance_estimates}
-            corrected = dict(zip(values, apply_holm_correction(list(values.values())), strict=True))
-            for method in flags:
-                found.entries[method, shots, name] = RowSignificance(
-                    gaps.get(method), corrected.get(method), letters.get(method, ""), flags[method]
+            letters = find_tie_letters(paired_scores, [row for row in rows if not reasons[row.method]], name, tasks)
+            differences = {
+                row.method: paired_scores.compute_difference((row.method, (shots,)), (reference, (shots,)), tasks)
+                for row in rows
+                if row.method != reference
+            }
+            corrected = _correct_p_values(differences)
+            for method in reasons:
+                significance.entries[method, shots, name] = RowSignificance(
+                    differences.get(method), corrected.get(method), letters.get(method, ""), reasons[method]
                 )
         for name, tasks in leaderboard.task_groups.items():
-            ranked = [line for line in lines if not found.entries[line.method, shots, name].unranked_reason]
-            if order := rank_methods(ranked, name, tasks):
-                found.average_ranks[shots, name] = order
-    return found
+            ranked = [row for row in rows if not significance.entries[row.method, shots, name].unranked_reason]
+            if ranks := rank_methods(ranked, name, tasks):
+                significance.average_ranks[shots, name] = ranks
+    return significance
+
+
+def _correct_p_values(difference_by_name: Mapping[str, PairedDifference | None]) -> dict[str, float]:
+    """Holm-corrected p values by name; names without a variance estimate are left out."""
+    p_values = {
+        name: difference.compute_p_value()
+        for name, difference in difference_by_name.items()
+        if difference and difference.variance_estimates
+    }
+    return dict(zip(p_values, apply_holm_correction(list(p_values.values())), strict=True))
 
 
 def choose_reference(rows: Sequence[LeaderboardRow], preferred_reference: str) -> str:
-    """The method that the others are compared with: the wanted one; where it has no first average the method whose
-    variants the rows are (`method:name`), else the best. (While nobody has one: of those with any number.)"""
-    trained = [line for line in rows if not line.is_control] or list(rows)
-    known = (
-        [line for line in trained if line.primary_average]
-        or [line for line in trained if any(line.task_scores.values())]
+    """Choose the method that the others are compared with.
+
+    Candidates are the trained methods with a primary average (if there are none: with any score). The preferred
+    reference comes first, then the base method if all variants (`method:name`) share it, then the best method.
+    """
+    trained = [row for row in rows if not row.is_control] or list(rows)
+    candidates = (
+        [row for row in trained if row.primary_average]
+        or [row for row in trained if any(row.task_scores.values())]
         or trained
     )
-    names = [line.method for line in known]
-    whole = {name.partition(":")[0] for name in names if ":" in name}
-    for name in (preferred_reference, *(whole if len(whole) == 1 else ())):
-        if name in names:
-            return name
-    return max(known, key=lambda line: line.primary_average.mean if line.primary_average else -1.0).method
+    names = [row.method for row in candidates]
+    if preferred_reference in names:
+        return preferred_reference
+    base_methods = {name.partition(":")[0] for name in names if ":" in name}
+    if len(base_methods) == 1 and base_methods <= set(names):
+        return base_methods.pop()
+    return max(candidates, key=lambda row: row.primary_average.mean if row.primary_average else -1.0).method
 
 
 def find_unranked_reason(
     paired_scores: PairedScores, methods: Sequence[str], row: LeaderboardRow, tasks: Sequence[str] | str
 ) -> str:
-    """Why a line has no rank on these tasks: not clear of guessing, or clearly below a classifier on frozen states."""
+    """Why a method is not ranked on these tasks, or "".
+
+    Unranked is a method that is not significantly above the majority class, or that is significantly below a
+    classifier on frozen hidden states (head_only).
+    """
     if row.is_control:
         return ""
-    for other, why in (("majority", AT_MAJORITY), ("head_only", BELOW_HEAD)):
-        rows = (row.method, (row.shots,)), (other, (row.shots,))
-        gap = paired_scores.compute_difference(*rows, tasks) if other in methods else None
-        if gap is None or (interval := gap.compute_interval()) is None:
+    for baseline, reason in (("majority", AT_MAJORITY), ("head_only", BELOW_HEAD)):
+        if baseline not in methods:
+            continue
+        difference = paired_scores.compute_difference((row.method, (row.shots,)), (baseline, (row.shots,)), tasks)
+        if difference is None or (interval := difference.compute_interval()) is None:
             continue
         low, high = interval
-        if low <= 0 if other == "majority" else high < 0:
-            return why
+        is_unranked = low <= 0 if baseline == "majority" else high < 0
+        if is_unranked:
+            return reason
     return ""
 
 
 def find_tie_letters(
     paired_scores: PairedScores, rows: Sequence[LeaderboardRow], group_name: str, tasks: Sequence[str] | str
 ) -> dict[str, str]:
-    """Letters of the trained methods that have this number, best first; none for one that cannot be compared."""
-    figures = {
-        line.method: line.averages.get(group_name) or line.task_scores.get(group_name)
-        for line in rows
-        if not line.is_control
+    """Letters of the trained methods that have this score, best first; methods that cannot be compared get none."""
+    estimates = {
+        row.method: row.averages.get(group_name) or row.task_scores.get(group_name)
+        for row in rows
+        if not row.is_control
     }
-    names = sorted((method for method, figure in figures.items() if figure), key=lambda m: -figures[m].mean)
-    shots = tuple({line.shots for line in rows})
+    names = sorted((method for method, estimate in estimates.items() if estimate), key=lambda m: -estimates[m].mean)
+    shots = tuple({row.shots for row in rows})
     differences = {
         (a, b): paired_scores.compute_difference((a, shots), (b, shots), tasks) for a, b in combinations(names, 2)
     }
-    unknown = [pair for pair, gap in differences.items() if not gap or not gap.variance_estimates]
-    while unknown:  # one seed of a method, or its lost predictions, take no letter from the others
-        ((lost, _),) = Counter(group_name for pair in unknown for group_name in pair).most_common(1)
-        names.remove(lost)
-        unknown = [pair for pair in unknown if lost not in pair]
+    incomparable = [pair for pair, gap in differences.items() if not gap or not gap.variance_estimates]
+    while incomparable:  # drop methods with one seed or without predictions, so that they do not affect the others
+        ((dropped, _),) = Counter(name for pair in incomparable for name in pair).most_common(1)
+        names.remove(dropped)
+        incomparable = [pair for pair in incomparable if dropped not in pair]
     return find_tie_groups(names, differences)
 
 
 def rank_methods(
     rows: Sequence[LeaderboardRow], group_name: str, tasks: Sequence[str]
 ) -> tuple[list[str], AverageRanks] | None:
-    """Average ranks over the tasks of an average, of the trained methods that have all of them."""
-    complete = [line for line in rows if not line.is_control and line.averages[group_name]]
+    """(methods, best first; their average ranks) over the tasks of an average, for trained methods that have all tasks.
+
+    None with fewer than two such methods or fewer than two tasks.
+    """
+    complete = [row for row in rows if not row.is_control and row.averages[group_name]]
     if len(complete) < 2 or len(tasks) < 2:
         return None
-    found = compute_average_ranks(np.array([[line.task_scores[task].mean for line in complete] for task in tasks]))
-    order = np.argsort(found.mean_ranks, kind="stable")
-    return [complete[i].method for i in order], found._replace(mean_ranks=[found.mean_ranks[i] for i in order])
+    ranks = compute_average_ranks(np.array([[row.task_scores[task].mean for row in complete] for task in tasks]))
+    order = np.argsort(ranks.mean_ranks, kind="stable")
+    return [complete[i].method for i in order], ranks._replace(mean_ranks=[ranks.mean_ranks[i] for i in order])
 
 
-# -------------------------------------------------------------------- for people, and as numbers
+# -------------------------------------------------------------------- verdicts and table values
 
 
 def list_difference_values(significance: RowSignificance) -> list[float | None]:
-    """The paired difference to the reference as numbers: GAP."""
+    """Values of DIFFERENCE_COLUMNS for one entry; all None without a difference."""
     if significance.difference is None:
         return [None] * len(DIFFERENCE_COLUMNS)
-    found = significance.difference
-    low, high = found.compute_interval() or (None, None)
+    difference = significance.difference
+    low, high = difference.compute_interval() or (None, None)
     return [
-        found.mean,
+        difference.mean,
         low,
         high,
         significance.corrected_p_value,
-        found.num_seeds,
-        found.compute_detectable_difference(),
+        difference.num_seeds,
+        difference.compute_detectable_difference(),
     ]
 
 
-TIED = "tied"
-
-
+TIED = "tied"  # not significantly different
 SINGLE_SEED = "one seed"
-
-
 NOT_RUN = "not run"
 
 
 def decide_task_verdicts(
     difference_by_task: dict[str, PairedDifference | None], first_method: str, second_method: str
 ) -> dict[str, str]:
-    """By task, corrected for the number of tasks."""
-    values = {task: gap.compute_p_value() for task, gap in difference_by_task.items() if gap and gap.variance_estimates}
-    corrected = dict(zip(values, apply_holm_correction(list(values.values())), strict=True))
+    """Verdict per task, Holm-corrected for the number of tasks."""
+    corrected = _correct_p_values(difference_by_task)
     return {
         task: decide_verdict(gap, corrected.get(task), first_method, second_method)
         for task, gap in difference_by_task.items()
@@ -196,8 +216,11 @@ def decide_task_verdicts(
 def decide_verdict(
     difference: PairedDifference | None, p_value: float | None, first_method: str, second_method: str
 ) -> str:
+    """The significantly better method, or TIED, SINGLE_SEED (no p value) or NOT_RUN (no difference)."""
     if difference is None:
         return NOT_RUN
     if p_value is None:
         return SINGLE_SEED
-    return TIED if p_value >= 1 - CONFIDENCE_LEVEL else first_method if difference.mean > 0 else second_method
+    if p_value >= 1 - CONFIDENCE_LEVEL:
+        return TIED
+    return first_method if difference.mean > 0 else second_method

@@ -67,7 +67,7 @@ class PairedDifference(NamedTuple):
         return max((_compute_two_sided_p_value(gap, v, f) for v, f in self.variance_estimates), default=None)
 
     def compute_detectable_difference(self, level: float = CONFIDENCE_LEVEL, power: float = POWER) -> float | None:
-        """Smallest true difference that the same design detects with probability `power` (minimum detectable effect)."""
+        """Minimum detectable difference: the smallest true difference found with probability `power`."""
         return max((_solve_detectable_difference(v, f, level, power) for v, f in self.variance_estimates), default=None)
 
 

@@ -17,18 +17,21 @@ def select_tasks(profile: Profile, role: str, family: str) -> tuple[str, ...]:
     return tuple(
         name
         for name, fact in facts.items()
-        if family in (ANY_FAMILY, fact["family"])
-        and role in ("all", planner.get_task_role(profile, name), fact["form"])
+        if family in (ANY_FAMILY, fact.family)
+        and role in ("all", planner.get_task_role(profile, name), fact.form)
     )
 
 
 def list_families(profile: Profile) -> list[str]:
     """Sorted task families of the profile."""
-    return sorted({specs.get_task_spec(name)["family"] for name in profile.tasks})
+    return sorted({specs.get_task_spec(name).family for name in profile.tasks})
 
 
 def name_task_groups(profile: Profile) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """(group name -> its tasks, role/family -> group name). A single task names its own group; empty groups are omitted."""
+    """Return (group name -> its tasks, "role/family" -> group name).
+
+    A group of one task has the name of the task; empty groups are omitted.
+    """
     names: dict[tuple[str, ...], str] = {}
     name_by_selection: dict[str, str] = {}
     for family in (ANY_FAMILY, *list_families(profile)):

@@ -1,4 +1,4 @@
-"""`benchmark check` on a task: the loader checks of `tasks.validation.loader_checks`, a line for each."""
+"""`benchmark check` on a task: runs the checks of `tasks.validation.loader_checks` and prints one line for each."""
 
 from collections import Counter
 from dataclasses import replace
@@ -20,7 +20,7 @@ STATE_STYLES = {"passed": "green", "warning": "yellow", "failed": "bold red"}
 
 
 def is_task(name: str) -> bool:
-    """Whether a name is that of a task; else it is one of a method, or no name at all."""
+    """Return whether a name is a task; otherwise it is a method. Raises `UsageError` if it is neither."""
     if name in tasks.TASK_NAMES or tasks.is_yaml_task(name):
         return True
     if ":" not in name:
@@ -30,37 +30,42 @@ def is_task(name: str) -> bool:
     from tasks.base import Task
 
     try:
-        found = resolve_name(name)
+        loaded_object = resolve_name(name)
     except (ImportError, AttributeError, SyntaxError, ValueError):
-        return False  # what loads a method says what is wrong
-    return isinstance(found, type) and issubclass(found, Task)
+        return False  # loading it as a method reports the error
+    return isinstance(loaded_object, type) and issubclass(loaded_object, Task)
 
 
 def open_task(profile: Profile, name: str, shots: int | None = None) -> "Task":
-    """A task as the profile has it, with the tokenizer of its backbone."""
-    kind = tasks.load_task(name)
+    """Instantiate a task with the settings of the profile and the tokenizer of its backbone."""
+    task_class = tasks.load_task(name)
     from methods.core.backbone import load_tokenizer
     from methods.core.backbone_files import find_or_download_backbone
 
-    weights = profile.backbone
-    return kind(
-        load_tokenizer(find_or_download_backbone(weights.name, weights.revision), weights.name), data_source=profile.source,
-        data_dir=profile.data_dir, shots=shots, seed=profile.seeds[0], max_per_split=profile.limit, max_length=profile.max_length,
-    )  # fmt: skip
+    backbone = profile.backbone
+    return task_class(
+        load_tokenizer(find_or_download_backbone(backbone.name, backbone.revision), backbone.name),
+        data_source=profile.source,
+        data_dir=profile.data_dir,
+        shots=shots,
+        seed=profile.seeds[0],
+        max_per_split=profile.limit,
+        max_length=profile.max_length,
+    )
 
 
 def check_task(profile: Profile, name: str, console: Console) -> int:
-    """A line for each finding, on all records. -> the exit code: 1 if a check failed."""
+    """Run the loader checks on all data of a task and print one line per finding. Returns 1 if a check failed."""
     task = open_task(replace(profile, limit={}), name)
-    from tasks.validation.loader_checks import check_loader as findings
+    from tasks.validation.loader_checks import check_loader
 
     counts: Counter[str] = Counter()
-    for finding in findings(task):
+    for finding in check_loader(task):
         counts[finding.status] += 1
         console.print(f"[{STATE_STYLES[finding.status]}]{finding.status:<8}", end="")
         console.print(f"{finding.check_name:<22}{finding.message}", markup=False, soft_wrap=True)
-    said = f"{counts['passed']} passed, {counts['warning']} warnings, {counts['failed']} failed"
+    summary = f"{counts['passed']} passed, {counts['warning']} warnings, {counts['failed']} failed"
     source = task.report.get("source", profile.source)
-    console.print(f"{name} on {profile.backbone.name}, records {source}: {said}", markup=False, soft_wrap=True)
-    console.print("`describe`, with the same words after it, shows lengths, labels and prompts")
+    console.print(f"{name} on {profile.backbone.name}, records {source}: {summary}", markup=False, soft_wrap=True)
+    console.print("`describe` with the same arguments shows lengths, labels and prompts")
     return 1 if counts["failed"] else 0

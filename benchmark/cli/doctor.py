@@ -1,6 +1,6 @@
-"""`benchmark doctor`: what this machine has, what the profile lacks here, and what to do next. Imports nothing heavy.
+"""`benchmark doctor`: checks this machine, shows what the profile still needs, and suggests the next steps.
 
-A cross means that the profile cannot be run as things are, an exclamation mark that something is worth knowing.
+A cross means that the profile cannot run, an exclamation mark is a warning. Imports no heavy library.
 """
 
 import json
@@ -32,111 +32,136 @@ WANDB_API_URL = "https://api.wandb.ai"
 
 
 def run_doctor(load_profile: Callable[[], Profile], requested_profile: str, console: Console, as_json: bool) -> int:
-    name, why = hardware.choose_preset() if requested_profile == "auto" else (requested_profile, "asked for")
+    """Print the findings and the next steps. Returns 0 if the profile can run, otherwise 1."""
+    if requested_profile == "auto":
+        name, reason = hardware.choose_preset()
+    else:
+        name, reason = requested_profile, "requested"
     findings = [system_checks.check_python(), *system_checks.check_packages()]
     if any(finding.state == FAILED for finding in findings):
-        findings.append(Finding("profile", WARNING, f"{name}: {why}; not looked at while packages are missing"))
+        findings.append(Finding("profile", WARNING, f"{name}: {reason}; not checked while packages are missing"))
     else:
-        findings += check_profile(load_profile(), name, why)
+        findings += check_profile(load_profile(), name, reason)
     findings = [
-        one._replace(message=redact_private_text(one.message), fix=redact_private_text(one.fix)) for one in findings
+        finding._replace(message=redact_private_text(finding.message), fix=redact_private_text(finding.fix))
+        for finding in findings
     ]
-    able = all(finding.state != FAILED for finding in findings)
-    steps = list_next_steps(findings, name, able)
+    can_run = all(finding.state != FAILED for finding in findings)
+    steps = list_next_steps(findings, name, can_run)
     if as_json:
-        facts = {"can_run": able, "profile": name, "why": why, "findings": [one._asdict() for one in findings]}
-        print(json.dumps(facts | {"next": steps}, ensure_ascii=False, indent=1))
+        report = {
+            "can_run": can_run,
+            "profile": name,
+            "why": reason,
+            "findings": [finding._asdict() for finding in findings],
+            "next": steps,
+        }
+        print(json.dumps(report, ensure_ascii=False, indent=1))
     else:
         print_findings(console, findings, steps)
-    return 0 if able else 1
+    return 0 if can_run else 1
 
 
 def check_profile(profile: Profile, profile_name: str, reason: str) -> Iterator[Finding]:
-    """All that depends on what is to be run. Hosts, and torch of GPUs, are asked while the rest is looked at."""
+    """Yield the findings that depend on the profile. Hosts and torch are probed in the background meanwhile."""
     from huggingface_hub import constants
 
     from benchmark.scheduling import requirements
     from tasks.core.sources import GITHUB_RAW_URL, get_cache_folder
 
     yield Finding("profile", OK, f"{profile_name}: {reason}")
-    offline, hub = constants.is_offline_mode(), (constants.ENDPOINT, os.environ.get("ADAPTERBENCH_RAW", GITHUB_RAW_URL))
-    wandb = os.environ.get("WANDB_BASE_URL", WANDB_API_URL)
-    silent: dict[str, str] = {}
-    asking = Thread(
-        target=lambda: silent.update(requirements.find_unreachable_hosts([*(() if offline else hub), wandb])),
-        daemon=True,
+    is_offline = constants.is_offline_mode()
+    hub_hosts = []
+    if not is_offline:
+        hub_hosts = [constants.ENDPOINT, os.environ.get("ADAPTERBENCH_RAW", GITHUB_RAW_URL)]
+    wandb_host = os.environ.get("WANDB_BASE_URL", WANDB_API_URL)
+    unreachable: dict[str, str] = {}  # host -> reason
+    host_probe = Thread(
+        target=lambda: unreachable.update(requirements.find_unreachable_hosts([*hub_hosts, wandb_host])), daemon=True
     )
-    asking.start()
-    torch = system_checks.start_torch_probe() if hardware.is_cuda_device(profile.backbone.device) else None
-    needed = (
-        [requirements.get_backbone_requirement(profile)]
-        if profile.source == "sample"
-        else requirements.list_requirements(profile)
-    )
+    host_probe.start()
+    torch_probe = system_checks.start_torch_probe() if hardware.is_cuda_device(profile.backbone.device) else None
+    if profile.source == "sample":
+        needed = [requirements.get_backbone_requirement(profile)]
+    else:
+        needed = requirements.list_requirements(profile)
     missing = [need for need in needed if not need.is_available]
-    yield from system_checks.check_device(profile, torch)
-    sets = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
+    yield from system_checks.check_device(profile, torch_probe)
+    datasets_cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
     caches = {
         "results": profile.results_folder,
         HUB_CACHE: Path(constants.HF_HUB_CACHE),
-        "data sets": sets,
+        "data sets": datasets_cache,
         "own cache": get_cache_folder(),
     }
     yield from system_checks.check_folders(caches, sum(need.num_bytes or 0 for need in missing))
-    asking.join(2 * requirements.HOST_TIMEOUT_SECONDS)
-    wanted = {need.host for need in missing}
-    if offline:
-        yield Finding("hub", WARNING if wanted else OK, "HF_HUB_OFFLINE is set: not asked")
-    for host in () if offline else hub:
-        yield Finding(urlsplit(host).netloc, WARNING if host in silent else OK, silent.get(host, "answers"))
-    yield from check_backbone_and_records(
-        profile, needed, missing, wanted if offline else wanted & silent.keys(), profile_name
-    )
-    yield from check_wandb(profile, wandb, silent)
+    host_probe.join(2 * requirements.HOST_TIMEOUT_SECONDS)
+    missing_hosts = {need.host for need in missing}
+    if is_offline:
+        yield Finding("hub", WARNING if missing_hosts else OK, "HF_HUB_OFFLINE is set: not checked")
+    for host in hub_hosts:
+        yield Finding(urlsplit(host).netloc, WARNING if host in unreachable else OK, unreachable.get(host, "reachable"))
+    unreachable_hosts = missing_hosts if is_offline else missing_hosts & unreachable.keys()
+    yield from check_backbone_and_records(profile, needed, missing, unreachable_hosts, profile_name)
+    yield from check_wandb(profile, wandb_host, unreachable)
 
 
-def check_backbone_and_records(profile: Profile, requirements: "Sequence[Requirement]", missing: "Sequence[Requirement]", unreachable_hosts: set[str], profile_name: str
-            ) -> Iterator[Finding]:  # fmt: skip
-    """Backbone and records: here, to be fetched, or out of reach."""
-    todo = {False: f"python -m benchmark fetch --profile {profile_name}, or let the run fetch it",
-            True: f"python -m benchmark fetch --profile {profile_name} where there is a network, then bring the caches here; "
-                  "or --source sample --backbone tiny"}  # fmt: skip
-    backbone, *records = requirements
+def check_backbone_and_records(
+    profile: Profile,
+    requirements: "Sequence[Requirement]",
+    missing: "Sequence[Requirement]",
+    unreachable_hosts: set[str],
+    profile_name: str,
+) -> Iterator[Finding]:
+    """Check whether the backbone and the data are present, can be downloaded, or are unreachable."""
+    command = f"python -m benchmark fetch --profile {profile_name}"
+    fixes = {
+        WARNING: f"{command}, or let the run fetch it",
+        FAILED: f"{command} on a machine with a network, then copy the caches here; or --source sample --backbone tiny",
+    }
+    backbone, *data_sets = requirements
     size = "" if backbone.num_bytes is None else f", {format_bytes(backbone.num_bytes)}"
-    state = OK if backbone.is_available else FAILED if backbone.host in unreachable_hosts else WARNING
-    yield Finding("backbone", state, f"{backbone.repository}{size}, {'here' if backbone.is_available else 'not here'}",
-                  "" if backbone.is_available else todo[state == FAILED])  # fmt: skip
+    if backbone.is_available:
+        yield Finding("backbone", OK, f"{backbone.repository}{size}, present")
+    else:
+        state = FAILED if backbone.host in unreachable_hosts else WARNING
+        yield Finding("backbone", state, f"{backbone.repository}{size}, missing", fixes[state])
     if profile.source == "sample":
-        yield Finding("records", OK, f"samples of {len(profile.tasks)} tasks, made here")
+        yield Finding("records", OK, f"samples of {len(profile.tasks)} tasks, generated on this machine")
         return
     absent = [need for need in missing if need is not backbone]
-    said = f"{len(records) - len(absent)} of {len(records)} tasks here (source {profile.source})"
+    message = f"{len(data_sets) - len(absent)} of {len(data_sets)} tasks present (source {profile.source})"
     if not absent:
-        yield Finding("records", OK, said)
+        yield Finding("records", OK, message)
     elif profile.source == "local":
-        yield Finding("records", FAILED, f"{said}; not: {', '.join(need.name for need in absent)}",
-                      f"put their original files below {profile.data_dir}, or leave them out with --tasks")  # fmt: skip
+        names = ", ".join(need.name for need in absent)
+        fix = f"put their original files below {profile.data_dir}, or leave them out with --tasks"
+        yield Finding("records", FAILED, f"{message}; missing: {names}", fix)
     else:
         state = FAILED if any(need.host in unreachable_hosts for need in absent) else WARNING
-        yield Finding("records", state, said, todo[state == FAILED])
+        yield Finding("records", state, message, fixes[state])
 
 
 def check_wandb(profile: Profile, host: str, unreachable_hosts: dict[str, str]) -> Iterator[Finding]:
-    """W&B: whether one is logged in, and reached. The local files are the truth, so nothing of it stops a run."""
+    """Check the W&B login and its host. Never fails: a run writes local files first and does not need W&B."""
     key = find_wandb_key_source(host)
-    reached = f"{urlsplit(host).netloc} {'is out of reach' if host in unreachable_hosts else 'answers'}"
-    said = f"this profile: {profile.wandb}; {f'key from {key}' if key else 'not logged in'}; {reached}"
-    online = profile.wandb == "online"
-    todo = "wandb login" if not key else "--wandb offline, and `wandb sync` later" if host in unreachable_hosts else ""
-    yield Finding("W&B", WARNING if online and todo else OK, said, todo if online else "")
+    login = f"key from {key}" if key else "not logged in"
+    reachability = "is unreachable" if host in unreachable_hosts else "is reachable"
+    message = f"this profile: {profile.wandb}; {login}; {urlsplit(host).netloc} {reachability}"
+    fix = ""
+    if profile.wandb == "online" and not key:
+        fix = "wandb login"
+    elif profile.wandb == "online" and host in unreachable_hosts:
+        fix = "--wandb offline, and `wandb sync` later"
+    yield Finding("W&B", WARNING if fix else OK, message, fix)
 
 
 def find_wandb_key_source(host: str) -> str:
-    """Where a key for W&B is kept; the key itself is nobody's business."""
+    """Return the variable or file that holds the W&B key, or an empty string. The key itself is never returned."""
     if os.environ.get("WANDB_API_KEY"):
         return "WANDB_API_KEY"
-    places = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
-    for path in (Path(place).expanduser() for place in places if place):
+    netrc_files = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
+    for path in (Path(name).expanduser() for name in netrc_files if name):
         try:
             if netrc.netrc(path).authenticators(urlsplit(host).netloc):
                 return path.name
@@ -145,30 +170,34 @@ def find_wandb_key_source(host: str) -> str:
     return ""
 
 
-# -------------------------------------------------------------------- telling
+# -------------------------------------------------------------------- output
 
 
 def list_next_steps(findings: Sequence[Finding], profile_name: str, can_run: bool) -> list[str]:
-    """What is in the way first, then what may be better, then the run."""
-    whose: dict[str, list[str]] = defaultdict(list)
-    for one in sorted((one for one in findings if one.fix), key=lambda one: one.state != FAILED):
-        whose[one.fix].append(one.check)
-    steps = [f"{', '.join(names)}: {todo}" for todo, names in whose.items()]
+    """List the fixes of failed checks, then those of warnings, then the commands to run."""
+    checks_by_fix: dict[str, list[str]] = defaultdict(list)
+    fixable = (finding for finding in findings if finding.fix)
+    for finding in sorted(fixable, key=lambda finding: finding.state != FAILED):
+        checks_by_fix[finding.fix].append(finding.check)
+    steps = [f"{', '.join(checks)}: {fix}" for fix, checks in checks_by_fix.items()]
     if not can_run:
-        return [*steps, "python -m benchmark doctor, once more"]
-    run = [f"python -m benchmark plan --profile {profile_name}: what it runs, and how long that takes",
-           f"python -m benchmark run --profile {profile_name}"]  # fmt: skip
-    return [*steps, *run]
+        return [*steps, "python -m benchmark doctor, to check again"]
+    return [
+        *steps,
+        f"python -m benchmark plan --profile {profile_name}: shows the cells and the estimated time",
+        f"python -m benchmark run --profile {profile_name}",
+    ]
 
 
 def print_findings(console: Console, findings: Sequence[Finding], steps: Sequence[str]) -> None:
-    """A line each; plain letters where the output is no terminal."""
+    """Print one line per finding, with plain ASCII marks if the output is not a terminal, then the next steps."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("", "what", "found"):
         table.add_column(column, overflow="fold", no_wrap=column == "what")
-    for one in findings:
-        table.add_row(STATE_MARKS[one.state] if console.is_terminal else one.state, one.check, escape(one.message))
+    for finding in findings:
+        mark = STATE_MARKS[finding.state] if console.is_terminal else finding.state
+        table.add_row(mark, finding.check, escape(finding.message))
     console.print(table)
-    console.print("what to do next", style="bold")
+    console.print("next steps", style="bold")
     for number, step in enumerate(steps, start=1):
         console.print(f"{number}. {step}", soft_wrap=True, markup=False)

@@ -1,4 +1,4 @@
-"""`benchmark status` and `benchmark show`: how a grid stands, and everything about one cell."""
+"""`benchmark status` and `benchmark show`: the state of a grid, and the result of one cell."""
 
 import json
 from collections import Counter
@@ -17,8 +17,8 @@ from benchmark.results import index, schema, store
 from tasks.core.suggestions import suggest_name
 from tasks.core.types import UsageError
 
-WATCH_INTERVAL_SECONDS = 2.0  # seconds between looks
-MAX_CELLS_FOR_SUGGESTION = 40  # cells among which a wrong name is looked for
+WATCH_INTERVAL_SECONDS = 2.0  # seconds between updates
+MAX_CELLS_FOR_SUGGESTION = 40  # grids below this size get a suggestion for an unknown cell name
 
 
 class StatusReport(NamedTuple):
@@ -64,11 +64,11 @@ def build_status_report(
 
 
 def print_cell(profile: Profile, cell_name: str, console: Console) -> int:
-    """One cell's result: what people ask for first, the whole file on request by its path."""
+    """Print the results of one cell: scores and cost first, then identity inputs, environment and traceback."""
     for result in find_results(profile, cell_name):
         hidden = ("schema", "parts", "training", "environment", "task", "error")
-        first = {key: value for key, value in result.items() if key not in hidden}
-        for part in (first, {"parts": result["parts"], "environment": result["environment"]}):
+        summary = {key: value for key, value in result.items() if key not in hidden}
+        for part in (summary, {"parts": result["parts"], "environment": result["environment"]}):
             console.print_json(json.dumps(part, ensure_ascii=False))
         if result["state"] == "failed":
             console.print(result["error"]["traceback"] or result["error"]["reason"], markup=False)
@@ -76,7 +76,7 @@ def print_cell(profile: Profile, cell_name: str, console: Console) -> int:
 
 
 def find_results(profile: Profile, cell_name: str) -> list[index.IndexedResult]:
-    """Results by the cell's name or the start of an identity, oldest first."""
+    """Find results by cell name or the first characters of an identity, oldest first. Raises `UsageError` if none."""
     results = [
         r
         for r in store.ResultStore(profile.results_folder).load_results()
@@ -84,11 +84,11 @@ def find_results(profile: Profile, cell_name: str) -> list[index.IndexedResult]:
     ]
     if results:
         return results
-    known = [cell.cell.key for cell in planner.plan_grid(profile)]
-    if cell_name in known:
-        raise UsageError(f"cell {cell_name} is planned and not done yet (folder {profile.results_folder})")
-    if len(known) < MAX_CELLS_FOR_SUGGESTION:
+    cell_keys = [cell.cell.key for cell in planner.plan_grid(profile)]
+    if cell_name in cell_keys:
+        raise UsageError(f"cell {cell_name} is planned but not done yet (folder {profile.results_folder})")
+    if len(cell_keys) < MAX_CELLS_FOR_SUGGESTION:
         raise UsageError(
-            f"cell {cell_name} is unknown; {suggest_name(cell_name, known)} (folder {profile.results_folder})"
+            f"cell {cell_name} is unknown; {suggest_name(cell_name, cell_keys)} (folder {profile.results_folder})"
         )
     raise UsageError(f"no cell {cell_name!r} in {profile.results_folder}; write it as method/task/shots/seed")

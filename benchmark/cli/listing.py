@@ -1,4 +1,4 @@
-"""`benchmark list`: tasks, suites, methods, profiles and proofs as tables."""
+"""`benchmark list`: prints tasks, suites, methods, profiles or proofs as a table."""
 
 import argparse
 from functools import cache, partial
@@ -24,6 +24,7 @@ LIST_KINDS = ("tasks", "suites", "methods", "profiles", "proofs")
 
 
 def print_list(options: argparse.Namespace, console: Console) -> int:
+    """Print the requested list. Returns the exit code. Raises `UsageError` for an unknown kind of list."""
     what = options.what
     if what not in LIST_KINDS:
         raise UsageError(f"list {what!r}? {suggest_name(what, LIST_KINDS)}")
@@ -33,85 +34,104 @@ def print_list(options: argparse.Namespace, console: Console) -> int:
         names = methods.NAMES if options.methods in (None, ["all"]) else options.methods
         return check_method.print_check_table(names, console, options.markdown)
     if what == "profiles":
-        rows = [(name, loading.load_profile(name)) for name in loading.list_presets()]
-        print_table(console, ("profile", "backbone", "records", "cells", "for"),
-              [(n, p.backbone.name, p.source, str(len([*planner.iterate_table_cells(p)])), p.about) for n, p in rows])  # fmt: skip
+        profiles = {name: loading.load_profile(name) for name in loading.list_presets()}
+        rows = [
+            (
+                name,
+                profile.backbone.name,
+                profile.source,
+                str(len([*planner.iterate_table_cells(profile)])),
+                profile.about,
+            )
+            for name, profile in profiles.items()
+        ]
+        print_table(console, ("profile", "backbone", "source", "cells", "purpose"), rows)
     elif what == "suites":
-        print_table(console, ("suite", "sources", "targets", "about"),
-              [(s.name, " ".join(s.sources), " ".join(s.targets), s.about) for s in SUITES.values()])  # fmt: skip
+        rows = [
+            (suite.name, " ".join(suite.sources), " ".join(suite.targets), suite.about) for suite in SUITES.values()
+        ]
+        print_table(console, ("suite", "sources", "targets", "about"), rows)
     elif what == "methods":
         facts, backbone = [specs.get_method_spec(name) for name in methods.NAMES], options.backbone or "tiny"
         counts = count_parameters_by_method(backbone)
         print_table(console, ("method", "what trains", "trained", "stages", "packs", "merges", "paper"), [
-            (f["name"], f["what"], formatting.format_count(counts[f["name"]] or None),
-             " > ".join(s["name"] for s in f["stages"]) if f["trains"] else "control",
-             "yes" if f["packable"] else "", "yes" if f["mergeable"] else "", f["paper"]) for f in facts])  # fmt: skip
+            (f.name, f.trained_part, formatting.format_count(counts[f.name] or None),
+             " > ".join(s.name for s in f.stages) if f.uses_gradient_descent else "control",
+             "yes" if f.is_packable else "", "yes" if f.is_mergeable else "", f.paper) for f in facts])  # fmt: skip
         console.print(f"trained: numbers that learn on one target, with default options, on {backbone} (--backbone)")
     else:
         suites = [SUITES[options.suite]] if options.suite in SUITES else SUITES.values()
         facts = [(suite, specs.get_task_spec(name)) for suite in suites for name in suite.tasks]
         lengths = count_answer_tokens(options.backbone) if options.backbone else dict.fromkeys(tasks.TASK_NAMES, "")
         print_table(console, ("task", "suite", "role", "family", "form", "metric", "labels", "tokens", "licence"), [
-            (f["name"], suite.name, suite.get_role(f["name"]), f["family"], f["form"], f["metric"],
-             str(len(f["words"]) or ""), lengths[f["name"]], f["licence"]) for suite, f in facts])  # fmt: skip
+            (f.name, suite.name, suite.get_role(f.name), f.family, f.form, f.metric,
+             str(len(f.words) or ""), lengths[f.name], f.licence) for suite, f in facts])  # fmt: skip
         if not options.backbone:
             console.print("tokens of each label word: name a tokenizer, --backbone tiny")
     return 0
 
 
 def count_answer_tokens(backbone_name: str) -> dict[str, str]:
-    """Task -> how many tokens its label words have in this tokenizer: 1, or 1-3. Refuses words with equal tokens."""
+    """Task -> number of tokens of its label words with this tokenizer, e.g. 1 or 1-3.
+
+    Raises `UsageError` if two label words have the same tokens.
+    """
     from methods.core.backbone import load_tokenizer
     from methods.core.backbone_files import find_or_download_backbone
     from tasks.core.encoding import tokenize_label_words
 
-    tokenizer, found = load_tokenizer(find_or_download_backbone(backbone_name), backbone_name), {}
+    tokenizer = load_tokenizer(find_or_download_backbone(backbone_name), backbone_name)
+    num_tokens = {}
     for name in tasks.TASK_NAMES:
         task = tasks.load_task(name)(tokenizer)
         sizes = {len(ids) for ids in tokenize_label_words(task, tokenizer, tuple(task.words.values())).values()}
-        found[name] = "-".join(map(str, sorted({min(sizes), max(sizes)}))) if sizes else ""
-    return found
+        num_tokens[name] = "-".join(map(str, sorted({min(sizes), max(sizes)}))) if sizes else ""
+    return num_tokens
 
 
 def count_parameters_by_method(backbone_name: str) -> dict[str, int]:
-    """Method -> how many numbers learn on a target, counted on the backbone itself; remembered until code changes."""
-    weights, loaded = data_hash.hash_backbone(backbone_name, None), cache(lambda: load_backbone(backbone_name))
+    """Method -> number of parameters trained on a target task, counted on the backbone; cached until code changes."""
+    backbone_hash = data_hash.hash_backbone(backbone_name, None)
+    get_backbone = cache(lambda: load_backbone(backbone_name))
     with Console(stderr=True).status(f"counting on {backbone_name}"):
         return {
             name: disk_cache.load_or_compute(
                 [
                     "trained",
-                    weights,
-                    specs.get_method_spec(name)["code"],
+                    backbone_hash,
+                    specs.get_method_spec(name).code_hash,
                     code_hash.hash_code(__name__),
                     identity.get_library_versions(),
                 ],
-                partial(lambda name: count_trained_parameters(name, loaded()), name),
+                partial(lambda name: count_trained_parameters(name, get_backbone()), name),
             )
             for name in methods.NAMES
         }
 
 
 def load_backbone(backbone_name: str) -> "Backbone":
+    """Load a backbone with its default revision and dtype."""
     from methods.core.backbone import Backbone
 
     return Backbone.load(backbone_name)
 
 
 def count_trained_parameters(method_name: str, backbone: "Backbone") -> int:
+    """Count the parameters that a method with default options trains on one target task."""
     from methods.core.instantiate import instantiate_method
 
-    found = instantiate_method(methods.load_method(method_name), backbone, 1, perturb=False)
+    method = instantiate_method(methods.load_method(method_name), backbone, 1, perturb=False)
     try:
-        return found.count_trained_parameters()
+        return method.count_trained_parameters()
     finally:
-        found.close()
+        method.close()
 
 
 def print_table(console: Console, header: tuple[str, ...], rows: "list[tuple]") -> None:
-    grid_ = Table(header_style="bold", box=None, pad_edge=False)
+    """Print rows of text as a table without borders."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
     for name in header:
-        grid_.add_column(name)
+        table.add_column(name)
     for row in rows:
-        grid_.add_row(*row)
-    console.print(grid_)
+        table.add_row(*row)
+    console.print(table)

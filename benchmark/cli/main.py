@@ -59,9 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (open until the process exits)
         return 0
     except BaseException:
-        if (
-            REQUESTED_EXIT_CODES
-        ):  # a signal handler ran, but its exception was replaced, e.g. while importing a C library
+        if REQUESTED_EXIT_CODES:  # a signal handler ran, but a C library being imported replaced its exception
             print(INTERRUPTED_MESSAGE, file=sys.stderr)
             return REQUESTED_EXIT_CODES[0]
         raise

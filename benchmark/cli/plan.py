@@ -30,7 +30,7 @@ def print_plan(console: Console, run_plan: RunPlan) -> None:
         padding=(0, 0, 0, 1),
     )
     memory = estimate_memory_by_row(profile, run_plan.packs)
-    for name in ("method", "cells", "cached", "due", "packs", "per cell", "in all", *(["memory"] if memory else [])):
+    for name in ("method", "cells", "cached", "due", "packs", "per cell", "total", *(["memory"] if memory else [])):
         table.add_column(name, justify="left" if name == "method" else "right")
     rows: dict[str, list[PlannedCell]] = defaultdict(list)
     for cell in run_plan.cells:
@@ -53,8 +53,11 @@ def print_plan(console: Console, run_plan: RunPlan) -> None:
     if memory:
         available = format_bytes(memory_model.get_gpu_memory_bytes())
         devices = f" on each of {profile.devices} devices" if profile.devices > 1 else ""
-        parts = "no step goes in parts" if profile.devices > 1 else f"in parts where {available} have no room"
-        console.print(f"memory: of the largest pack{devices}, rows of {profile.max_length} tokens; {parts}")
+        if profile.devices > 1:
+            micro_batches = "no micro-batches"
+        else:
+            micro_batches = f"with micro-batches where {available} are not enough"
+        console.print(f"memory: of the largest pack{devices}, examples of {profile.max_length} tokens; {micro_batches}")
     if run_plan.packs:
         print_duration(console, run_plan)
     else:
@@ -67,7 +70,7 @@ def print_duration(console: Console, run_plan: RunPlan) -> None:
     if all(estimate.is_measured for estimate in run_plan.estimates.values()):
         basis = "measured on cells of this folder"
     else:
-        basis = "a rough figure from sizes and steps, until cells are done"
+        basis = "a rough estimate from model size and steps, until cells are done"
     num_due = len(run_plan.estimates)
     processes = f"{run_plan.num_workers} processes" if run_plan.num_workers > 1 else "one process"
     duration = format_duration(run_plan.total_seconds / run_plan.num_workers)
@@ -79,14 +82,14 @@ def print_duration(console: Console, run_plan: RunPlan) -> None:
         gpu = CostModel(profile, (), "cuda")
         seconds = sum(gpu.estimate_seconds_from_flops(cell) for cell in run_plan.due_cells)
         devices = f"{profile.devices} large GPUs" if profile.devices > 1 else "one large GPU"
-        console.print(f"that is this machine's CPU; on {devices} about {format_duration(seconds)} (a rough figure)")
+        console.print(f"on this machine's CPU; on {devices} about {format_duration(seconds)} (a rough estimate)")
 
 
 def estimate_memory_by_row(profile: Profile, due_packs: Sequence[Pack]) -> dict[str, str]:
     """Estimate the GPU memory of each row's largest pack; empty unless the backbone is large. Row name -> text."""
-    largest: dict[str, Pack] = {}
     if parse_parameter_count(profile.backbone.name) <= LARGE_MODEL_PARAMETERS:
         return {}
+    largest: dict[str, Pack] = {}
     for pack in due_packs:
         name = get_row_name(pack[0])
         largest[name] = max(largest.get(name, ()), pack, key=len)
@@ -110,11 +113,11 @@ def print_dependencies(console: Console, cells: list[PlannedCell]) -> None:
     by_identity = {cell.identity: cell.cell for cell in cells}
     edges: dict[tuple[str, str], tuple[set, set]] = defaultdict(lambda: (set(), set()))
     for cell in cells:
-        for parent in cell.dependencies:
-            kinds = get_stage_name(by_identity[parent]), get_stage_name(cell.cell)
-            edges[kinds][0].add(parent)
-            edges[kinds][1].add(cell.identity)
+        for dependency in cell.dependencies:
+            stages = get_stage_name(by_identity[dependency]), get_stage_name(cell.cell)
+            edges[stages][0].add(dependency)
+            edges[stages][1].add(cell.identity)
     if edges:
         console.print("dependencies", style="bold")
-    for (dependency, dependant), (parents, children) in edges.items():
-        console.print(f"  {dependency} ({len(parents)} cells) -> {dependant} ({len(children)} cells)")
+    for (source, dependant), (dependencies, dependants) in edges.items():
+        console.print(f"  {source} ({len(dependencies)} cells) -> {dependant} ({len(dependants)} cells)")

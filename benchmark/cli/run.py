@@ -60,8 +60,8 @@ def retry_cells(options: argparse.Namespace) -> int:
         status if cell.identity in repeated else CellStatus("done", "")
         for cell, status in zip(cells, statuses, strict=True)
     ]
-    more = f", and {len(repeated) - len(selected)} that they depend on" if len(repeated) > len(selected) else ""
-    console.print(f"again: {len(selected)} {' or '.join(sorted(states))} cells{more}")
+    more = f", and {len(repeated) - len(selected)} dependencies" if len(repeated) > len(selected) else ""
+    console.print(f"retrying {len(selected)} {' or '.join(sorted(states))} cells{more}")
     profile = connect_engine(options, profile, statuses, cost_model, console)
     return execute_plan(options, build_run_plan(profile, cells, statuses, cost_model), result_store, console)
 
@@ -115,12 +115,13 @@ def add_dependencies(cells: Sequence[PlannedCell], states: Iterable[CellStatus],
 
 def execute_plan(options: argparse.Namespace, run_plan: RunPlan, result_store: ResultStore, console: Console) -> int:
     """Run the packs of a plan, report the outcome and show the leaderboard. Returns the exit code."""
-    profile, scheduler = run_plan.profile, None
+    profile = run_plan.profile
+    scheduler = None
     if run_plan.packs:
         scheduler = run_packs(options, run_plan, result_store, console)
     if scheduler and scheduler.num_unfinished:
-        left = f"{scheduler.num_unfinished} cells are left, run again to go on"
-        console.print(f"stopped: {scheduler.stop_reason}; {left}", style="yellow")
+        remaining = f"{scheduler.num_unfinished} cells remain, run again to continue"
+        console.print(f"stopped: {scheduler.stop_reason}; {remaining}", style="yellow")
     loaded_results = load_results(profile)
     folder = build.build_report(profile, console, loaded_results)
     console.print(f"tables and picture: {folder}")
@@ -131,12 +132,14 @@ def execute_plan(options: argparse.Namespace, run_plan: RunPlan, result_store: R
 
 
 def run_packs(options: argparse.Namespace, run_plan: RunPlan, result_store: ResultStore, console: Console) -> Scheduler:
-    """Check what can be checked, then run the packs with the chosen engine and log how long they took."""
-    profile, due = run_plan.profile, run_plan.due_cells
+    """Run the pre-flight checks, then run the packs with the selected engine and log the time they took."""
+    profile = run_plan.profile
+    due = run_plan.due_cells
     preflight.check_cells(profile, due)
     prepare_results_folder(profile)
     seconds = {identity: estimate.seconds for identity, estimate in run_plan.estimates.items()}
-    num_workers, num_cached = run_plan.num_workers, len(run_plan.cells) - len(due)
+    num_workers = run_plan.num_workers
+    num_cached = len(run_plan.cells) - len(due)
     with Progress(due, num_cached, seconds, num_workers, console) as progress:
         engine = ray_pool if options.engine == "ray" else process_pool
         start = monotonic()

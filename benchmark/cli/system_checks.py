@@ -1,4 +1,4 @@
-"""What a machine has for a profile: packages, device, memory, folders; each as a finding. Imports nothing heavy."""
+"""Checks of this machine for a profile: packages, device, memory, folders. Imports no heavy library."""
 
 import os
 import platform
@@ -24,8 +24,8 @@ OK = "ok"
 WARNING = "!"
 FAILED = "x"
 REPORTED_PACKAGES = ("torch", "lightning", "transformers", "datasets", "peft", "wandb", "ray")
-WORKER_BYTES = 1e9  # bytes of a worker on the embedded backbone; 0.6 to 0.9 GB were measured
-MIN_FREE_BYTES = 1e9  # bytes free below which a folder is as good as full
+WORKER_BYTES = 1e9  # memory of a worker on the bundled tiny model; 0.6 to 0.9 GB were measured
+MIN_FREE_BYTES = 1e9  # below this a folder counts as full
 HUB_CACHE = "hub cache"
 RELOCATION_HINTS = {
     "results": "name another folder with --results DIR",
@@ -33,15 +33,15 @@ RELOCATION_HINTS = {
     "data sets": "set HF_DATASETS_CACHE to a folder with room",
     "own cache": "set ADAPTERBENCH_CACHE to a folder with room",
 }
-CGROUP_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # what a container may take (Linux)
+CGROUP_MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # memory limit of a container (Linux)
 NVIDIA_SMI_FIELDS = "name,memory.total,compute_cap,driver_version"
-MIN_BF16_CAPABILITY = 8.0  # compute capability from which on a GPU computes in bfloat16
-CPU_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # flags of a CPU
+MIN_BF16_CAPABILITY = 8.0  # lowest CUDA compute capability with bfloat16
+CPU_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # any of these in /proc/cpuinfo means bfloat16
 CUDA_PROBE = "import torch; print(torch.cuda.device_count(), torch.version.cuda)"
 
 
 class Finding(NamedTuple):
-    """One line: what was looked at, how it is (NO: the profile cannot be run), and what to do about it."""
+    """Result of one check: its name, state (FAILED: the profile cannot run), a message, and how to fix it."""
 
     check: str
     state: str
@@ -49,135 +49,154 @@ class Finding(NamedTuple):
     fix: str = ""
 
 
-# -------------------------------------------------------------------- what is installed
+# -------------------------------------------------------------------- packages
 
 
 def check_python() -> Finding:
-    wanted = load_project_metadata().get("requires-python", "")
-    return check_version(
-        "python", platform.python_version(), wanted, "install a Python that fits, then `make setup` again"
-    )
+    """Check the Python version against the project's requirement."""
+    required = load_project_metadata().get("requires-python", "")
+    fix = "install a supported Python version, then run `make setup` again"
+    return check_version("python", platform.python_version(), required, fix)
 
 
 def check_packages() -> Iterator[Finding]:
+    """Check the installed packages against the project's requirements; one finding for all less important ones."""
     from packaging.requirements import Requirement
 
-    wanted = {one.name: str(one.specifier) for one in map(Requirement, load_project_metadata()["dependencies"])}
-    for name in dict.fromkeys((*REPORTED_PACKAGES, *wanted)):
-        fix = f'pip install "{name}{wanted.get(name, "")}"'
-        if name in wanted:
-            one = check_version(name, get_installed_version(name), wanted[name], fix)
-            if name in REPORTED_PACKAGES or one.state != OK:
-                yield one
+    dependencies = map(Requirement, load_project_metadata()["dependencies"])
+    required = {dependency.name: str(dependency.specifier) for dependency in dependencies}
+    for name in dict.fromkeys((*REPORTED_PACKAGES, *required)):
+        if name in required:
+            fix = f'pip install "{name}{required[name]}"'
+            finding = check_version(name, get_installed_version(name), required[name], fix)
+            if name in REPORTED_PACKAGES or finding.state != OK:
+                yield finding
         elif version := get_installed_version(name):
             yield Finding(name, OK, version)
         else:
             yield Finding(name, WARNING, "not installed; only `run --engine ray` needs it")
-    yield Finding("other packages", OK, f"{len(set(wanted) - set(REPORTED_PACKAGES))} looked at")
+    yield Finding("other packages", OK, f"{len(set(required) - set(REPORTED_PACKAGES))} checked")
 
 
 def check_version(name: str, version: str | None, required_version: str, fix: str) -> Finding:
+    """Compare an installed version (`None`: not installed) with a PEP 440 specifier."""
     from packaging.specifiers import SpecifierSet
 
     if version is None:
-        return Finding(name, FAILED, f"not installed, needed {required_version}", fix)
-    fits = SpecifierSet(required_version).contains(version, prereleases=True)
-    return Finding(name, OK if fits else FAILED, f"{version} (needed {required_version})", "" if fits else fix)
+        return Finding(name, FAILED, f"not installed, required {required_version}", fix)
+    is_supported = SpecifierSet(required_version).contains(version, prereleases=True)
+    message = f"{version} (required {required_version})"
+    return Finding(name, OK, message) if is_supported else Finding(name, FAILED, message, fix)
 
 
 def load_project_metadata() -> dict:
-    """What the project requires: from its checkout, else from what is installed."""
+    """Load the project's requirements from pyproject.toml, or from the installed package outside a checkout."""
     path = ROOT / "pyproject.toml"
     if path.is_file():
         return tomllib.loads(path.read_text(encoding="utf-8"))["project"]
     try:
-        found = requires("adapterbench") or []
+        dependencies = requires("adapterbench") or []
     except PackageNotFoundError:
-        found = []
-    return {"dependencies": [line for line in found if "extra ==" not in line]}
+        dependencies = []
+    return {"dependencies": [line for line in dependencies if "extra ==" not in line]}
 
 
 # -------------------------------------------------------------------- device and memory
 
 
 def check_device(profile: Profile, torch_probe: "subprocess.Popen[str] | None") -> Iterator[Finding]:
-    """Where it would run, and whether the backbone has room there."""
-    name, large = profile.backbone.name, parse_parameter_count(profile.backbone.name) > LARGE_MODEL_PARAMETERS
+    """Check the device of the profile, and whether the backbone fits into its memory."""
+    name = profile.backbone.name
     if torch_probe is None:
         flags = next((line for line in read_lines("/proc/cpuinfo") if line.startswith(("flags", "Features"))), "")
-        half = "" if CPU_BF16_FLAGS & set(flags.split()) else "no "
-        said = f"{get_device_name('cpu')}, {count_cpu_cores()} cores, {half}bf16"
-        if large:
-            todo = "use a machine with a GPU, or --profile demo"
-            yield Finding("device", FAILED, f"{said}; {name} is too large to train on it", todo)
+        bf16 = "bf16" if CPU_BF16_FLAGS & set(flags.split()) else "no bf16"
+        message = f"{get_device_name('cpu')}, {count_cpu_cores()} cores, {bf16}"
+        if parse_parameter_count(name) > LARGE_MODEL_PARAMETERS:
+            fix = "use a machine with a GPU, or --profile demo"
+            yield Finding("device", FAILED, f"{message}; {name} is too large to train on it", fix)
         else:
-            yield Finding("device", OK, said)
+            yield Finding("device", OK, message)
         yield check_memory()
         return
     yield from check_gpus(torch_probe)
-    shape, most = architecture.find_model_shape(name), memory_model.get_gpu_memory_bytes()
+    shape = architecture.find_model_shape(name)
     if shape:
-        need = shape.num_parameters * memory_model.BYTES_PER_WEIGHT[profile.backbone.dtype]
-        said = (
-            f"{format_bytes(most)}; the weights of {name} take {format_bytes(need)}, `plan` says what each method takes"
+        available = memory_model.get_gpu_memory_bytes()
+        required = shape.num_parameters * memory_model.BYTES_PER_WEIGHT[profile.backbone.dtype]
+        message = (
+            f"{format_bytes(available)}; the weights of {name} take {format_bytes(required)}, "
+            "`plan` shows the memory of each method"
         )
-        fits = need < most
-        yield Finding(
-            "GPU memory", OK if fits else FAILED, said, "" if fits else "choose a smaller one with --backbone"
-        )
+        if required < available:
+            yield Finding("GPU memory", OK, message)
+        else:
+            yield Finding("GPU memory", FAILED, message, "choose a smaller model with --backbone")
     yield check_memory()
 
 
 def start_torch_probe() -> "subprocess.Popen[str]":
-    """What torch sees of GPUs: asked of another process, because importing it takes seconds."""
+    """Start a process that prints the number of GPUs and the CUDA version of torch; importing torch takes seconds."""
     return subprocess.Popen(
         [sys.executable, "-c", CUDA_PROBE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
 
 
 def check_gpus(torch_probe: "subprocess.Popen[str]") -> Iterator[Finding]:
-    """The GPUs of the driver, and whether this torch can use them."""
-    ask = ["nvidia-smi", f"--query-gpu={NVIDIA_SMI_FIELDS}", "--format=csv,noheader,nounits"]
-    said = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=10).stdout if which(ask[0]) else ""
-    rows = [[part.strip() for part in line.split(",")] for line in said.splitlines() if line.count(",") == 3]
+    """List the GPUs that the driver reports, and check whether torch can use them."""
+    command = ["nvidia-smi", f"--query-gpu={NVIDIA_SMI_FIELDS}", "--format=csv,noheader,nounits"]
+    output = ""
+    if which(command[0]):
+        output = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10).stdout
+    rows = [[field.strip() for field in line.split(",")] for line in output.splitlines() if line.count(",") == 3]
     for number, (name, size, capability, driver) in enumerate(rows):
-        half = "bf16" if float(capability) >= MIN_BF16_CAPABILITY else "no bf16: --set backbone.dtype=float32"
-        yield Finding(f"cuda:{number}", OK, f"{name}, {float(size) / 1024:.0f} GB, {half}, driver {driver}")
+        bf16 = "bf16" if float(capability) >= MIN_BF16_CAPABILITY else "no bf16: --set backbone.dtype=float32"
+        yield Finding(f"cuda:{number}", OK, f"{name}, {float(size) / 1024:.0f} GB, {bf16}, driver {driver}")
     try:
         count, _, version = torch_probe.communicate(timeout=60)[0].strip().partition(" ")
     except subprocess.TimeoutExpired:
         torch_probe.kill()
         count, version = "", ""
     if count in ("", "0"):
-        why = "this build of torch has no CUDA" if version == "None" else "torch sees no GPU; its driver may be too old"
+        if version == "None":
+            message = "this build of torch has no CUDA"
+        else:
+            message = "torch finds no GPU; the driver may be too old"
         yield Finding(
-            "torch and GPU", FAILED, why, "install the CUDA build of this torch version (pytorch.org says how)"
+            "torch and GPU", FAILED, message, "install the CUDA build of this torch version (see pytorch.org)"
         )
     else:
-        yield Finding("torch and GPU", OK, f"torch sees {count}, built for CUDA {version}")
+        yield Finding("torch and GPU", OK, f"torch finds {count}, built for CUDA {version}")
 
 
 def check_memory() -> Finding:
+    """Check whether the free memory suffices for one worker process of the bundled tiny model per CPU core."""
     total, free = get_memory_bytes()
-    workers = f"room for {int(free // WORKER_BYTES)} worker processes of the embedded backbone"
-    state = OK if free >= WORKER_BYTES * count_cpu_cores() else WARNING if free >= WORKER_BYTES else FAILED
-    todo = "" if state == OK else "end what takes the memory" if state == FAILED else "fewer processes: --workers 1"
-    return Finding("memory", state, f"{format_bytes(free)} free of {format_bytes(total)}; {workers}", todo)
+    message = (
+        f"{format_bytes(free)} free of {format_bytes(total)}; "
+        f"enough for {int(free // WORKER_BYTES)} worker processes of the bundled tiny model"
+    )
+    if free >= WORKER_BYTES * count_cpu_cores():
+        return Finding("memory", OK, message)
+    if free >= WORKER_BYTES:
+        return Finding("memory", WARNING, message, "use fewer processes: --workers 1")
+    return Finding("memory", FAILED, message, "end other programs that use the memory")
 
 
 def get_memory_bytes() -> tuple[float, float]:
-    """(all, free) bytes, of a container what it may take."""
+    """Return (total, free) memory in bytes, limited to those of the container if there is one."""
     total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    facts = dict(line.split(":", 1) for line in read_lines("/proc/meminfo") if ":" in line)
-    free = float(facts["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in facts else total
+    meminfo = dict(line.split(":", 1) for line in read_lines("/proc/meminfo") if ":" in line)
+    free = float(meminfo["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in meminfo else total
     limit = "".join(read_lines(str(CGROUP_MEMORY_LIMIT)))
     if limit.isdigit():
         used = "".join(read_lines(str(CGROUP_MEMORY_LIMIT.with_name("memory.current"))))
-        total, free = min(total, float(limit)), min(free, float(limit) - float(used or 0))
+        total = min(total, float(limit))
+        free = min(free, float(limit) - float(used or 0))
     return total, free
 
 
 def read_lines(path: str) -> list[str]:
+    """Return the lines of a file, or an empty list if it cannot be read."""
     try:
         return Path(path).read_text().splitlines()
     except OSError:
@@ -188,19 +207,20 @@ def read_lines(path: str) -> list[str]:
 
 
 def check_folders(caches: dict[str, Path], download_bytes: float) -> Iterator[Finding]:
-    """Room and rights; `due`: bytes that still come into the hub's cache."""
+    """Check free space and write access of each folder. `download_bytes` will still be added to the hub's cache."""
     for name, path in caches.items():
-        place = find_existing_parent(path)
-        free, need = disk_usage(place).free, MIN_FREE_BYTES + (download_bytes if name == HUB_CACHE else 0)
-        said = f"{path}: {format_bytes(free)} free"
-        if not os.access(place, os.W_OK):
-            yield Finding(name, FAILED, f"{path}: may not be written", RELOCATION_HINTS[name])
-        elif free < need:
-            yield Finding(name, FAILED, f"{said}, {format_bytes(need)} are needed", RELOCATION_HINTS[name])
+        parent = find_existing_parent(path)
+        free = disk_usage(parent).free
+        required = MIN_FREE_BYTES + (download_bytes if name == HUB_CACHE else 0)
+        message = f"{path}: {format_bytes(free)} free"
+        if not os.access(parent, os.W_OK):
+            yield Finding(name, FAILED, f"{path}: not writable", RELOCATION_HINTS[name])
+        elif free < required:
+            yield Finding(name, FAILED, f"{message}, {format_bytes(required)} are needed", RELOCATION_HINTS[name])
         else:
-            yield Finding(name, OK, said)
+            yield Finding(name, OK, message)
 
 
 def find_existing_parent(path: Path) -> Path:
-    """The folder, or the next one above it that is there."""
-    return next(place for place in (path.absolute(), *path.absolute().parents) if place.is_dir())
+    """Return the folder, or its nearest parent that exists."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Loading of profiles: YAML files and presets, `--set` overrides, and resolution of suites and task groups."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -18,20 +18,25 @@ PRESETS_FOLDER = Path(__file__).parent / "presets"
 
 
 def list_presets() -> list[str]:
+    """Names of the profiles that ship with the benchmark, sorted."""
     return sorted(path.stem for path in PRESETS_FOLDER.glob("*.yaml"))
 
 
 def load_profile(name: str, changes: Mapping[str, Any] | None = None, settings: Iterable[str] = ()) -> Profile:
-    """A profile by name or file, with changed fields and `a.b=value` settings on top; checked."""
-    values = read_profile_fields(name)
-    values = values | {key: value for key, value in (changes or {}).items() if value is not None}
+    """Load and validate a profile by preset name or file path.
+
+    `changes` overrides top-level fields (None: unchanged); then `settings` of the form `a.b=value` are applied.
+    Raises `UsageError` if the profile does not exist or is invalid.
+    """
+    profile_fields = read_profile_fields(name)
+    profile_fields |= {key: value for key, value in (changes or {}).items() if value is not None}
     for setting in settings:
-        apply_setting(values, setting)
-    return validate_profile(parse_profile(values, name))
+        apply_setting(profile_fields, setting)
+    return validate_profile(parse_profile(profile_fields, name))
 
 
 def read_profile_fields(name: str) -> dict[str, Any]:
-    """The fields of a YAML file, or of a profile that ships."""
+    """Read the fields of a preset or of a YAML file; the default of `name` is the name of the file."""
     path = PRESETS_FOLDER / f"{name}.yaml" if name in list_presets() else Path(name)
     if not path.is_file():
         raise UsageError(f"no profile {name!r}; {suggest_name(name, list_presets())} (or the path of a YAML file)")
@@ -39,10 +44,10 @@ def read_profile_fields(name: str) -> dict[str, Any]:
 
 
 def apply_setting(profile_fields: dict[str, Any], setting: str) -> None:
-    """Put `budget.epochs=3`, `lora.lr=0.01` or, for every method, `method.config.rank=4` into the fields."""
+    """Set one field in place: `budget.epochs=3`, `lora.lr=0.01` or, for every method, `method.config.rank=4`."""
     path, equals, text = setting.partition("=")
     *outer, last = path.strip().split(".")
-    if ":" in path:  # of a method by import path, whose own dots part nothing
+    if ":" in path:  # a method given by import path, whose dots do not separate fields
         outer = [path.strip().rpartition(".")[0].removeprefix("config.")]
     if not equals or not last:
         raise UsageError(f"--set {setting!r}: write it as name.option=value, such as lora.lr=0.01 or budget.epochs=3")
@@ -51,21 +56,25 @@ def apply_setting(profile_fields: dict[str, Any], setting: str) -> None:
         if len(outer) != 2:
             raise UsageError(f"--set {setting!r}: write it as <method>.<option>=value, such as lora.lr=0.01")
     for part in outer:
-        found = profile_fields.get(part)
-        profile_fields[part] = dict(found) if isinstance(found, Mapping) else {}
+        inner_fields = profile_fields.get(part)
+        profile_fields[part] = dict(inner_fields) if isinstance(inner_fields, Mapping) else {}
         profile_fields = profile_fields[part]
     profile_fields[last] = yaml_loading.parse_yaml(text, f"--set {setting[:80]!r}")
 
 
 def parse_profile(profile_fields: Mapping[str, Any], context: str) -> Profile:
-    """Fields as a profile; `all` stands for every method, or every task of the suite."""
+    """Build a profile from its fields; `all` means every method, or every task of the suite.
+
+    `tasks` may also be `sources` or `targets`. `context` names the profile in error messages (`UsageError`).
+    """
     profile_fields = dict(profile_fields)
     suite = resolve_suite(profile_fields.get("suite", CHINESE.name), str(profile_fields["name"]), f"profile {context}")
-    several = {"all": suite.tasks, "sources": suite.sources, "targets": suite.targets}
-    asked = profile_fields.get("tasks", "all")
-    word = asked[0] if isinstance(asked, list | tuple) and len(asked) == 1 else asked
-    if isinstance(word, str) and word in several:
-        profile_fields["tasks"] = several[word]
+    task_groups = {"all": suite.tasks, "sources": suite.sources, "targets": suite.targets}
+    requested_tasks = profile_fields.get("tasks", "all")
+    if isinstance(requested_tasks, list | tuple) and len(requested_tasks) == 1:
+        requested_tasks = requested_tasks[0]
+    if isinstance(requested_tasks, str) and requested_tasks in task_groups:
+        profile_fields["tasks"] = task_groups[requested_tasks]
     if profile_fields.get("methods") in ("all", ["all"]):
         profile_fields["methods"] = METHODS
     return coerce_to_dataclass(
@@ -74,20 +83,18 @@ def parse_profile(profile_fields: Mapping[str, Any], context: str) -> Profile:
 
 
 def resolve_suite(requested_suite: Any, profile_name: str, context: str) -> Suite:
-    """A suite that ships, by its name, or one that the profile declares; without a name it is called as the profile."""
+    """Return a built-in suite by name, or the suite that a profile declares, named after the profile by default."""
     if isinstance(requested_suite, Suite):
         return requested_suite
     if isinstance(requested_suite, str):
         if requested_suite not in SUITES:
             raise UsageError(f"no suite {requested_suite!r}; {suggest_name(requested_suite, SUITES)}")
         return SUITES[requested_suite]
-    return coerce_to_dataclass(
-        Suite,
-        {"name": profile_name, **requested_suite} if isinstance(requested_suite, Mapping) else requested_suite,
-        context,
-        "suite",
-    )
+    if isinstance(requested_suite, Mapping):
+        requested_suite = {"name": profile_name, **requested_suite}
+    return coerce_to_dataclass(Suite, requested_suite, context, "suite")
 
 
 def profile_to_dict(profile: Profile) -> dict[str, Any]:
+    """Fields of a profile as nested dictionaries."""
     return asdict(profile)

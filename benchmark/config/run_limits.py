@@ -1,4 +1,4 @@
-"""How long a run may go on, after how much time and after what; and limits as one types them."""
+"""Limits of a run (time budget, timeout, behaviour on failure), and parsing of durations and sizes."""
 
 import argparse
 import re
@@ -8,28 +8,29 @@ SECONDS_PER_UNIT = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class RunLimits(NamedTuple):
-    """No pack begins once a cell failed (`stop`), or once `budget` seconds are over; a cell has `timeout` seconds."""
+    """When a run starts no more cells, and when a cell is aborted."""
 
-    on_failure: str = "go"
-    time_budget_seconds: float | None = None
-    cell_timeout_seconds: float | None = None
+    on_failure: str = "go"  # "stop": start no pack after a cell has failed
+    time_budget_seconds: float | None = None  # start no pack after this wall-clock time
+    cell_timeout_seconds: float | None = None  # a cell that takes longer fails
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `15m`, `4h`, `1.5h`, `2d`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
-    if not found or float(found[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time above 0; write 90s, 15m, 4h or 2d")
-    return float(found[1]) * SECONDS_PER_UNIT[found[2]]
+    """Parse `90`, `90s`, `15m`, `1.5h` or `2d` to seconds; raises ArgumentTypeError unless it is above 0."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if not match or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration above 0; write 90s, 15m, 4h or 2d")
+    return float(match[1]) * SECONDS_PER_UNIT[match[2]]
 
 
 def parse_size(text: str) -> float:
-    """Bytes of `800MB`, `8GB`, `1.5g`."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt])i?b?", text.strip().lower())
-    if not found or float(found[1]) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size above 0; write 800MB or 8GB")
-    return float(found[1]) * 1024 ** ("kmgt".index(found[2]) + 1)
+    """Parse `800MB`, `8GB` or `1.5g` to bytes (1 GB = 2**30); raises ArgumentTypeError unless it is above 0."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt])i?b?", text.strip().lower())
+    if not match or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size above 0; write 800MB or 8GB")
+    return float(match[1]) * 1024 ** ("kmgt".index(match[2]) + 1)
 
 
 def build_run_limits(arguments: argparse.Namespace) -> RunLimits:
+    """Collect the limits from the command line."""
     return RunLimits(arguments.on_failure, arguments.budget, arguments.timeout)

@@ -1,4 +1,7 @@
-"""Run a pack of cells of one method: read, train, choose on dev, and then read test once. -> a result for each."""
+"""Run a pack of cells of one method: load the data, train, select on dev, and evaluate the test split once.
+
+Cells of a pack differ in task or seed only. Each has one slot of the method and one result.
+"""
 
 import gc
 from collections.abc import Iterator, Sequence
@@ -39,15 +42,18 @@ from tasks.base import Task
 from tasks.core.batching import MultiTaskDataModule
 from tasks.core.splits import find_leaks
 
-GC_INTERVAL_FACTOR = 50  # on a CPU at most such a part of the time is spent on looking for what cells left
+GC_INTERVAL_FACTOR = 50  # on a CPU garbage collection takes at most 1/50 of the time
 
 
 class CellRunner:
-    """What a process keeps between cells: the backbone, loaded once. (Tasks remember their records themselves.)"""
+    """Runs packs of cells in one process with a backbone that is loaded once. Tasks cache their examples themselves."""
 
     def __init__(self, profile: Profile, store: ResultStore) -> None:
-        self.profile, self.store, self.clock, self.next_gc_time = profile, store, PhaseTimer(), 0.0
-        self.leak_counts: dict[tuple[str, str], int] = {}  # texts of a source's train that are in a target's test
+        self.profile = profile
+        self.store = store
+        self.clock = PhaseTimer()
+        self.next_gc_time = 0.0
+        self.leak_counts: dict[tuple[str, str], int] = {}  # (source, target) -> test examples that the source trains on
         weights = profile.backbone
         device = ("cuda" if torch.cuda.is_available() else "cpu") if weights.device == "auto" else weights.device
         self.device = device
@@ -63,61 +69,73 @@ class CellRunner:
         self.startup_seconds = self.clock.total_seconds
 
     def run(self, pack: Sequence[PlannedCell], unpacked_reason: str | None = None) -> list[dict[str, Any]]:
-        """Results of a pack, saved; a cell that fails is a result too, and the others of its pack are tried alone.
+        """Run a pack and save one result per cell, in the order of the pack.
 
-        `why` a cell that was planned in a pack runs alone.
+        A failure becomes a result with state "failed". If a pack of several cells fails, each of its cells runs again
+        alone; `unpacked_reason` is then the error of the pack and is stored with the cost of the cell.
+        Raises FolderNotWritableError if the results folder cannot be written.
         """
         self.collect_garbage()
-        started, clock = get_timestamp(), PhaseTimer()
+        started_at = get_timestamp()
+        clock = PhaseTimer()
+        results: list[dict[str, Any]] = []
+        error = None
         try:
-            results, error = list(self.iterate_results(pack, clock)), None
-        except FolderNotWritableError:  # no fault of the cell
+            results = list(self.iterate_results(pack, clock))
+        except FolderNotWritableError:  # not an error of the cell
             raise
-        except Exception as caught:  # whatever a method or a task raises is a result, and the grid goes on
-            results, error = [], describe_failure(caught)
-        if error and len(pack) > 1:  # past the handler, which would keep the pack's tensors
+        except Exception as exception:  # any error of a method or a task is a failed result, and the grid continues
+            error = describe_failure(exception)
+        if error and len(pack) > 1:  # outside the handler, whose traceback would keep the tensors of the pack alive
             return [self.run([planned], error["reason"])[0] for planned in pack]
-        results = results or [{"state": "failed", "error": error}]
-        for place, planned in enumerate(pack):
-            results[place] = self.build_header(planned, started, clock.total_seconds / len(pack)) | results[place]
-            if unpacked_reason and "cost" in results[place]:
-                results[place]["cost"]["unpacked"] = unpacked_reason
+        if error:
+            results = [{"state": "failed", "error": error}]
+        for index, planned in enumerate(pack):
+            header = self.build_header(planned, started_at, clock.total_seconds / len(pack))
+            results[index] = header | results[index]
+            if unpacked_reason and "cost" in results[index]:
+                results[index]["cost"]["unpacked"] = unpacked_reason
             try:
-                self.store.save_result(planned, results[place])
-            except NonFiniteValueError as caught:
-                found = self.build_header(planned, started, clock.total_seconds / len(pack))
-                results[place] = found | {"state": "failed", "error": describe_failure(caught)}
-                self.store.save_result(planned, results[place])
+                self.store.save_result(planned, results[index])
+            except NonFiniteValueError as exception:
+                header = self.build_header(planned, started_at, clock.total_seconds / len(pack))
+                results[index] = header | {"state": "failed", "error": describe_failure(exception)}
+                self.store.save_result(planned, results[index])
         return results
 
     def collect_garbage(self) -> None:
-        """Free what earlier cells learned: methods and Lightning's Trainers refer to each other, so they stay until
-        Python looks for such circles, and beside all that a process keeps for good it seldom does by itself.
+        """Free the tensors of earlier cells.
+
+        Methods and Lightning's Trainers form reference cycles, which CPython's collector reclaims too rarely in a
+        process with many long-lived objects. On a GPU it runs before every pack, on a CPU at limited intervals.
         """
-        begun = monotonic()
-        if begun >= self.next_gc_time or self.device != "cpu":
+        start = monotonic()
+        if start >= self.next_gc_time or self.device != "cpu":
             gc.collect()
-            self.next_gc_time = begun + GC_INTERVAL_FACTOR * (monotonic() - begun)
+            self.next_gc_time = start + GC_INTERVAL_FACTOR * (monotonic() - start)
 
     def build_header(self, planned_cell: PlannedCell, started_at: str, seconds: float) -> dict[str, Any]:
-        shared = {name: getattr(self.profile, name) for name in ("devices", "strategy") if self.profile.devices > 1}
-        return build_result_header(planned_cell, self.profile, started_at, seconds) | {
-            "environment": collect_environment(self.device) | shared
-        }
+        """Build the fields that every result has, and the environment; `seconds` is the time of this cell."""
+        environment = collect_environment(self.device)
+        if self.profile.devices > 1:
+            environment |= {"devices": self.profile.devices, "strategy": self.profile.strategy}
+        return build_result_header(planned_cell, self.profile, started_at, seconds) | {"environment": environment}
 
     def iterate_results(self, pack: Sequence[PlannedCell], clock: PhaseTimer) -> Iterator[dict[str, Any]]:
+        """Load the method and the tasks of a pack, train, and yield one result per cell, without header."""
         reset_peak_memory(self.device)
         with clock("load"):
             method = methods.load_method(pack[0].cell.method)(self.backbone, pack[0].options)
             stages = [stage for stage in method.stages if pack[0].cell.stage in (stage.name, stage.trained_on)]
-            members = [task for cell in pack for task in self.load_tasks(cell)]
+            member_tasks = [task for cell in pack for task in self.load_tasks(cell)]
             self.load_dependencies(method, pack[0], stages[0])
+        splits = ("train", "dev", "test") if stages[-1].trained_on == TARGET_STAGE else ("train", "dev")
         with clock("tokenise"):
-            for member in members:
-                for split in ("train", "dev", "test")[: 3 if stages[-1].trained_on == TARGET_STAGE else 2]:
-                    member.encode_split(split)
+            for task in member_tasks:
+                for split in splits:
+                    task.encode_split(split)
         try:
-            yield from self.train_and_evaluate(method, stages, pack, members, clock)
+            yield from self.train_and_evaluate(method, stages, pack, member_tasks, clock)
         finally:
             method.close()
 
@@ -129,41 +147,51 @@ class CellRunner:
         member_tasks: list[Task],
         clock: PhaseTimer,
     ) -> Iterator[dict[str, Any]]:
-        starts = [cell.identity_inputs["seeds"]["start"] for cell in pack for _ in cell.training_tasks]
+        """Train the stages of a pack and yield its results: one of the source stage, or one per target cell.
+
+        `member_tasks` are the training tasks of all cells in order, one per slot of the method.
+        """
+        start_seeds = [cell.identity_inputs["seeds"]["start"] for cell in pack for _ in cell.training_tasks]
         budget = Budget(**pack[0].identity_inputs["budget"])
-        runs = []
+        histories_by_stage = []
         options: dict[str, Any] = {"batch_size": budget.batch_size, "seed": pack[0].identity_inputs["seeds"]["order"]}
         with clock("test"):
-            before = self.predict_before_training(method, pack[0], stages[0], member_tasks, starts)
+            predictions_before = self.predict_before_training(method, pack[0], stages[0], member_tasks, start_seeds)
         with clock("train"):
-            for stage in stages:  # one on the sources, or all on the target
-                group = MultiTaskDataModule(
-                    member_tasks, stage.batch_mode, **(options | method.batching_options(stage))
+            for stage in stages:  # one source stage, or all target stages
+                data = MultiTaskDataModule(member_tasks, stage.batch_mode, **(options | method.batching_options(stage)))
+                histories_by_stage.append(
+                    train_stage(method, data, stage, budget, seeds=start_seeds, normalise=self.profile.normalise)
                 )
-                runs.append(train_stage(method, group, stage, budget, seeds=starts, normalise=self.profile.normalise))
-        histories = [combine_stages(own) for own in zip(*runs, strict=True)]
-        dev = sum(history.dev_seconds for history in histories)
-        clock.seconds_by_phase["dev"], clock.seconds_by_phase["train"] = dev, clock.seconds_by_phase["train"] - dev
+        histories = [combine_stages(slot_histories) for slot_histories in zip(*histories_by_stage, strict=True)]
+        dev_seconds = sum(history.dev_seconds for history in histories)
+        clock.seconds_by_phase["dev"] = dev_seconds
+        clock.seconds_by_phase["train"] -= dev_seconds
         if stages[-1].trained_on != TARGET_STAGE:
             yield self.build_source_result(method, pack[0], member_tasks, histories, clock)
             return
         with clock("test"):
-            found = predict_test(method, member_tasks, self.profile.normalise)
+            predictions = predict_test(method, member_tasks, self.profile.normalise)
         for slot, (planned, task, history) in enumerate(zip(pack, member_tasks, histories, strict=True)):
             with clock("save"):
-                test = compute_test_metrics(task, found[slot])
-                kept = self.store.save_predictions(planned, build_prediction_columns(task, found[slot]))
+                metrics = {"test": compute_test_metrics(task, predictions[slot]), "dev": {}}
+                prediction_file = self.store.save_predictions(
+                    planned, build_prediction_columns(task, predictions[slot])
+                )
                 adapter = method.slot_state_dict(slot)
-                artefact = {"artefact": self.save_artifact(planned, adapter)} if planned.should_save_adapter else {}
+                artifact = {"artefact": self.save_artifact(planned, adapter)} if planned.should_save_adapter else {}
+            if history.dev_scores:
+                metrics["dev"] = {task.metric: history.best_dev_score}
+            if predictions_before:
+                metrics["before"] = compute_test_metrics(task, predictions_before[slot])
             yield {
                 "state": "done",
-                "metrics": {"test": test, "dev": {task.metric: history.best_dev_score} if history.dev_scores else {}}
-                | ({"before": compute_test_metrics(task, before[slot])} if before else {}),
+                "metrics": metrics,
                 "training": build_training_record([history]),
                 "data": build_data_record(task) | {"leaked": self.count_leaked_examples(planned, task)},
                 "cost": build_cost_record(method, adapter, history, clock, len(pack)) | self.get_resource_usage(),
-                "predictions": kept,
-            } | artefact
+                "predictions": prediction_file,
+            } | artifact
 
     def predict_before_training(
         self,
@@ -173,13 +201,18 @@ class CellRunner:
         member_tasks: Sequence[Task],
         start_seeds: Sequence[int],
     ) -> list[list[Prediction]]:
-        """Where a stage on the sources came first: predictions before the first step on the target."""
+        """Predict the test splits before the first target step; an empty list if no source stage came first.
+
+        -> one list of predictions per slot.
+        """
         if stage == method.stages[0] or stage.trained_on != TARGET_STAGE:
             return []
-        method.begin_stage(stage, start_seeds, [member.encode_split("train") for member in member_tasks])
-        found = predict_test(method, member_tasks, self.profile.normalise)
-        self.load_dependencies(method, planned_cell, stage)  # `enter` comes again, after the stored state
-        return found
+        method.begin_stage(stage, start_seeds, [task.encode_split("train") for task in member_tasks])
+        predictions = predict_test(method, member_tasks, self.profile.normalise)
+        self.load_dependencies(
+            method, planned_cell, stage
+        )  # restore the stored state: training calls begin_stage again
+        return predictions
 
     def build_source_result(
         self,
@@ -189,51 +222,58 @@ class CellRunner:
         histories: list[History],
         clock: PhaseTimer,
     ) -> dict[str, Any]:
-        """What many targets rest on: its dev scores on every source, no test."""
-        state, names = method.trained_state_dict(), [task.name for task in member_tasks]
+        """Build the result of a source stage, on which target cells depend: dev scores per source, no test scores."""
+        state = method.trained_state_dict()
+        names = [task.name for task in member_tasks]
+        history = combine_slots(histories)
         return {
             "state": "done",
             "artefact": self.save_artifact(planned_cell, state),
             "metrics": {
                 "dev": {
-                    task.name: h.best_dev_score for task, h in zip(member_tasks, histories, strict=True) if h.dev_scores
+                    task.name: slot_history.best_dev_score
+                    for task, slot_history in zip(member_tasks, histories, strict=True)
+                    if slot_history.dev_scores
                 }
             },
-            "training": build_training_record([combine_slots(histories)]),
+            "training": build_training_record([history]),
             "inside": {"tasks": names, "found": method.source_diagnostics(names)},
             "data": {task.name: build_data_record(task) for task in member_tasks},
-            "cost": build_cost_record(method, state, combine_slots(histories), clock, 1, len(member_tasks))
-            | self.get_resource_usage(),
+            "cost": build_cost_record(method, state, history, clock, 1, len(member_tasks)) | self.get_resource_usage(),
         }
 
     def get_resource_usage(self) -> dict[str, Any]:
-        """Memory, and on how many devices, where the seconds are not those of one."""
-        return measure_peak_memory(self.device) | (
-            {"devices": self.profile.devices} if self.profile.devices > 1 else {}
-        )
+        """Return the peak memory, and the number of devices if several share the cell."""
+        usage = measure_peak_memory(self.device)
+        if self.profile.devices > 1:
+            usage = usage | {"devices": self.profile.devices}
+        return usage
 
     def count_leaked_examples(self, planned_cell: PlannedCell, task: Task) -> dict[str, int]:
-        """Test examples whose text a source trains on too, by source, where the cell rests on sources."""
-        found = {}
-        for name in get_source_tasks(self.profile, planned_cell.cell.task)[1] if planned_cell.dependencies else ():
+        """Count the test examples whose text is also in a source task's training data.
+
+        -> source task -> count, if above 0; empty if the cell depends on no source task.
+        """
+        if not planned_cell.dependencies:
+            return {}
+        leak_counts = {}
+        for name in get_source_tasks(self.profile, planned_cell.cell.task)[1]:
             if (name, task.name) not in self.leak_counts:
                 source = tasks.load_task(name)(data_source=self.profile.source, data_dir=self.profile.data_dir)
                 source.prepare_data()
                 source.setup()
                 self.leak_counts[name, task.name] = len(find_leaks(source.examples["train"], task.examples["test"]))
             if count := self.leak_counts[name, task.name]:
-                found[name] = count
-        return found
+                leak_counts[name] = count
+        return leak_counts
 
     def load_tasks(self, planned_cell: PlannedCell) -> list[Task]:
-        """The tasks a cell trains on, drawn and ready."""
-        profile, settings, seeds = (
-            self.profile,
-            planned_cell.identity_inputs["settings"],
-            planned_cell.identity_inputs["seeds"],
-        )
+        """Load the training tasks of a cell, with the few-shot sample of the cell's seed."""
+        profile = self.profile
+        settings = planned_cell.identity_inputs["settings"]
+        seeds = planned_cell.identity_inputs["seeds"]
         shots = None if settings["shots"] in (0, FULL) else settings["shots"]
-        found = []
+        training_tasks = []
         for name in planned_cell.training_tasks:
             task = tasks.load_task(name)(
                 self.backbone.tokenizer,
@@ -249,11 +289,11 @@ class CellRunner:
             )
             task.prepare_data()
             task.setup()
-            found.append(task)
-        return found
+            training_tasks.append(task)
+        return training_tasks
 
     def load_dependencies(self, method: Method, planned_cell: PlannedCell, stage: Stage) -> None:
-        """What the cell rests on: the stage before, or the parent method on each source."""
+        """Load the states that the cell depends on: the previous stage, or the parent method's state on each source."""
         states = [
             load_tensors(self.store.get_adapter_path(parent).read_bytes()) for parent in planned_cell.dependencies
         ]
@@ -265,7 +305,7 @@ class CellRunner:
             method.load(states[0])
 
     def save_artifact(self, planned_cell: PlannedCell, state: dict[str, Tensor]) -> dict[str, Any]:
-        """Write what a cell learned. -> what its result says about the file."""
+        """Save the trained tensors of a cell. -> the entry about the file in its result."""
         tensors = {
             name: distributed.gather_full_tensor(tensor.detach()).cpu().contiguous().clone()
             for name, tensor in state.items()

@@ -1,7 +1,8 @@
-"""Several processes of one machine that run each cell together, a device each: `strategy: ddp` or `fsdp`.
+"""Data-parallel group: several processes of one machine, one device each, train each cell together (`ddp` or `fsdp`).
 
-All do the same, cell after cell; only the first writes results. One that dies ends the others, and with them the cell
-at hand; one that fails alone leaves the others waiting for its gradients, so after `APART` seconds all end.
+All ranks run the same cells in the same order; only rank 0 writes results. If a process dies, the group ends and the
+current cell fails. If a cell fails on one rank only, the other ranks would wait for its gradients, so the group ends
+after DESYNC_TIMEOUT_SECONDS.
 """
 
 import gc
@@ -27,74 +28,82 @@ from benchmark.execution.cell_runner import CellRunner
 from benchmark.grid.cells import PlannedCell
 from benchmark.results.store import ResultStore
 
-DESYNC_TIMEOUT_SECONDS = 60.0  # seconds that a process which failed waits for the others
+DESYNC_TIMEOUT_SECONDS = 60.0  # seconds that a rank whose cell failed waits for the other ranks
 
 
 class NullStore(ResultStore):
-    """Writes nothing: the first process has the same results."""
+    """Result store of the followers: writes nothing, because rank 0 has the same results."""
 
-    def save_result(self, planned: PlannedCell, result: Mapping[str, Any]) -> None: ...
+    def save_result(self, planned: PlannedCell, result: Mapping[str, Any]) -> None:
+        """Discard the result."""
 
     def save_attachment(self, path: Path, data: bytes) -> dict[str, Any]:
+        """Discard the file."""
         return {}
 
 
 class DeviceGroup:
-    """The first process, and those that follow it."""
+    """Rank 0 of the group: runs cells together with the follower processes that it starts."""
 
     def __init__(self, profile: Profile, store: ResultStore) -> None:
-        self.store, self.is_closed = store, False
+        self.store = store
+        self.is_closed = False
         self.rendezvous_folder = TemporaryDirectory(prefix="ranks-")
-        meeting = f"{self.rendezvous_folder.name}/meeting"
-        self.follower_pipes = [self.start_follower(profile, rank, meeting) for rank in range(1, profile.devices)]
-        self.cell_runner = join_process_group(profile, store, 0, meeting)
+        rendezvous_file = f"{self.rendezvous_folder.name}/meeting"
+        self.follower_pipes = [
+            self.start_follower(profile, rank, rendezvous_file) for rank in range(1, profile.devices)
+        ]
+        self.cell_runner = join_process_group(profile, store, 0, rendezvous_file)
 
     def start_follower(self, profile: Profile, rank: int, rendezvous_file: str) -> Connection:
-        here, there = Pipe()
-        words = [sys.executable, "-m", "benchmark.execution.device_group", str(there.fileno())]
-        process = subprocess.Popen(words, pass_fds=[there.fileno()], stdout=subprocess.DEVNULL)
-        there.close()
-        here.send((profile, rank, rendezvous_file, self.store.previous_attempts))
+        """Start the process of one rank. -> this side's end of the pipe to it."""
+        parent_pipe, child_pipe = Pipe()
+        command = [sys.executable, "-m", "benchmark.execution.device_group", str(child_pipe.fileno())]
+        process = subprocess.Popen(command, pass_fds=[child_pipe.fileno()], stdout=subprocess.DEVNULL)
+        child_pipe.close()
+        parent_pipe.send((profile, rank, rendezvous_file, self.store.previous_attempts))
         threading.Thread(target=self.watch_follower, args=(process,), daemon=True).start()
-        return here
+        return parent_pipe
 
     def watch_follower(self, process: subprocess.Popen) -> None:
-        """Where a follower dies, sums would wait for it for ever."""
-        code = process.wait()
+        """End this process if the follower exits: collective operations would wait for it forever."""
+        exit_code = process.wait()
         if not self.is_closed:
-            print(f"a process that shares the cells left with exit code {code}", file=sys.stderr, flush=True)
+            print(f"a process of the device group exited with code {exit_code}", file=sys.stderr, flush=True)
             os._exit(1)
 
     def run(self, pack: Sequence[PlannedCell]) -> list[dict[str, Any]]:
-        for other in self.follower_pipes:
-            other.send(pack)
+        """Run a pack on all ranks. -> rank 0's results; raises RuntimeError if a cell failed on this rank only."""
+        for pipe in self.follower_pipes:
+            pipe.send(pack)
         results = self.cell_runner.run(pack)
-        alone = any(result["state"] == "failed" for result in results)
-        for other in self.follower_pipes:
-            if alone and not other.poll(DESYNC_TIMEOUT_SECONDS):
-                raise RuntimeError("a cell failed in one process and not in those that share it")
-            other.recv()
-            other.send("go on")
+        has_failed = any(result["state"] == "failed" for result in results)
+        for pipe in self.follower_pipes:
+            if has_failed and not pipe.poll(DESYNC_TIMEOUT_SECONDS):
+                raise RuntimeError("a cell failed in one process of the device group but not in the others")
+            pipe.recv()
+            pipe.send("go on")
         return results
 
     def close(self) -> None:
+        """Close the pipes, which ends the followers, and leave the process group."""
         self.is_closed = True
-        for other in self.follower_pipes:
-            other.close()
+        for pipe in self.follower_pipes:
+            pipe.close()
         distributed.destroy_process_group()
         self.rendezvous_folder.cleanup()
 
 
 def join_process_group(profile: Profile, store: ResultStore, rank: int, rendezvous_file: str) -> CellRunner:
-    """Meet the other processes, then load the backbone on this one's device, or its share of it."""
-    cuda = profile.backbone.device != "cpu" and torch.cuda.is_available()
+    """Join the process group as `rank`, then load the backbone, or its shard, on the device of this rank."""
+    uses_cuda = profile.backbone.device != "cpu" and torch.cuda.is_available()
     if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else is asked to listen
-    if cuda:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # listen on the loopback interface only
+    if uses_cuda:
         torch.cuda.set_device(rank)
         profile = replace(profile, backbone=replace(profile.backbone, device=f"cuda:{rank}"))
     distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        "cpu:gloo,cuda:nccl" if uses_cuda else "gloo",
         init_method=f"file://{rendezvous_file}",
         rank=rank,
         world_size=profile.devices,
@@ -103,24 +112,26 @@ def join_process_group(profile: Profile, store: ResultStore, rank: int, rendezvo
 
 
 def run_follower(pipe: Connection) -> None:
-    """Run what the first process runs, until it is gone."""
+    """Main loop of a follower: run every pack that rank 0 sends, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=exit_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
-        profile, rank, meeting, tried = pipe.recv()
-        bench = join_process_group(profile, NullStore(profile.results_folder, tried), rank, meeting)
+        profile, rank, rendezvous_file, previous_attempts = pipe.recv()
+        store = NullStore(profile.results_folder, previous_attempts)
+        cell_runner = join_process_group(profile, store, rank, rendezvous_file)
         gc.freeze()
         while True:
-            results = bench.run(pipe.recv())
+            results = cell_runner.run(pipe.recv())
             pipe.send("over")
             if any(result["state"] == "failed" for result in results) and not pipe.poll(DESYNC_TIMEOUT_SECONDS):
-                sys.exit("a cell failed in one process and not in those that share it")
+                sys.exit("a cell failed in one process of the device group but not in the others")
             pipe.recv()
     except (EOFError, ConnectionResetError, BrokenPipeError):
-        os._exit(0)  # what is left of the group would wait for the others
+        os._exit(0)  # a normal exit would wait for the other ranks
 
 
 def exit_with_parent(parent_pid: int) -> None:
+    """End this process once its parent process is gone."""
     while os.getppid() == parent_pid:
         sleep(1)
     os._exit(1)

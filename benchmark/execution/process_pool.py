@@ -1,8 +1,8 @@
-"""Fill a grid: in this process, or with worker processes that each hold the backbone and take the next pack of cells.
+"""Run packs of cells in this process, or in a pool of worker processes that each load the backbone once.
 
-A worker has one thread: several threads in each of several processes are slower than one process alone. A worker that
-dies, or is ended because it takes too long, costs the cell it had, and another takes its place; the cells of a pack
-come up again, each alone. This module imports no torch; a worker does.
+A worker uses one thread: several threads in each of several processes are slower than one process alone. If a worker
+dies or exceeds its time limit, its cell fails (the cells of a pack are run again one by one) and a new worker replaces
+it. This module imports no torch; the workers do.
 """
 
 import gc
@@ -28,6 +28,8 @@ THREAD_COUNT_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_TH
 
 
 class WorkerProcess(NamedTuple):
+    """A worker and the parent's end of the pipe to it."""
+
     process: BaseProcess
     pipe: Connection
 
@@ -40,19 +42,20 @@ def run_packs(
     num_workers: int,
     limits: RunLimits | None = None,
 ) -> Scheduler:
-    """Run all that is due, as far as the limits allow. -> what became of it."""
-    shop = Scheduler(packs, profile, store, progress, limits)
-    if num_workers == 1 and shop.limits.cell_timeout_seconds is None and profile.devices == 1:
-        run_in_this_process(shop)
-    else:  # what hangs can only be ended with its process
-        run_in_worker_processes(shop, num_workers)
-    return shop
+    """Run the due packs within the limits. -> the scheduler, with the state of the run."""
+    scheduler = Scheduler(packs, profile, store, progress, limits)
+    if num_workers == 1 and scheduler.limits.cell_timeout_seconds is None and profile.devices == 1:
+        run_in_this_process(scheduler)
+    else:  # a time limit needs a worker even if there is only one: a hanging cell ends only with its process
+        run_in_worker_processes(scheduler, num_workers)
+    return scheduler
 
 
 def run_in_this_process(scheduler: Scheduler) -> None:
+    """Run all packs in this process, one after the other."""
     from benchmark.execution.cell_runner import CellRunner
 
-    bench = CellRunner(scheduler.profile, scheduler.store)
+    cell_runner = CellRunner(scheduler.profile, scheduler.store)
     while scheduler.num_unfinished:
         pack = scheduler.take_pack()
         if pack is None and scheduler.stop_reason:
@@ -60,14 +63,14 @@ def run_in_this_process(scheduler: Scheduler) -> None:
         if pack is None:
             sleep(POLL_INTERVAL_SECONDS)
             continue
-        scheduler.complete_pack(pack, run_unclaimed_cells(bench, pack))
+        scheduler.complete_pack(pack, run_unclaimed_cells(cell_runner, pack))
 
 
 def run_in_worker_processes(scheduler: Scheduler, num_workers: int) -> None:
-    """One pack at a time to each worker, until none is left."""
-    crew = {worker.pipe: worker for worker in (spawn_worker(scheduler) for _ in range(num_workers))}
-    busy: dict[Connection, Pack | None] = dict.fromkeys(crew)  # None: still loading
-    since: dict[Connection, float] = {}
+    """Keep `num_workers` workers busy, one pack each, until no cell is left or the scheduler stops."""
+    workers = {worker.pipe: worker for worker in (spawn_worker(scheduler) for _ in range(num_workers))}
+    busy: dict[Connection, Pack | None] = dict.fromkeys(workers)  # None: the worker still loads the backbone
+    start_times: dict[Connection, float] = {}
     idle: list[Connection] = []
     try:
         while scheduler.num_unfinished:
@@ -76,13 +79,15 @@ def run_in_worker_processes(scheduler: Scheduler, num_workers: int) -> None:
                 if pack is None:
                     break
                 idle.remove(pipe)
-                if try_send_pack(scheduler, crew[pipe], pack):
-                    busy[pipe], since[pipe] = pack, monotonic()
+                if try_send_pack(scheduler, workers[pipe], pack):
+                    busy[pipe] = pack
+                    start_times[pipe] = monotonic()
                 else:
-                    crew.pop(pipe)
-            while scheduler.queue.pending_packs and not scheduler.stop_reason and len(crew) < num_workers:
+                    workers.pop(pipe)
+            while scheduler.queue.pending_packs and not scheduler.stop_reason and len(workers) < num_workers:
                 worker = spawn_worker(scheduler)
-                crew[worker.pipe], busy[worker.pipe] = worker, None
+                workers[worker.pipe] = worker
+                busy[worker.pipe] = None
             if not busy and scheduler.stop_reason:
                 return
             if not busy:
@@ -90,52 +95,55 @@ def run_in_worker_processes(scheduler: Scheduler, num_workers: int) -> None:
                 continue
             ready = wait(list(busy), POLL_INTERVAL_SECONDS)
             for pipe in [pipe for pipe in busy if pipe in ready]:
-                if receive_message(scheduler, crew[pipe], busy[pipe]):
+                if receive_message(scheduler, workers[pipe], busy[pipe]):
                     idle.append(pipe)
                 else:
-                    crew.pop(pipe)
+                    workers.pop(pipe)
                 busy.pop(pipe)
             for pipe, pack in list(busy.items()):
-                if check_timeout(scheduler, crew[pipe], pack, since.get(pipe)):
+                if check_timeout(scheduler, workers[pipe], pack, start_times.get(pipe)):
                     busy.pop(pipe)
-                    crew.pop(pipe)
+                    workers.pop(pipe)
     finally:
-        shut_down_workers(list(crew.values()))
+        shut_down_workers(list(workers.values()))
         for pipe, pack in busy.items():
-            if pipe in crew:
-                scheduler.store.release_locks(pack or (), crew[pipe].process.pid)
+            if pipe in workers:
+                scheduler.store.release_locks(pack or (), workers[pipe].process.pid)
 
 
 def try_send_pack(scheduler: Scheduler, worker: WorkerProcess, pack: Pack) -> bool:
-    """Whether a worker took a pack: one that was killed while it had none did not, and another takes its place."""
+    """Send a pack to an idle worker. Return False, and queue the pack again, if the worker has died."""
     try:
         worker.pipe.send(pack)
     except (BrokenPipeError, ConnectionResetError):
         worker.process.join()
         worker.pipe.close()
-        scheduler.requeue_pack(pack, "the worker that should have it is gone", [pack])
+        scheduler.requeue_pack(pack, "the worker exited before it received the pack", [pack])
         return False
     return True
 
 
 def receive_message(scheduler: Scheduler, worker: WorkerProcess, pack: Pack | None) -> bool:
-    """A worker says that it is ready, or what became of its pack, or it is no more. -> whether it can go on."""
+    """Handle one message from a worker: ready, outcomes of its pack, or end of pipe. Return False if the worker is dead.
+
+    Raises a UsageError that the worker sent.
+    """
     try:
-        said = worker.pipe.recv()
+        message = worker.pipe.recv()
     except (EOFError, ConnectionResetError):
         reap_worker(scheduler, worker, pack)
         return False
-    if isinstance(said, UsageError):
-        raise said
+    if isinstance(message, UsageError):
+        raise message
     if pack is not None:
-        scheduler.complete_pack(pack, said)
+        scheduler.complete_pack(pack, message)
     return True
 
 
 def check_timeout(scheduler: Scheduler, worker: WorkerProcess, pack: Pack | None, started_at: float | None) -> bool:
-    """End a worker whose pack takes longer than it may."""
-    allowed = scheduler.get_timeout(pack) if pack else None
-    if allowed is None or monotonic() - started_at < allowed:
+    """Kill the worker if its pack exceeds the time limit. -> whether it was killed."""
+    timeout = scheduler.get_timeout(pack) if pack else None
+    if timeout is None or monotonic() - started_at < timeout:
         return False
     worker.process.kill()
     reap_worker(
@@ -148,13 +156,20 @@ def check_timeout(scheduler: Scheduler, worker: WorkerProcess, pack: Pack | None
 
 
 def reap_worker(scheduler: Scheduler, worker: WorkerProcess, pack: Pack | None, reason: str = "") -> None:
-    """A worker is dead: its pack is broken; if it had none, the grid cannot be run."""
+    """Clean up after a dead worker and fail or requeue its pack.
+
+    Raises UsageError if it died while it loaded the backbone: the others would fail too.
+    """
     worker.process.join()
     worker.pipe.close()
-    code = worker.process.exitcode or 0
-    name = signal.Signals(-code).name if code < 0 else ""
-    died = f"the worker died by {name}" if name else f"the worker left with exit code {code}"
-    reason = reason or died + (" (out of memory?)" if name == "SIGKILL" else "")
+    exit_code = worker.process.exitcode or 0
+    if not reason and exit_code < 0:
+        signal_name = signal.Signals(-exit_code).name
+        reason = f"the worker was killed by {signal_name}"
+        if signal_name == "SIGKILL":
+            reason += " (out of memory?)"
+    elif not reason:
+        reason = f"the worker exited with code {exit_code}"
     if pack is None:
         raise UsageError(f"{reason} while it loaded the backbone; `--workers 1` shows why")
     scheduler.store.release_locks(pack, worker.process.pid)
@@ -164,22 +179,26 @@ def reap_worker(scheduler: Scheduler, worker: WorkerProcess, pack: Pack | None, 
 def spawn_worker(scheduler: Scheduler) -> WorkerProcess:
     """Start a worker process. Its threads are limited before it imports torch."""
     context = get_context("spawn")
-    here, there = context.Pipe()
-    before = {name: os.environ.get(name) for name in THREAD_COUNT_VARIABLES}
+    parent_pipe, child_pipe = context.Pipe()
+    previous_values = {name: os.environ.get(name) for name in THREAD_COUNT_VARIABLES}
     os.environ.update(dict.fromkeys(THREAD_COUNT_VARIABLES, "1"))
     try:
         process = context.Process(
-            target=run_worker, args=(there, scheduler.profile, scheduler.store.previous_attempts), daemon=True
+            target=run_worker, args=(child_pipe, scheduler.profile, scheduler.store.previous_attempts), daemon=True
         )
         process.start()
     finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-    there.close()
-    return WorkerProcess(process, here)
+        for name, value in previous_values.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+    child_pipe.close()
+    return WorkerProcess(process, parent_pipe)
 
 
 def shut_down_workers(workers: Sequence[WorkerProcess]) -> None:
+    """Terminate the workers; those that are still alive after 5 s are killed."""
     for worker in workers:
         worker.pipe.close()
         worker.process.terminate()
@@ -190,7 +209,7 @@ def shut_down_workers(workers: Sequence[WorkerProcess]) -> None:
 
 
 def run_worker(pipe: Connection, profile: Profile, previous_attempts: dict[str, str]) -> None:
-    """A worker's life: load the backbone, then run what comes until the pipe closes."""
+    """Worker main loop: load the backbone, then run packs received over the pipe until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     try:
         import torch
@@ -199,24 +218,28 @@ def run_worker(pipe: Connection, profile: Profile, previous_attempts: dict[str, 
         from benchmark.execution.device_group import DeviceGroup
 
         torch.set_num_threads(1)
-        bench = (CellRunner if profile.devices == 1 else DeviceGroup)(
-            profile, ResultStore(profile.results_folder, previous_attempts)
-        )
-        gc.freeze()  # what is here by now stays, and need not be looked at again
+        runner_class = CellRunner if profile.devices == 1 else DeviceGroup
+        cell_runner = runner_class(profile, ResultStore(profile.results_folder, previous_attempts))
+        gc.freeze()  # objects that exist now are permanent: the garbage collector can skip them
         pipe.send("ready")
         while True:
-            pipe.send(run_unclaimed_cells(bench, pipe.recv()))
+            pipe.send(run_unclaimed_cells(cell_runner, pipe.recv()))
     except UsageError as error:
         pipe.send(error)
     except (EOFError, BrokenPipeError):
-        return  # the parent is gone, or has no more
+        return  # the parent has exited or closed the pipe
 
 
 def run_unclaimed_cells(cell_runner: Any, pack: Pack) -> list[Any]:
-    """Run a pack without the cells that another process has, or did meanwhile."""
-    with cell_runner.store.lock_cells(pack) as mine:
-        own = [planned for planned in pack if planned in mine and not cell_runner.store.load_finished_result(planned)]
-        results = (
-            {planned.identity: result for planned, result in zip(own, cell_runner.run(own), strict=True)} if own else {}
-        )
+    """Run the cells of a pack that no other process runs or has finished. `cell_runner`: CellRunner or DeviceGroup.
+
+    -> one outcome per cell of the pack: its result, or CLAIMED_ELSEWHERE.
+    """
+    store = cell_runner.store
+    with store.lock_cells(pack) as locked_cells:
+        unclaimed = [planned for planned in pack if planned in locked_cells and not store.load_finished_result(planned)]
+        results = {}
+        if unclaimed:
+            for planned, result in zip(unclaimed, cell_runner.run(unclaimed), strict=True):
+                results[planned.identity] = result
         return [results.get(planned.identity, CLAIMED_ELSEWHERE) for planned in pack]

@@ -35,9 +35,9 @@ def build_result_header(planned_cell: PlannedCell, profile: Profile, started_at:
         "times": {"started": started_at, "finished": get_timestamp(), "seconds": round(seconds, 3)},
         "parts": planned_cell.identity_inputs,
         "parents": list(planned_cell.dependencies),
-        "method": {key: facts[key] for key in ("what", "paper", "trains")},
+        "method": {"what": facts.trained_part, "paper": facts.paper, "trains": facts.uses_gradient_descent},
         "task": {"role": get_task_role(profile, planned_cell.training_tasks[0])}
-        | {key: first[key] for key in ("family", "form", "metric", "licence")},
+        | {key: getattr(first, key) for key in ("family", "form", "metric", "licence")},
         "backbone": {"name": get_backbone_display_name(profile.backbone.name), "revision": profile.backbone.revision},
         "error": None,
     }

@@ -1,4 +1,4 @@
-"""Where the work of a grid is handed out, pack by pack, and comes back. Imports no torch, and knows no processes."""
+"""Scheduler: hands ready packs of cells to workers and records their results. Backend-independent; imports no torch."""
 
 from collections.abc import Sequence
 from time import monotonic, sleep
@@ -15,42 +15,46 @@ from benchmark.system.formatting import format_duration
 from benchmark.system.resources import get_timestamp
 from benchmark.system.shutdown import REQUESTED_EXIT_CODES
 
-CLAIMED_ELSEWHERE = "elsewhere"  # instead of a result: another process has it, or did it
-POLL_INTERVAL_SECONDS = 1.0  # seconds between looks at cells that another process runs
+CLAIMED_ELSEWHERE = "elsewhere"  # in place of a result: another process runs the cell or has finished it
+POLL_INTERVAL_SECONDS = 1.0  # seconds between checks of cells that another process runs
 
 
 class PackQueue:
-    """Packs that are due, in order; one is ready when all that its cells rest on is there."""
+    """Due packs in order. A pack is ready when all dependencies of its cells are finished."""
 
     def __init__(self, packs: Sequence[Pack]) -> None:
         self.pending_packs = list(packs)
-        self.unfinished = {planned.identity for pack in packs for planned in pack}  # not yet over
+        self.unfinished = {planned.identity for pack in packs for planned in pack}
         self.failed_identities: set[str] = set()
 
     def pop_ready_pack(self) -> Pack | None:
-        """The first ready pack, taken out."""
-        for place, pack in enumerate(self.pending_packs):
+        """Remove and return the first ready pack; None if no pack is ready."""
+        for index, pack in enumerate(self.pending_packs):
             if not any(parent in self.unfinished for planned in pack for parent in planned.dependencies):
-                return self.pending_packs.pop(place)
+                return self.pending_packs.pop(index)
         return None
 
     def mark_finished(self, planned_cell: PlannedCell, *, has_failed: bool) -> None:
+        """Record that a cell is done or has failed."""
         self.unfinished.discard(planned_cell.identity)
         if has_failed:
             self.failed_identities.add(planned_cell.identity)
 
     def append_pack(self, pack: Pack) -> None:
+        """Add a pack at the end."""
         self.pending_packs.append(pack)
 
     def prepend_packs(self, packs: Sequence[Pack]) -> None:
+        """Add packs at the front."""
         self.pending_packs[:0] = packs
 
     def has_failed_dependency(self, planned_cell: PlannedCell) -> bool:
+        """Return whether a cell on which this one depends has failed."""
         return any(parent in self.failed_identities for parent in planned_cell.dependencies)
 
 
 class Scheduler:
-    """Hands out packs until none is left, or until the run has gone on long enough."""
+    """Hands out packs until none is left or a limit of the run is reached."""
 
     def __init__(
         self,
@@ -60,74 +64,72 @@ class Scheduler:
         progress: Progress,
         limits: RunLimits | None = None,
     ) -> None:
-        self.queue, self.profile, self.progress, self.limits = (
-            PackQueue(packs),
-            profile,
-            progress,
-            limits or RunLimits(),
-        )
-        self.start_time, self.stop_reason = monotonic(), ""  # why no more is handed out
-        known = [(planned, store.load_result(planned)) for pack in packs for planned in pack]
-        tried = {
-            planned.identity: old["times"]["finished"]
-            for planned, old in known
-            if old and (not store.is_complete(planned, old) or store.has_damaged_files(planned, old))
-        }
-        self.store = ResultStore(store.folder, tried)
+        self.queue = PackQueue(packs)
+        self.profile = profile
+        self.progress = progress
+        self.limits = limits or RunLimits()
+        self.start_time = monotonic()
+        self.stop_reason = ""  # why no more packs are handed out
+        previous_attempts = {}  # cells with a result that has to be replaced -> when it was written
+        for planned in (planned for pack in packs for planned in pack):
+            result = store.load_result(planned)
+            if result and (not store.is_complete(planned, result) or store.has_damaged_files(planned, result)):
+                previous_attempts[planned.identity] = result["times"]["finished"]
+        self.store = ResultStore(store.folder, previous_attempts)
 
     @property
     def num_unfinished(self) -> int:
-        """Cells that are not over."""
+        """Number of cells that are neither done nor failed."""
         return len(self.queue.unfinished)
 
     def take_pack(self) -> Pack | None:
-        """The next ready pack; cells that rest on a failed one fail on the way."""
-        if REQUESTED_EXIT_CODES:  # the signal's exception can be lost, as in a finaliser; here it is not
+        """Return the next ready pack, or None; its cells that depend on a failed cell are marked failed and left out."""
+        if REQUESTED_EXIT_CODES:  # the exception that the signal handler raises can be lost, e.g. in a finaliser
             raise SystemExit(REQUESTED_EXIT_CODES[0])
         self.stop_reason = self.stop_reason or self.get_stop_reason()
         while not self.stop_reason and (pack := self.queue.pop_ready_pack()):
             orphans = [planned for planned in pack if self.queue.has_failed_dependency(planned)]
             for planned in orphans:
-                self.fail_cell(planned, "a cell it rests on failed")
-            if left := tuple(planned for planned in pack if planned not in orphans):
-                self.progress.start_pack(left)
-                return left
+                self.fail_cell(planned, "a cell that it depends on failed")
+            if runnable := tuple(planned for planned in pack if planned not in orphans):
+                self.progress.start_pack(runnable)
+                return runnable
         return None
 
     def get_stop_reason(self) -> str:
-        """Why the run should end at this boundary between packs, if it should."""
+        """Return why no more packs should be started, or an empty string."""
         if self.limits.on_failure == "stop" and self.progress.num_failed:
             return "a cell failed, and --on-failure is stop"
         if (
             self.limits.time_budget_seconds is not None
             and monotonic() - self.start_time >= self.limits.time_budget_seconds
         ):
-            return f"the budget of {format_duration(self.limits.time_budget_seconds)} is over"
+            return f"the budget of {format_duration(self.limits.time_budget_seconds)} is used up"
         return ""
 
     def get_timeout(self, pack: Pack) -> float | None:
-        """Seconds that a pack may take."""
+        """Return the seconds that a pack may take: the limit per cell times its cells; None without a limit."""
         return None if self.limits.cell_timeout_seconds is None else self.limits.cell_timeout_seconds * len(pack)
 
     def complete_pack(self, pack: Pack, outcomes: Sequence[Any]) -> None:
-        """A pack came back: each cell with its result, or because another process has it."""
-        again = []
+        """Record the outcome of each cell: its result, or CLAIMED_ELSEWHERE, in which case it is checked and queued again."""
+        pending = []
         for planned, result in zip(pack, outcomes, strict=True):
             if result != CLAIMED_ELSEWHERE:
                 self.queue.mark_finished(planned, has_failed=result["state"] == "failed")
                 self.progress.finish_cell(planned, result)
-            elif found := self.store.load_finished_result(planned):
-                self.queue.mark_finished(planned, has_failed=found["state"] == "failed")
-                self.progress.finish_elsewhere(planned, found)
-            else:  # still at it, or died there: it comes up again here
+            elif stored_result := self.store.load_finished_result(planned):
+                self.queue.mark_finished(planned, has_failed=stored_result["state"] == "failed")
+                self.progress.finish_elsewhere(planned, stored_result)
+            else:  # the other process still runs it or died: queue it again
                 self.progress.release_cell(planned)
-                again.append(planned)
-        if again:
-            self.queue.append_pack(tuple(again))
+                pending.append(planned)
+        if pending:
+            self.queue.append_pack(tuple(pending))
             sleep(POLL_INTERVAL_SECONDS / 10)
 
     def fail_cell(self, planned_cell: PlannedCell, reason: str) -> None:
-        """A cell that could not even fail by itself."""
+        """Record a failed result for a cell whose worker could not write one."""
         error = {"reason": reason, "traceback": ""}
         result = build_result_header(planned_cell, self.profile, get_timestamp(), 0.0) | {
             "state": "failed",
@@ -139,13 +141,13 @@ class Scheduler:
         self.progress.finish_cell(planned_cell, result)
 
     def on_worker_death(self, pack: Pack, reason: str) -> None:
-        """A pack took its process down: a lone cell failed by it, those of a pack are tried alone."""
+        """Handle a pack whose worker died: a single cell is marked failed, several cells are queued again one by one."""
         if len(pack) == 1:
             self.fail_cell(pack[0], reason)
         else:
             self.requeue_pack(pack, reason, [(planned,) for planned in pack])
 
     def requeue_pack(self, pack: Pack, reason: str, packs: Sequence[Pack]) -> None:
-        """A pack lost its process, and comes up in these."""
+        """Put the cells of a pack that lost its worker back at the front of the queue, as `packs`."""
         self.progress.report_requeue(pack, reason)
         self.queue.prepend_packs(packs)

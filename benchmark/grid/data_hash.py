@@ -16,16 +16,16 @@ from tasks.core.types import UsageError
 def hash_records(task_name: str, data_source: str, data_dir: str | None) -> str:
     """Hash of the raw records a task would read; says at once when there are none."""
     facts = get_task_spec(task_name)
-    files = tuple(File(part, tuple(paths), parse_nothing, names) for part, paths, names in facts["files"])
-    home = uses_task_folder(facts["home"], facts["hub"], data_source)
+    files = tuple(File(part, tuple(paths), parse_nothing, names) for part, paths, names in facts.files)
+    home = uses_task_folder(facts.home, facts.hub, data_source)
     if data_source == "hub" and not home:
-        return hash_json([data_source, facts["hub"]])
+        return hash_json([data_source, facts.hub])
     if data_source == "sample" and not home:
         return hash_json([data_source, hash_synthetic_generators()])
     local = (
-        TaskFolderSource(facts["called"], files, facts["home"])
+        TaskFolderSource(facts.own_name, files, facts.home)
         if home
-        else LocalSource(facts["called"], files, Path(data_dir))
+        else LocalSource(facts.own_name, files, Path(data_dir))
     )
     local.find_parts()  # raises when nothing is there
     wanted = sorted({path for file in files for path in (*file.paths, file.label_names_file) if path})

@@ -43,7 +43,7 @@ def measure_prompt_lengths(task_name: str, data_source: str, data_dir: str | Non
         return [fmean(size for size, _ in sizes), fmean(max(rest[i : i + 8]) for i in range(0, len(rest), 8))]
 
     return load_or_compute(
-        ["lengths", task_name, get_task_spec(task_name)["code"], hash_records(task_name, data_source, data_dir)], ask
+        ["lengths", task_name, get_task_spec(task_name).code_hash, hash_records(task_name, data_source, data_dir)], ask
     )
 
 
@@ -69,7 +69,7 @@ def count_labels(task_name: str, data_source: str, data_dir: str | None) -> dict
             data_source=data_source
         ).prepare_data()  # the copy here may be gone since they were counted
     return load_or_compute(
-        ["labels", task_name, get_task_spec(task_name)["code"], hash_records(task_name, data_source, data_dir)], ask
+        ["labels", task_name, get_task_spec(task_name).code_hash, hash_records(task_name, data_source, data_dir)], ask
     )
 
 

@@ -79,11 +79,11 @@ def build_planned_cell(
     parts = {
         "options": option_values,
         "budget": dict(_get_budget_fields(get_cell_budget(profile, cell, is_source)))
-        if specs.get_method_spec(cell.method)["trains"]
+        if specs.get_method_spec(cell.method).uses_gradient_descent
         else {},
         "settings": _collect_settings(profile) | cell._asdict() | {"members": list(training_tasks)},
         "seeds": profile.get_stream_seeds(cell.seed),
-        "method": specs.get_method_spec(cell.method)["code"],
+        "method": specs.get_method_spec(cell.method).code_hash,
         "task": _hash_tasks(training_tasks),
         "records": _hash_records(training_tasks, profile.source, profile.data_dir),
         "backbone": data_hash.hash_backbone(profile.backbone.name, profile.backbone.revision),
@@ -117,7 +117,7 @@ def _collect_settings(profile: Profile) -> dict[str, Any]:
 
 @cache
 def _hash_tasks(training_tasks: tuple[str, ...]) -> str:
-    return hashing.hash_json([specs.get_task_spec(name)["code"] for name in training_tasks])
+    return hashing.hash_json([specs.get_task_spec(name).code_hash for name in training_tasks])
 
 
 @cache

@@ -16,6 +16,8 @@ from benchmark.config.profile import Profile
 from benchmark.grid import specs
 from benchmark.grid.cells import Cell, PlannedCell, get_shots_sort_key
 from benchmark.grid.identity import build_planned_cell
+from benchmark.grid.specs import MethodSpec
+from methods.core.stages import MethodDependency
 from tasks.core.types import UsageError
 
 
@@ -37,24 +39,24 @@ def iterate_table_cells(profile: Profile) -> Iterator[Cell]:
     facts = {name: specs.get_method_spec(name) for name in profile.methods}
     for task in profile.tasks:
         for method, fact in facts.items():
-            if fact["fixed"] and supports_task(fact, task):
+            if fact.is_seed_independent and supports_task(fact, task):
                 yield Cell(method, task, 0, 0)
     for seed in profile.seeds:
         for shots in sorted(profile.shots, key=get_shots_sort_key):
             for task in profile.tasks:
                 for method, fact in facts.items():
-                    if not fact["fixed"] and supports_task(fact, task):
+                    if not fact.is_seed_independent and supports_task(fact, task):
                         yield Cell(method, task, shots, seed)
 
 
-def supports_task(method_spec: dict[str, Any], task_name: str) -> bool:
+def supports_task(method_spec: MethodSpec, task_name: str) -> bool:
     """Whether a method has a score on tasks of this form; where not, there is no cell."""
-    return specs.get_task_spec(task_name)["form"] in method_spec["forms"]
+    return specs.get_task_spec(task_name).form in method_spec.supported_forms
 
 
 def get_task_role(profile: Profile, task_name: str) -> str:
     """Source or target: as the suite has it, or a task of elsewhere itself."""
-    return profile.suite.get_role(task_name) or specs.get_task_spec(task_name)["role"]
+    return profile.suite.get_role(task_name) or specs.get_task_spec(task_name).role
 
 
 def _add_cell(
@@ -85,18 +87,18 @@ def _plan_dependencies(
     """What a cell rests on directly, planned with all that this rests on."""
     facts = specs.get_method_spec(cell.method)
     chain: list[PlannedCell] = []
-    before = [stage for stage in facts["stages"] if stage["trained_on"] == "sources"]
-    if not facts["parent"] and not before:
+    before = [stage for stage in facts.stages if stage.trained_on == "sources"]
+    if not facts.dependency and not before:
         return chain
     if not sources:
         raise UsageError(f"method {cell.method} learns from source tasks, and none is left for {cell.task}")
     chain = [
         _add_once(planned_cells, parent)
-        for parent in _plan_parent_cells(profile, facts["parent"], sources, cell.seed, option_values)
+        for parent in _plan_parent_cells(profile, facts.dependency, sources, cell.seed, option_values)
     ]
-    early = option_values | {name: facts["options"][name] for name in facts["late"]}
+    early = option_values | {name: facts.options[name] for name in facts.target_only_options}
     for stage in before:  # under the method's own name: rows that differ only later share them
-        source = Cell(facts["name"], source_group, profile.source_shots, cell.seed, stage["name"])
+        source = Cell(facts.name, source_group, profile.source_shots, cell.seed, stage.name)
         chain = [_add_once(planned_cells, build_planned_cell(profile, source, sources, early, chain))]
     return chain
 
@@ -112,15 +114,19 @@ def get_source_tasks(profile: Profile, target_task: str) -> tuple[str, tuple[str
 
 
 def _plan_parent_cells(
-    profile: Profile, parent_spec: dict | None, sources: Iterable[str], seed: int, dependent_options: dict
+    profile: Profile,
+    dependency: MethodDependency | None,
+    sources: Iterable[str],
+    seed: int,
+    dependent_options: dict[str, Any],
 ) -> Iterator[PlannedCell]:
     """The parent method alone on each source, with the options its heir asks for."""
-    if parent_spec is None:
+    if dependency is None:
         return
-    asked = parent_spec["options"] | {name: dependent_options[name] for name in parent_spec["shared_options"]}
-    values = resolve_method_options(profile, parent_spec["method_name"], asked)
+    shared = {name: dependent_options[name] for name in dependency.shared_options}
+    values = resolve_method_options(profile, dependency.method_name, {**dependency.options, **shared})
     for task in sources:
-        cell = Cell(parent_spec["method_name"], task, profile.source_shots, seed)
+        cell = Cell(dependency.method_name, task, profile.source_shots, seed)
         yield build_planned_cell(profile, cell, (task,), values, (), is_source=True)
 
 
@@ -131,8 +137,8 @@ def _add_once(planned_cells: dict[str, PlannedCell], new_cell: PlannedCell) -> P
 def resolve_method_options(profile: Profile, method_name: str, dependent_options: dict | None = None) -> dict[str, Any]:
     """A row's options under this profile: for all methods that have them, for its method, for it, asked by an heir."""
     facts = specs.get_method_spec(method_name)
-    found = {key: value for key, value in profile.config.get("method", {}).items() if key in facts["options"]}
-    for name in dict.fromkeys((facts["name"], method_name)):
+    found = {key: value for key, value in profile.config.get("method", {}).items() if key in facts.options}
+    for name in dict.fromkeys((facts.name, method_name)):
         found |= profile.config.get(name, {})
     return _resolve_cached(method_name, dumps(found | (dependent_options or {})))
 
@@ -146,7 +152,7 @@ def check_options_exist(profile: Profile) -> None:
     """Options that no method of the profile would see are typing errors."""
     every = [specs.get_method_spec(name) for name in profile.methods]
     for key in profile.config.get("method", {}):
-        if not any(key in facts["options"] for facts in every):
+        if not any(key in facts.options for facts in every):
             raise UsageError(f"method.config.{key}: none of {', '.join(profile.methods)} has an option {key!r}")
     for name in profile.config:
         if name != "method":

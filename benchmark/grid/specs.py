@@ -1,11 +1,12 @@
-"""What is known of methods and tasks without importing them: facts and hashes of their code, remembered on disk.
+"""Specs of methods and tasks, cached on disk, so that a plan does not import torch.
 
-Importing Lightning takes seconds, and a plan needs only a few facts of each class. They are asked of the class once
-and kept in the cache folder under the hash of its code, so an edit asks again and nothing else does.
+Importing Lightning takes seconds, and a plan needs only a few facts of each class. They are read from the class once and
+cached under the hash of its code.
 """
 
 import ast
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import tasks
 from benchmark.grid.code_hash import find_module_file, hash_code
 from benchmark.system.disk_cache import load_or_compute
 from benchmark.system.hashing import hash_json
+from methods.core.stages import MethodDependency, Stage
 from tasks.core import yaml_loading
 from tasks.core.suggestions import suggest_name
 from tasks.core.types import UsageError
@@ -44,42 +46,72 @@ def find_defining_module(index: str, name: str) -> str:
 # ---------------------------------------------------------------- methods
 
 
-@cache
-def get_method_spec(method_name: str) -> dict[str, Any]:
-    """name, what, paper, trains, fixed, packable, mergeable, forms, stages, parent, late, options, code.
+@dataclass(frozen=True)
+class MethodSpec:
+    """What a plan and a report need to know of a method; names as in `methods.base.Method`.
 
-    Of the method behind a row, so that `lora:rank-2` has the facts of lora.
+    `options` holds the defaults. `code_hash` is the hash of the method's module and of all that it imports.
+    """
+
+    name: str
+    trained_part: str
+    paper: str
+    uses_gradient_descent: bool
+    is_seed_independent: bool
+    is_packable: bool
+    is_mergeable: bool
+    supported_forms: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    dependency: MethodDependency | None
+    target_only_options: tuple[str, ...]
+    predicts_without_scoring: bool
+    options: Mapping[str, Any]
+    code_hash: str
+
+    @property
+    def learns_from_sources(self) -> bool:
+        """Whether something is trained on source tasks before the target: a stage, or the method it depends on."""
+        return self.dependency is not None or any(stage.trained_on == "sources" for stage in self.stages)
+
+
+@cache
+def get_method_spec(method_name: str) -> MethodSpec:
+    """Return the spec of a method, or of the method behind a variant such as `lora:rank-2`.
+
+    The class is imported once; afterwards its spec comes from the disk cache until its code changes.
     """
     method_name = methods.parse_method_name(method_name)
     module = find_defining_module("methods", method_name)
     if find_module_file(module) is None:
-        methods.load_method(method_name)  # says in one line why it cannot be imported
+        methods.load_method(method_name)  # raises the error that explains why it cannot be imported
     code = hash_code(module)
 
-    def ask() -> dict[str, Any]:
+    def describe() -> dict[str, Any]:
         from methods.base import Method
 
-        found = methods.load_method(method_name)
-        flags = {
-            "what": found.trained_part,
-            "paper": found.paper,
-            "trains": found.uses_gradient_descent,
-            "fixed": found.is_seed_independent,
-            "packable": found.is_packable,
-            "mergeable": found.is_mergeable,
-        }
-        parent = found.dependency and found.dependency._asdict() | {"options": dict(found.dependency.options)}
-        stages = [stage._asdict() for stage in found.stages]
-        flags["late"] = list(found.target_only_options)
-        flags["guesses"] = found.predict_without_scoring is not Method.predict_without_scoring
-        return flags | {
-            "forms": list(found.supported_forms),
-            "stages": stages,
-            "parent": parent,
-            "options": list_option_values(found, {}),
+        cls = methods.load_method(method_name)
+        names = ("trained_part", "paper", "uses_gradient_descent", "is_seed_independent", "is_packable", "is_mergeable")
+        dependency = cls.dependency and cls.dependency._asdict() | {"options": dict(cls.dependency.options)}
+        return {name: getattr(cls, name) for name in names} | {
+            "supported_forms": list(cls.supported_forms),
+            "stages": [stage._asdict() for stage in cls.stages],
+            "dependency": dependency,
+            "target_only_options": list(cls.target_only_options),
+            "predicts_without_scoring": cls.predict_without_scoring is not Method.predict_without_scoring,
+            "options": list_option_values(cls, {}),
         }
 
-    return load_or_compute(["method", method_name, code], ask) | {"name": method_name, "code": code}
+    fields = load_or_compute(["method", method_name, code], describe)
+    dependency = fields["dependency"]
+    if dependency:
+        dependency = MethodDependency(**dependency | {"shared_options": tuple(dependency["shared_options"])})
+    typed = {
+        "supported_forms": tuple(fields["supported_forms"]),
+        "stages": tuple(Stage(**stage) for stage in fields["stages"]),
+        "dependency": dependency,
+        "target_only_options": tuple(fields["target_only_options"]),
+    }
+    return MethodSpec(**fields | typed, name=method_name, code_hash=code)
 
 
 def list_option_values(method_class: "type[Method]", overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,11 +122,11 @@ def list_option_values(method_class: "type[Method]", overrides: Mapping[str, Any
 
 def resolve_option_values(method_name: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Every option of a method, checked by the method itself."""
-    facts = get_method_spec(method_name)
+    spec = get_method_spec(method_name)
     if not overrides:
-        return facts["options"]
+        return dict(spec.options)
     return load_or_compute(
-        ["options", facts["name"], facts["code"], overrides],
+        ["options", spec.name, spec.code_hash, overrides],
         lambda: list_option_values(methods.load_method(method_name), overrides),
     )
 
@@ -102,24 +134,50 @@ def resolve_option_values(method_name: str, overrides: Mapping[str, Any]) -> dic
 # ---------------------------------------------------------------- tasks and their records
 
 
+@dataclass(frozen=True)
+class TaskSpec:
+    """What a plan and a report need to know of a task; names as in `tasks.base.Task`.
+
+    `name` is how the grid calls the task (of an own task its path), `own_name` how it calls itself. `files` are
+    (raw part, paths, file of label names). `code_hash` covers the module and, of a YAML task, the file.
+    """
+
+    name: str
+    own_name: str
+    role: str
+    family: str
+    form: str
+    metric: str
+    licence: str
+    words: Mapping[str, str]
+    template: str
+    files: tuple[tuple[str, tuple[str, ...], str | None], ...]
+    home: str | None
+    hub: str | None
+    code_hash: str
+
+
 @cache
-def get_task_spec(task_name: str) -> dict[str, Any]:
-    """name, called (by itself), role, family, form, metric, licence, words, template, files, home, hub, code."""
+def get_task_spec(task_name: str) -> TaskSpec:
+    """Return the spec of a task. Like a method's, it comes from the disk cache until the code or the YAML changes."""
     module = find_defining_module("tasks", task_name)
     if find_module_file(module) is None:
-        tasks.load_task(task_name)
-    place, code = find_module_file(module), hash_code(module)
+        tasks.load_task(task_name)  # raises the error that explains why it cannot be imported
+    file, code = find_module_file(module), hash_code(module)
     if tasks.is_yaml_task(task_name):
-        place = Path(task_name).resolve()
+        file = Path(task_name).resolve()
         code = hash_json([code, yaml_loading.load_yaml_fields(Path(task_name), "task", "template: ...")])
 
-    def ask() -> dict[str, Any]:
-        found = tasks.load_task(task_name)
+    def describe() -> dict[str, Any]:
+        cls = tasks.load_task(task_name)
         names = ("role", "family", "form", "metric", "licence", "words", "template")
-        texts = {key: getattr(found, key) for key in names}
-        files = [[file.part, list(file.paths), file.label_names_file] for file in found.files]
-        hub = found.hub and repr(found.hub)
-        home = found.home and str(found.home)
-        return texts | {"called": found.name, "files": files, "home": home, "hub": hub}
+        return {name: getattr(cls, name) for name in names} | {
+            "own_name": cls.name,
+            "files": [[file.part, list(file.paths), file.label_names_file] for file in cls.files],
+            "home": str(cls.home) if cls.home else None,
+            "hub": repr(cls.hub) if cls.hub else None,
+        }
 
-    return load_or_compute(["task", task_name, str(place), code], ask) | {"name": task_name, "code": code}
+    fields = load_or_compute(["task", task_name, str(file), code], describe)
+    files = tuple((part, tuple(paths), label_names) for part, paths, label_names in fields["files"])
+    return TaskSpec(**fields | {"files": files}, name=task_name, code_hash=code)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Result files: atomic writing, checksums, and reading that treats damaged files as missing."""
 
 import json
 import os
@@ -12,68 +12,74 @@ from benchmark.results.schema import SCHEMA_VERSION
 from benchmark.system.hashing import hash_text
 from tasks.core.types import UsageError
 
+ATTACHED_FILE_KEYS = ("predictions", "artefact")  # fields of a result that name a file
+
+
+class NonFiniteValueError(ValueError):
+    """A result contains NaN or infinity, which JSON cannot represent."""
+
+
+class FolderNotWritableError(UsageError):
+    """The results folder cannot be written (disk full, read-only); aborts the run rather than the cell."""
+
 
 def get_scratch_path(path: Path) -> Path:
-    """A file for this process alone, beside the one that it is for."""
+    """Temporary path next to `path`, unique to this process."""
     return path.with_name(f".{path.name}.{get_machine_id()}.{os.getpid()}")
 
 
 def remove_orphaned_files(folder: Path) -> None:
-    """Remove what processes left behind when they died: half-written files of this machine, half-done take-overs."""
+    """Remove files that dead processes of this machine left: temporary files and locks of unfinished takeovers."""
     for path in (*folder.glob(f".*.{get_machine_id()}.*"), *folder.glob(f"*/.*.{get_machine_id()}.*")):
-        process = path.name.rpartition(".")[2]
-        if process.isdigit() and not is_process_alive(int(process)):
+        process_id = path.name.rpartition(".")[2]
+        if process_id.isdigit() and not is_process_alive(int(process_id)):
             path.unlink(missing_ok=True)
-    with hold_locks(list(folder.glob("locks/*.lock.*"))):
+    with hold_locks(list(folder.glob("locks/*.lock.*"))):  # acquiring and releasing a stale lock removes it
         pass
-
-
-ATTACHED_FILE_KEYS = ("predictions", "artefact")  # of a result, beside it
-
-
-class NonFiniteValueError(ValueError):
-    """A result that JSON cannot hold."""
-
-
-class FolderNotWritableError(UsageError):
-    """A folder takes no more: no fault of a cell, and no cell can go on."""
 
 
 @contextmanager
 def convert_write_errors(folder: Path) -> Iterator[None]:
-    """What the file system refuses, in one line."""
+    """Convert an OSError raised in the block into a one-line `FolderNotWritableError`."""
     try:
         yield
     except OSError as error:
-        said = f"results folder {folder}: {error.strerror or error}; what is finished is kept"
+        reason = error.strerror or error
         raise FolderNotWritableError(
-            f"{said}, make room there (or name another with --results DIR) and run again"
+            f"results folder {folder}: {reason}; what is finished is kept, "
+            "free some space there (or choose another folder with --results DIR) and run again"
         ) from error
 
 
 def write_file_atomically(path: Path, data: bytes) -> None:
-    """The whole file or nothing: a temporary name, synced, renamed."""
-    scratch = get_scratch_path(path)
+    """Write a file completely or not at all: to a temporary name, synced to disk, then renamed.
+
+    Raises `FolderNotWritableError` if the file system refuses.
+    """
+    scratch_path = get_scratch_path(path)
     with convert_write_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with scratch.open("wb") as file:
+            with scratch_path.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            scratch.replace(path)
+            scratch_path.replace(path)
         except OSError:
-            scratch.unlink(missing_ok=True)  # on a full disk it would keep the room that the next one needs
+            scratch_path.unlink(missing_ok=True)  # on a full disk it would occupy the space that the next file needs
             raise
 
 
 def compute_checksum(result: Mapping[str, Any]) -> str:
-    """Tells whether a result is what was written: a wrong digit reads as well as a right one."""
+    """Checksum of a result's fields, which detects changes that leave valid JSON, such as a wrong digit."""
     return hash_text(json.dumps(json.loads(json.dumps(result)), sort_keys=True))[:16]
 
 
 def read_result_file(path: Path) -> dict[str, Any] | None:
-    """A result, or None where there is none that can be read (a file torn by a full disk is repeated)."""
+    """Return a result, or None if the file is missing or damaged (the cell is then run again).
+
+    Raises `UsageError` if the file is not readable, has another schema, or names a file outside of the folder.
+    """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
@@ -83,10 +89,11 @@ def read_result_file(path: Path) -> dict[str, Any] | None:
     if not isinstance(result, dict) or "schema" not in result:
         return None
     if result["schema"] != SCHEMA_VERSION:
-        found = f"{path}: schema {result['schema']}, this version reads {SCHEMA_VERSION}"
-        raise UsageError(f"{found}; use another results folder (--results DIR)")
-    for name in ATTACHED_FILE_KEYS:
-        if Path(file := (result.get(name) or {}).get("file", "")).is_absolute() or ".." in Path(file).parts:
+        versions = f"schema {result['schema']}, this version reads {SCHEMA_VERSION}"
+        raise UsageError(f"{path}: {versions}; use another results folder (--results DIR)")
+    for key in ATTACHED_FILE_KEYS:
+        file = (result.get(key) or {}).get("file", "")
+        if Path(file).is_absolute() or ".." in Path(file).parts:
             raise UsageError(f"{path}: names a file outside of its folder: {file!r}; delete it if it is not yours")
-    said = result.pop("seal", None)  # those of old have none
-    return result if said in (None, compute_checksum(result)) else None
+    checksum = result.pop("seal", None)  # results of early versions have none
+    return result if checksum in (None, compute_checksum(result)) else None

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Index of a results folder: the short fields of all results in one file, so that a folder loads quickly."""
 
 import json
 from collections.abc import Mapping
@@ -9,22 +9,23 @@ from typing import Any
 from benchmark.results.files import read_result_file
 from benchmark.system.hashing import hash_text
 
-DEFERRED_KEYS = ("parts", "training", "environment")  # what few ask of a result
+DEFERRED_KEYS = ("parts", "training", "environment")  # long fields, rarely needed: not in the index
 
-
-INDEX_VERSION = 1  # of the index
+INDEX_VERSION = 1
 
 
 class IndexedResult(dict):
-    """A result as its file has it; what is long is read when it is asked for."""
+    """A result whose deferred fields are read from its file on first access; the others come from the index."""
 
     def __init__(self, indexed_fields: Mapping[str, Any], path: Path) -> None:
+        """Create a result from the fields in the index and the path of its complete file."""
         super().__init__(indexed_fields)
         self.path = path
 
     def __missing__(self, key: str) -> Any:
-        whole = read_result_file(self.path) or {}
-        self.update({name: whole[name] for name in DEFERRED_KEYS if name in whole})
+        """Load the deferred fields; raises KeyError if the key is not one of them or the file lacks it."""
+        all_fields = read_result_file(self.path) or {}
+        self.update({name: all_fields[name] for name in DEFERRED_KEYS if name in all_fields})
         if not super().__contains__(key):
             raise KeyError(key)
         return self[key]
@@ -42,10 +43,15 @@ class IndexedResult(dict):
 
 
 def read_index(index_path: Path) -> dict[str, list]:
-    """File name -> (its stamp, the result less what is long), of an earlier look; nothing where that is torn or old."""
+    """Return file name -> [stamp, result without deferred fields]; empty if the index is missing, damaged or old.
+
+    A stamp is [modification time in ns, size in bytes] of the result file.
+    """
     try:
-        text, _, sealed = index_path.read_text(encoding="utf-8").rpartition("\n")
+        text, _, checksum = index_path.read_text(encoding="utf-8").rpartition("\n")
     except (OSError, UnicodeDecodeError):
         return {}
-    said = json.loads(text) if text and sealed == hash_text(text) else {}
-    return said["results"] if isinstance(said, dict) and said.get("version") == INDEX_VERSION else {}
+    if not text or checksum != hash_text(text):
+        return {}
+    index = json.loads(text)
+    return index["results"] if isinstance(index, dict) and index.get("version") == INDEX_VERSION else {}

@@ -1,4 +1,4 @@
-"""How long runs of a folder were expected to take, and took: what the next plan is to be believed."""
+"""Log of predicted and actual run times of a results folder; shows how reliable the time estimate is."""
 
 import json
 from pathlib import Path
@@ -11,35 +11,41 @@ from benchmark.system.resources import get_timestamp
 def append_run(
     folder: Path, num_cells: int, num_processes: int, expected_seconds: float, elapsed_seconds: float
 ) -> None:
-    """One line more, of a run that came to its end. Seconds of wall clock."""
-    said = {
+    """Append a finished run to `runs.jsonl`. All times are wall-clock seconds."""
+    run = {
         "finished": get_timestamp(),
         "cells": num_cells,
         "processes": num_processes,
         "expected": round(expected_seconds, 1),
+        "took": round(elapsed_seconds, 1),
     }
     with (folder / "runs.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(said | {"took": round(elapsed_seconds, 1)}) + "\n")
+        file.write(json.dumps(run) + "\n")
 
 
 def load_last_run(folder: Path) -> dict[str, Any] | None:
-    """The last run that came to its end; a line that a crash tore does not count."""
+    """Return the last finished run, or None; lines that a crash left incomplete are skipped."""
     path = folder / "runs.jsonl"
-    for line in reversed(path.read_text(encoding="utf-8").splitlines() if path.is_file() else []):
+    if not path.is_file():
+        return None
+    for line in reversed(path.read_text(encoding="utf-8").splitlines()):
         try:
-            said = json.loads(line)
-            if said["took"] > 0 and said["expected"] > 0:
-                return said
+            run = json.loads(line)
+            if run["took"] > 0 and run["expected"] > 0:
+                return run
         except (ValueError, KeyError, TypeError):
             continue
     return None
 
 
 def format_estimate_error(folder: Path) -> str:
-    """`the last run took 3 min for 96 cells, 8 % less than planned`, or nothing."""
-    said = load_last_run(folder)
-    if not said:
+    """Return, for example, `the last run took 3 min for 96 cells, 8 % less than planned`; empty without a run."""
+    run = load_last_run(folder)
+    if not run:
         return ""
-    off = said["took"] / said["expected"] - 1
-    beside = "as planned" if abs(off) < 0.005 else f"{abs(off):.0%} {'more' if off > 0 else 'less'} than planned"
-    return f"the last run took {format_duration(said['took'])} for {said['cells']} cells, {beside}".replace("%", " %")
+    error = run["took"] / run["expected"] - 1
+    if abs(error) < 0.005:
+        comparison = "as planned"
+    else:
+        comparison = f"{100 * abs(error):.0f} % {'more' if error > 0 else 'less'} than planned"
+    return f"the last run took {format_duration(run['took'])} for {run['cells']} cells, {comparison}"

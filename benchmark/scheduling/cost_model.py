@@ -58,7 +58,7 @@ class CostModel:
         test = min(test, limit.get("test", test))
         size = parse_parameter_count(profile.backbone.name)
         facts = specs.get_method_spec(cell.method)
-        if facts["fixed"] and facts["guesses"]:
+        if facts.is_seed_independent and facts.predicts_without_scoring:
             return FIXED_SECONDS_PER_CELL  # the backbone is never asked
         passed = test * tokens if cell.stage == TARGET_STAGE else 0.0
         if budget:

@@ -60,12 +60,12 @@ def estimate_memory(profile: Profile, planned_cell: PlannedCell, num_cells: int 
     sharded, buckets = profile.strategy == "fsdp", 4 if profile.devices > 1 else 0
     share = shape.parameters_per_device(profile.devices) if sharded else shape.num_parameters
     held = share + (shape.max_gathered_parameters if sharded else 0)
-    if not facts["trains"]:
+    if not facts.uses_gradient_descent:
         return MemoryEstimate(held * width, 0, 0)
     found = count_parameters(planned_cell.cell.method, planned_cell.options, shape)
     if found is None:
         return None
-    stage = planned_cell.cell.stage if planned_cell.cell.stage != TARGET_STAGE else facts["stages"][-1]["name"]
+    stage = planned_cell.cell.stage if planned_cell.cell.stage != TARGET_STAGE else facts.stages[-1].name
     slots = num_cells if planned_cell.cell.stage == TARGET_STAGE else len(planned_cell.training_tasks)
     shared, each = found["stages"][stage]
     learned = (shared + slots * each) * (BYTES_PER_ADAPTER_PARAMETER + buckets)
@@ -134,10 +134,10 @@ def count_parameters(method: str, options: Mapping[str, Any], shape: ModelShape)
     def ask() -> dict[str, Any] | None:
         from methods.core.meta_backbone import count_parameters_by_stage
 
-        return count_parameters_by_stage(facts["name"], options, shape)
+        return count_parameters_by_stage(facts.name, options, shape)
 
     code = code_hash.hash_code("methods.core.meta_backbone", "methods.core.instantiate")
-    return disk_cache.load_or_compute(["memory", facts["name"], facts["code"], code, dict(options), list(shape)], ask)
+    return disk_cache.load_or_compute(["memory", facts.name, facts.code_hash, code, dict(options), list(shape)], ask)
 
 
 def format_memory_estimate(estimate: MemoryEstimate) -> str:

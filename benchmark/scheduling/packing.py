@@ -87,7 +87,7 @@ def is_packable(planned_cell: PlannedCell) -> bool:
     """Not what several share anyway, and not where noise is drawn for a whole pass: it would depend on the company."""
     facts = specs.get_method_spec(planned_cell.cell.method)
     noisy = any(value for name, value in planned_cell.options.items() if "dropout" in name)
-    return facts["packable"] and facts["trains"] and planned_cell.cell.stage == TARGET_STAGE and not noisy
+    return facts.is_packable and facts.uses_gradient_descent and planned_cell.cell.stage == TARGET_STAGE and not noisy
 
 
 def _split_into_packs(

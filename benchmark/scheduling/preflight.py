@@ -81,7 +81,7 @@ def check_label_words(profile: Profile, task: str, encode) -> None:
     owner: dict[tuple[int, ...], str] = {}
     if encode is None:
         return
-    for word in facts["words"].values():
+    for word in facts.words.values():
         ids = encode(word)
         if not ids:
             raise UsageError(f"{task}: label word {word!r} has no tokens in this tokenizer; choose another word")
@@ -89,7 +89,7 @@ def check_label_words(profile: Profile, task: str, encode) -> None:
             both = f"{owner[ids]!r} and {word!r}"
             raise UsageError(f"{task}: label words {both} have the same tokens {list(ids)}; choose other words")
         owner[ids] = word
-    start = len(encode(facts["template"].partition("{}")[0]))
+    start = len(encode(facts.template.partition("{}")[0]))
     needed = start + max(map(len, owner), default=1) + 2
     if needed > profile.max_length:
         raise UsageError(f"{task}: max_length {profile.max_length} is too short: instruction and answer take {needed}")

@@ -61,8 +61,7 @@ def list_required_tasks(profile: Profile) -> tuple[str, ...]:
 
 def learns_from_sources(variant: str) -> bool:
     """Whether a method learns from source tasks first."""
-    facts = specs.get_method_spec(variant)
-    return bool(facts["parent"]) or any(stage["trained_on"] == "sources" for stage in facts["stages"])
+    return specs.get_method_spec(variant).learns_from_sources
 
 
 def get_backbone_requirement(profile: Profile) -> Requirement:
@@ -140,9 +139,9 @@ def open_data_source(profile: Profile, task: str) -> LocalSource | HubSource:
             raise UsageError(f"{task}: names no copy on a hub; use --source local or sample")
         return hub and [type(hub).__name__, list(hub)]
 
-    made = disk_cache.load_or_compute(["hub", task, facts["code"]], ask)
+    made = disk_cache.load_or_compute(["hub", task, facts.code_hash], ask)
     hub = made and {"Hub": Hub, "GitHub": GitHub}[made[0]](*made[1])
-    read = tuple(File(part, tuple(paths), parse_nothing, names) for part, paths, names in facts["files"])
+    read = tuple(File(part, tuple(paths), parse_nothing, names) for part, paths, names in facts.files)
     return open_record_source(task, read, hub, profile.source, profile.data_dir)
 
 

@@ -1,4 +1,4 @@
-"""Where a number was measured: versions, device, commit, memory, time by phase. No names of people or machines."""
+"""Reproducibility metadata of a result: versions, device, commit. Contains no user or host names."""
 
 import platform
 import subprocess
@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[2]
 
 @cache
 def collect_environment(device: str) -> dict[str, Any]:
-    """Versions, device and code of this process."""
+    """Collect package versions, Python version, operating system, device name and git commit."""
     return {
-        "packages": {name: found for name in REPORTED_PACKAGES if (found := get_installed_version(name))},
+        "packages": {name: number for name in REPORTED_PACKAGES if (number := get_installed_version(name))},
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": get_device_name(device),
@@ -27,6 +27,7 @@ def collect_environment(device: str) -> dict[str, Any]:
 
 
 def get_installed_version(name: str) -> str | None:
+    """Version of an installed package, or None."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -34,6 +35,7 @@ def get_installed_version(name: str) -> str | None:
 
 
 def get_device_name(device: str) -> str:
+    """Model name of the GPU, or of the CPU as `cpu: NAME`."""
     if device.startswith("cuda"):
         import torch
 
@@ -47,11 +49,11 @@ def get_device_name(device: str) -> str:
 
 
 def get_git_commit() -> dict[str, Any]:
-    """The commit of this code, where it runs from a checkout and git is there to be asked."""
+    """Return the commit of this checkout and whether it has uncommitted changes; None outside of a git checkout."""
     if not (ROOT / ".git").exists() or which("git") is None:
         return {"commit": None, "dirty": None}
-    ask = ["git", "-C", str(ROOT)]
-    head = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    status = subprocess.run([*ask, "status", "--porcelain"], capture_output=True, text=True, check=False)
-    found = head.stdout.strip() or None  # none where git refuses, as in a checkout that belongs to somebody else
-    return {"commit": found, "dirty": bool(status.stdout.strip()) if found else None}
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False)
+    commit = head.stdout.strip() or None  # empty if git refuses, as in a checkout that another user owns
+    return {"commit": commit, "dirty": bool(status.stdout.strip()) if commit else None}

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Formatting of sizes, durations and counts for console output and reports."""
 
 
 def format_bytes(num_bytes: float | None) -> str:
@@ -9,7 +9,7 @@ def format_bytes(num_bytes: float | None) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds for people: 45 s, 12 min, 3.5 h, 12 d."""
+    """Format a duration as `45 s`, `12 min`, `3.5 h` or `12.0 d`."""
     for limit, unit, name in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
         if seconds < limit:
             return f"{seconds / unit:.{1 if name == 'h' else 0}f} {name}"
@@ -17,7 +17,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_count(number: float | None) -> str:
-    """1.3 M"""
+    """Format a count with three significant digits and k, M or B, as `1.3 M`; empty for None."""
     if number is None:
         return ""
     for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
@@ -27,5 +27,5 @@ def format_count(number: float | None) -> str:
 
 
 def format_shots(shots: int | str) -> str:
-    """How a table at this number is called."""
+    """Format a number of shots for headings: `16 shots` or `full data`."""
     return "full data" if shots == "full" else f"{shots} shots"

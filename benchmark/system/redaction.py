@@ -1,4 +1,4 @@
-"""TODO."""
+"""Removal of secrets and private paths from texts that are printed or saved."""
 
 import os
 import sys
@@ -7,14 +7,12 @@ from pathlib import Path
 
 from benchmark.system.environment import ROOT
 
-SECRET_NAME_WORDS = {"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS"}  # words in the name of a variable
-
-
-MIN_SECRET_LENGTH = 8  # characters: what is shorter is a word like any other
+SECRET_NAME_WORDS = {"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS"}  # in names of variables
+MIN_SECRET_LENGTH = 8  # characters; shorter values are too likely to be ordinary words
 
 
 def redact_private_text(text: str, *, redact_folders: bool = True) -> str:
-    """A text without the secrets of the environment and, for what is kept, without this machine's folders."""
+    """Replace the values of secret environment variables and, with `redact_folders`, this machine's folders."""
     for name, value in os.environ.items():
         if len(value) >= MIN_SECRET_LENGTH and set(name.upper().split("_")) & SECRET_NAME_WORDS:
             text = text.replace(value, f"<{name}>")
@@ -25,7 +23,7 @@ def redact_private_text(text: str, *, redact_folders: bool = True) -> str:
 
 
 def describe_failure(error: BaseException) -> dict[str, str]:
-    """A reason in one line, and where it happened."""
+    """Return the reason of a failure in one line and its traceback, both redacted."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return {
@@ -35,6 +33,6 @@ def describe_failure(error: BaseException) -> dict[str, str]:
 
 
 def get_backbone_display_name(backbone_name: str) -> str:
-    """A backbone's name; of a folder its last part, because where it lies is nobody's business."""
+    """Return a backbone's name; of a local path only the last component, so that results contain no private paths."""
     folder = Path(backbone_name).expanduser()
     return folder.resolve().name if folder.is_dir() else backbone_name

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Measurement of time by phase and of peak memory."""
 
 import resource
 import sys
@@ -10,35 +10,39 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-CLEAR_REFS_FILE = Path("/proc/self/clear_refs")  # writing 5 forgets the highest memory so far (Linux)
+CLEAR_REFS_FILE = Path("/proc/self/clear_refs")  # writing 5 resets the peak memory of the process (Linux)
 
 
 class PhaseTimer:
-    """Seconds by phase, and all seconds since it was made."""
+    """Measures seconds by phase, `with timer("train"):`, and the total since its creation."""
 
     def __init__(self) -> None:
+        """Start the total time."""
         self.seconds_by_phase: defaultdict[str, float] = defaultdict(float)
         self.start_time = perf_counter()
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        begin = perf_counter()
+        """Add the duration of the block to the seconds of `phase`."""
+        start_time = perf_counter()
         try:
             yield
         finally:
-            self.seconds_by_phase[phase] += perf_counter() - begin
+            self.seconds_by_phase[phase] += perf_counter() - start_time
 
     @property
     def total_seconds(self) -> float:
+        """Seconds since the timer was created."""
         return perf_counter() - self.start_time
 
 
 def get_timestamp() -> str:
+    """Current UTC time in ISO 8601 with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def reset_peak_memory(device: str) -> None:
-    """Start counting the highest memory anew."""
+    """Reset the peak memory of the device, or of this process where the operating system allows it."""
     if device.startswith("cuda"):
         import torch
 
@@ -48,7 +52,7 @@ def reset_peak_memory(device: str) -> None:
 
 
 def measure_peak_memory(device: str) -> dict[str, Any]:
-    """The highest memory since `forget_peak`: the device's, or this process's on a CPU."""
+    """Return the peak memory in bytes since `reset_peak_memory`, and what it was measured on (`peak_of`)."""
     if device.startswith("cuda"):
         import torch
 
@@ -56,5 +60,6 @@ def measure_peak_memory(device: str) -> dict[str, Any]:
     if CLEAR_REFS_FILE.exists():
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         return {"peak_bytes": int(line.split()[1]) * 1024, "peak_of": "process"}
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"peak_bytes": most * (1 if sys.platform == "darwin" else 1024), "peak_of": "process, since its start"}
+    max_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    return {"peak_bytes": max_rss * unit_bytes, "peak_of": "process, since its start"}

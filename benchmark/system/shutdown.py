@@ -1,3 +1,3 @@
-"""TODO."""
+"""Shutdown request of this process, shared by the signal handler and the scheduler."""
 
-REQUESTED_EXIT_CODES: list[int] = []  # the exit code, once a signal asked for the end
+REQUESTED_EXIT_CODES: list[int] = []  # exit codes of the signals that requested a shutdown; empty: none

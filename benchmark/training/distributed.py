@@ -1,13 +1,16 @@
-"""Several processes that take every training step together, with a device each, by Lightning's DDP.
+"""Data-parallel training: several processes with one device each take every step together, by Lightning's DDP.
 
-They arrive at what one process arrives at, up to the order of sums, because of what holds here:
-- All walk the same batches, and each takes its own rows (`methods.core.step_plan.own`). What it adds to a slot's mean is weighed
-  by its answer tokens, so the parts sum to the whole; DDP takes the mean, so a method multiplies by their number.
-- Gradients are summed in the backward pass: before a method holds some back (TA-LoRA), before each slot is clipped, and
-  before any step. What takes gradients past that pass sums them itself (MeTA-LoRA's episodes: tasks are shared out).
-- A slot of which a process has no row has no gradient there; DDP looks for such, and leaves alone what nobody used.
-- The first process's dev scores decide for all, so that all stop at the same step.
-- Nothing is drawn in a pass: dropout is refused, because noise would depend on who draws.
+The result equals that of a single process up to the order of sums:
+- All processes iterate over the same batches and take their own rows (`methods.core.step_plan.partition_step`). Rows
+  are weighted by the answer tokens of the whole batch, so losses add up; a method multiplies its loss by the number of
+  processes because DDP averages gradients.
+- Gradients are summed in the backward pass: before a method accumulates some of them (TA-LoRA), before the clipping of
+  each slot, and before any optimizer step. Methods that compute gradients outside of this backward pass sum them
+  themselves (MeTA-LoRA's episodes, whose tasks are distributed over the processes).
+- A slot without rows in a process has no gradient there; DDP finds unused parameters and does not change parameters
+  that no process used.
+- The first process's dev scores decide for all processes, so that all stop at the same step.
+- Dropout is not supported, because the noise would depend on the number of processes.
 """
 
 from collections.abc import Sequence
@@ -26,36 +29,40 @@ StepOutputs = list[tuple[int, dict[str, Any]]]  # (step, what `training_step` re
 
 
 class ExternalEnvironment(LightningEnvironment):
-    """The processes run already, and know one another."""
+    """Lightning environment for processes that already run and are connected."""
 
     @property
     def creates_processes_externally(self) -> bool:
+        """Always True: Lightning must not start processes."""
         return True
 
     def local_rank(self) -> int:
+        """Rank of this process; all processes are on one machine."""
         return distributed.get_rank()
 
 
 class ShardAwareDDPStrategy(DDPStrategy):
-    """DDP; where FSDP has the learned weights in shares, it also sums their gradients."""
+    """DDP, except for trainable weights that FSDP has sharded: FSDP sums their gradients itself."""
 
     def configure_ddp(self) -> None:
+        """Wrap the module in DDP unless a trainable parameter is sharded."""
         if not any(isinstance(parameter, DTensor) for parameter in get_trainable_parameters(self.lightning_module)):
             super().configure_ddp()
 
 
 def get_num_processes() -> int:
+    """Number of processes that train together; 1 without torch.distributed."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def build_trainer_options(method: Method) -> dict[str, Any]:
-    """What a Trainer is told of devices."""
+    """Device and strategy arguments of a Trainer. Raises UsageError if FSDP does not support the method."""
     device = method.backbone.device
     if get_num_processes() == 1:
         return {"accelerator": device.type, "devices": [device.index or 0] if device.type == "cuda" else 1}
     if len({isinstance(parameter, DTensor) for parameter in get_trainable_parameters(method)}) > 1:
-        said = "learns weights inside of the backbone and beside it, and fsdp shares out the backbone's"
-        raise UsageError(f"method {method.name} {said}; use strategy ddp")
+        reason = "trains weights of the backbone, which fsdp shards, and weights of its own, which it does not"
+        raise UsageError(f"method {method.name} {reason}; use strategy ddp")
     strategy = ShardAwareDDPStrategy(
         cluster_environment=ExternalEnvironment(), find_unused_parameters=method.num_slots > 1
     )
@@ -63,45 +70,50 @@ def build_trainer_options(method: Method) -> dict[str, Any]:
 
 
 def get_trainable_parameters(method: Method) -> list[torch.nn.Parameter]:
+    """All parameters that require a gradient."""
     return [parameter for parameter in method.parameters() if parameter.requires_grad]
 
 
 def gather_full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of which each process may have a share."""
+    """The full tensor, gathered from all processes if it is sharded."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def broadcast_object(value: Any) -> Any:
-    """What the first process found."""
+    """Broadcast the first process's value to all processes."""
     if get_num_processes() == 1:
         return value
-    given = [value]
-    distributed.broadcast_object_list(given)
-    return given[0]
+    values = [value]
+    distributed.broadcast_object_list(values)
+    return values[0]
 
 
 def all_gather_outputs(step_outputs: StepOutputs) -> StepOutputs:
-    """The losses of these steps as one process would have them: a slot's parts, summed."""
+    """Gather the outputs of these steps from all processes and combine them (see `sum_step_outputs`)."""
     if get_num_processes() == 1 or not step_outputs:
         return step_outputs
-    plain = [(step, outputs | {"loss": None, "losses": outputs["losses"].tolist(),
-                               "watched": {name: float(v) for name, v in outputs.get("watched", {}).items()}})
-             for step, outputs in step_outputs]  # fmt: skip
-    every: list[StepOutputs] = [[]] * get_num_processes()
-    distributed.all_gather_object(every, plain)
-    return [(steps[0][0], sum_step_outputs([outputs for _, outputs in steps])) for steps in zip(*every, strict=True)]
+    serializable = []  # without tensors
+    for step, outputs in step_outputs:
+        watched = {name: float(value) for name, value in outputs.get("watched", {}).items()}
+        serializable.append((step, outputs | {"loss": None, "losses": outputs["losses"].tolist(), "watched": watched}))
+    gathered: list[StepOutputs] = [[]] * get_num_processes()
+    distributed.all_gather_object(gathered, serializable)
+    return [(steps[0][0], sum_step_outputs([outputs for _, outputs in steps])) for steps in zip(*gathered, strict=True)]
 
 
 def sum_step_outputs(process_outputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One step's outputs; what is watched is a mean over the slots that a process had."""
-    slots: dict[int, list[Any]] = {}
+    """Combine the outputs of one step from all processes.
+
+    Losses and token counts of a slot are summed; watched values are averaged, weighted by each process's present slots.
+    """
+    totals: dict[int, list[Any]] = {}
     for outputs in process_outputs:
-        for slot, *own in zip(*(outputs[name] for name in ("present", "losses", "tokens", "padded")), strict=True):
-            slots[slot] = [old + new for old, new in zip(slots.get(slot, [0.0, 0, 0]), own, strict=True)]
-    present = tuple(sorted(slots))
-    losses, tokens, padded = zip(*(slots[slot] for slot in present), strict=True)
+        for slot, *values in zip(*(outputs[name] for name in ("present", "losses", "tokens", "padded")), strict=True):
+            totals[slot] = [old + new for old, new in zip(totals.get(slot, [0.0, 0, 0]), values, strict=True)]
+    present = tuple(sorted(totals))
+    losses, tokens, padded = zip(*(totals[slot] for slot in present), strict=True)
     watched = {}
     for name in dict.fromkeys(name for outputs in process_outputs for name in outputs["watched"]):
-        own = [(len(o["present"]), o["watched"][name]) for o in process_outputs if name in o["watched"]]
-        watched[name] = sum(weight * value for weight, value in own) / sum(weight for weight, _ in own)
+        weighted = [(len(o["present"]), o["watched"][name]) for o in process_outputs if name in o["watched"]]
+        watched[name] = sum(weight * value for weight, value in weighted) / sum(weight for weight, _ in weighted)
     return {"losses": torch.tensor(losses), "present": present, "tokens": tokens, "padded": padded, "watched": watched}

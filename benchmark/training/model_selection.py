@@ -1,4 +1,4 @@
-"""TODO."""
+"""Model selection on dev: evaluation schedule, best weights per slot and early stopping."""
 
 from math import ceil, isfinite
 from time import perf_counter
@@ -15,13 +15,14 @@ from benchmark.training.history import History
 from methods.base import Method
 from tasks.core.batching import MultiTaskDataModule
 
-LOSS_READ_INTERVAL = 50  # steps between looks at the losses where a look makes the device wait
+LOSS_READ_INTERVAL = 50  # steps between reads of the losses on a GPU, where a read synchronises with the device
 
 
 class ModelSelection(L.Callback):
-    """Follows the losses, scores dev, keeps each slot's best learned tensors in memory, and stops who does not improve.
+    """Lightning callback: logs losses, evaluates dev, keeps each slot's best weights, stops slots without improvement.
 
-    `together`: slots that share parameters (sources in one mixture) have one best step and one end, by their mean.
+    The best weights stay in memory. With `has_shared_parameters` (sources in one mixture) all slots have the same best
+    step and the same end, decided by their mean score.
     """
 
     def __init__(
@@ -33,32 +34,29 @@ class ModelSelection(L.Callback):
         has_shared_parameters: bool,
         normalise: str = "sum",
     ) -> None:
-        self.group, self.budget, self.histories, self.has_shared_parameters = (
-            group,
-            budget,
-            histories,
-            has_shared_parameters,
-        )
+        self.group = group
+        self.budget = budget
+        self.histories = histories
+        self.has_shared_parameters = has_shared_parameters
         self.normalise = normalise
         self.evaluation_steps = [
-            {ceil(h.num_steps * k / budget.evaluations) for k in range(1, budget.evaluations + 1)}
-            if budget.evaluations
-            else set()
-            for h in histories
+            {ceil(history.num_steps * k / budget.evaluations) for k in range(1, budget.evaluations + 1)}
+            for history in histories
         ]
-        count = 1 if has_shared_parameters else len(histories)
-        self.best_scores: list[tuple[float, float]] = [(float("-inf"), 0.0)] * count
-        self.evaluations_without_gain = [0] * count
-        self.best_weights: list[dict[str, Tensor]] = [{} for _ in range(count)]
-        self.unread_outputs: list[tuple[int, dict[str, Any]]] = []  # steps whose losses were not looked at yet
+        num_selections = 1 if has_shared_parameters else len(histories)
+        self.best_scores: list[tuple[float, float]] = [(float("-inf"), 0.0)] * num_selections
+        self.evaluations_without_gain = [0] * num_selections
+        self.best_weights: list[dict[str, Tensor]] = [{} for _ in range(num_selections)]
+        self.unread_outputs: list[tuple[int, dict[str, Any]]] = []  # outputs of steps whose losses were not read yet
 
     def on_train_batch_end(self, trainer: L.Trainer, method: Method, outputs: dict, batch: Any, batch_idx: int) -> None:
+        """Read the losses and evaluate dev if either is due; stop the trainer once all slots have ended."""
         step = trainer.global_step
         self.unread_outputs.append((step, outputs))
         due = [
             slot
-            for slot, marks in enumerate(self.evaluation_steps)
-            if step in marks and not self.histories[slot].stopped_step
+            for slot, evaluation_steps in enumerate(self.evaluation_steps)
+            if step in evaluation_steps and not self.histories[slot].stopped_step
         ]
         if due or method.device.type == "cpu" or len(self.unread_outputs) >= LOSS_READ_INTERVAL:
             self.record_losses()
@@ -71,18 +69,18 @@ class ModelSelection(L.Callback):
             trainer.should_stop = True
 
     def record_losses(self) -> None:
-        """Read the losses of the last steps into the curves."""
+        """Read the losses of the last steps into the histories. Raises FloatingPointError if a loss is not finite."""
         self.unread_outputs = distributed.all_gather_outputs(self.unread_outputs)
-        values = (
-            torch.cat([outputs["losses"] for _, outputs in self.unread_outputs]).tolist() if self.unread_outputs else []
-        )
-        values = iter(values)
+        if not self.unread_outputs:
+            return
+        losses = iter(torch.cat([outputs["losses"] for _, outputs in self.unread_outputs]).tolist())
         for step, outputs in self.unread_outputs:
             for name, value in outputs.get("watched", {}).items():
                 for history in self.histories:
                     history.diagnostics.setdefault(name, []).append((step, float(value)))
             for slot, tokens, padded in zip(outputs["present"], outputs["tokens"], outputs["padded"], strict=True):
-                history, loss = self.histories[slot], next(values)
+                history = self.histories[slot]
+                loss = next(losses)
                 history.loss_curve.append((step, loss))
                 history.num_tokens += tokens
                 history.num_padded_tokens += padded
@@ -91,25 +89,25 @@ class ModelSelection(L.Callback):
         self.unread_outputs = []
 
     def evaluate_slots(self, method: Method, step: int, due_slots: list[int]) -> None:
-        """Score the slots that are due, and keep or stop."""
+        """Evaluate the slots that are due on dev; store weights that improved, stop slots that ran out of patience."""
         members = [self.group.member_tasks[slot] for slot in due_slots]
-        found = distributed.broadcast_object(evaluate_on_dev(method, members, due_slots, self.normalise))
-        for slot, (score, nll) in zip(due_slots, found, strict=True):
+        dev_scores = distributed.broadcast_object(evaluate_on_dev(method, members, due_slots, self.normalise))
+        for slot, (score, nll) in zip(due_slots, dev_scores, strict=True):
             self.histories[slot].dev_scores.append((step, score, nll))
-        for place, slots in enumerate(
-            [due_slots] if self.has_shared_parameters else [[slot] for slot in range(len(self.histories))]
-        ):
+        slot_groups = [due_slots] if self.has_shared_parameters else [[slot] for slot in range(len(self.histories))]
+        for index, slots in enumerate(slot_groups):
             if not set(slots) <= set(due_slots):
                 continue
             score, nll = (sum(self.histories[slot].dev_scores[-1][i] for slot in slots) / len(slots) for i in (1, 2))
-            if (score, -nll) > self.best_scores[place]:
-                self.best_scores[place], self.evaluations_without_gain[place] = (score, -nll), 0
-                self.store_best_weights(method, step, place, slots)
+            if (score, -nll) > self.best_scores[index]:
+                self.best_scores[index] = (score, -nll)
+                self.evaluations_without_gain[index] = 0
+                self.store_best_weights(method, step, index, slots)
             else:
-                self.evaluations_without_gain[place] += 1
+                self.evaluations_without_gain[index] += 1
             if (
                 self.budget.patience
-                and self.evaluations_without_gain[place] >= self.budget.patience
+                and self.evaluations_without_gain[index] >= self.budget.patience
                 and step < self.histories[slots[0]].num_steps
             ):
                 for slot in slots:
@@ -117,23 +115,25 @@ class ModelSelection(L.Callback):
                     self.group.ended_slots.add(slot)
 
     def store_best_weights(self, method: Method, step: int, selection_index: int, slots: list[int]) -> None:
-        owned = method.trainable_by_slot()
-        names = (
-            {name: p for part in owned.values() for name, p in part.items()}
-            if self.has_shared_parameters
-            else owned[slots[0]]
+        """Copy the weights of these slots and set their best step."""
+        trainable = method.trainable_by_slot()
+        if self.has_shared_parameters:
+            parameters = {name: p for named in trainable.values() for name, p in named.items()}
+        else:
+            parameters = trainable[slots[0]]
+        is_last_step = step >= self.histories[slots[0]].num_steps  # the weights do not change any more: no copy
+        self.best_weights[selection_index] = (
+            {} if is_last_step else {name: p.detach().clone() for name, p in parameters.items()}
         )
-        last = step >= self.histories[slots[0]].num_steps  # then nothing moves them any more
-        self.best_weights[selection_index] = {} if last else {name: p.detach().clone() for name, p in names.items()}
         for slot in slots:
             self.histories[slot].best_step = step
 
     @torch.no_grad()
     def restore_best_weights(self, method: Method) -> None:
-        """Put the best weights in place."""
+        """Load the best weights into the method, and complete the histories."""
         self.record_losses()
-        for kept in self.best_weights:
-            for name, value in kept.items():
+        for weights in self.best_weights:
+            for name, value in weights.items():
                 method.get_parameter(name).copy_(value)
         for history in self.histories:
             history.best_step = history.best_step or history.num_steps

@@ -1,8 +1,9 @@
-"""Activation checkpointing: a layer's inputs are kept for the way back, the rest is computed anew (arXiv:1604.06174).
+"""Activation checkpointing: keep only layer inputs and recompute the rest in the backward pass (arXiv:1604.06174).
 
-A pass then keeps one hidden state per layer and token where it kept some thirty numbers per unit of width, for a second
-forward pass on the way back. transformers' own switch acts on models in training mode only, and a frozen backbone never
-is. What a method does at a layer depends on which slot a row is of: the second pass has to find that as the first did.
+A forward pass then keeps one hidden state per layer and token instead of about thirty numbers per unit of width, at the
+cost of a second forward pass during the backward pass. transformers' own option acts only on models in training mode,
+which a frozen backbone never is. What a method computes at a layer depends on the slot of each row, so this context is
+restored before a layer is recomputed.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,10 @@ from tasks.core.types import UsageError
 
 
 class CheckpointedLayers:
-    """The layers of one model under checkpointing. `moment`: brings back what a method knew of the pass at hand."""
+    """The layers of one model under checkpointing.
+
+    A method sets `restore_context` in every forward pass to a callback that restores its context of that pass.
+    """
 
     def __init__(self, layers: nn.ModuleList) -> None:
         self.restore_context: Callable[[], object] = lambda: None
@@ -25,17 +29,17 @@ class CheckpointedLayers:
             layer.forward = partial(self.run_layer, layer.forward)
 
     def run_layer(self, layer_forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """A layer's pass. Where no gradient will be asked for, as in scoring, nothing is kept anyway."""
+        """Forward pass of a layer, checkpointed if gradients are enabled. Raises UsageError if there is a cache."""
         if not torch.is_grad_enabled():
             return layer_forward(*args, **kwargs)
         if kwargs.get("past_key_values") is not None:
             raise UsageError(
-                "keys and values before the text lie in a cache, which no second pass can fill; turn off checkpointing"
+                "keys and values in front of the text cannot be recomputed with checkpointing; turn off checkpointing"
             )
-        moment = self.restore_context
+        restore_context = self.restore_context  # the callback of this forward pass: later ones replace the attribute
 
-        def again(*args: Any) -> Any:
-            moment()
+        def restore_and_run(*args: Any) -> Any:
+            restore_context()
             return layer_forward(*args, **kwargs)
 
-        return checkpoint(again, *args, use_reentrant=False)
+        return checkpoint(restore_and_run, *args, use_reentrant=False)

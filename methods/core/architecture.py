@@ -1,4 +1,4 @@
-"""TODO."""
+"""Dimensions of a decoder and its parameter counts, without loading a model. Imports no torch."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import methods
 
 
 class ModelShape(NamedTuple):
-    """The dimensions of a decoder, under the names a configuration has for them."""
+    """Dimensions of a decoder, named as in a transformers configuration."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -23,24 +23,25 @@ class ModelShape(NamedTuple):
 
     @property
     def attention_width(self) -> int:
-        """h: width of all query heads."""
+        """Total width h of the query heads."""
         return self.num_attention_heads * (self.head_dim or self.hidden_size // self.num_attention_heads)
 
     @property
     def num_linear_parameters(self) -> int:
-        """Numbers in the layers' linears, which every token passes."""
-        d, h = self.hidden_size, self.attention_width
-        keys = h * self.num_key_value_heads // self.num_attention_heads
-        return self.num_hidden_layers * (2 * d * h + 2 * d * keys + 3 * d * self.intermediate_size)
+        """Parameters of the linear maps in all layers (attention and MLP)."""
+        d = self.hidden_size
+        h = self.attention_width
+        key_value_width = h * self.num_key_value_heads // self.num_attention_heads
+        return self.num_hidden_layers * (2 * d * h + 2 * d * key_value_width + 3 * d * self.intermediate_size)
 
     @property
     def num_embedding_parameters(self) -> int:
-        """Numbers of the embeddings."""
+        """Parameters of the token embedding."""
         return self.hidden_size * self.vocab_size
 
     @property
     def num_parameters(self) -> int:
-        """P, less biases and norms of heads: a thousandth."""
+        """Parameters of the model, without biases and head norms (about 0.1 %)."""
         norms = (2 * self.num_hidden_layers + 1) * self.hidden_size
         return (
             self.num_linear_parameters + norms + self.num_embedding_parameters * (1 if self.tie_word_embeddings else 2)
@@ -48,16 +49,16 @@ class ModelShape(NamedTuple):
 
     @property
     def max_gathered_parameters(self) -> float:
-        """Numbers of the largest part that fsdp has whole at a time."""
+        """Parameters of the largest module that FSDP gathers at a time."""
         return max(
             self.num_linear_parameters / self.num_hidden_layers,
             0 if self.tie_word_embeddings else self.num_embedding_parameters,
         )
 
     def parameters_per_device(self, num_devices: int) -> float:
-        """Numbers that are at rest on each of several devices under fsdp."""
-        whole = self.num_embedding_parameters if self.tie_word_embeddings else 0
-        return whole + (self.num_parameters - whole) / num_devices
+        """Parameters that each device stores under FSDP; tied embeddings are replicated."""
+        replicated = self.num_embedding_parameters if self.tie_word_embeddings else 0
+        return replicated + (self.num_parameters - replicated) / num_devices
 
 
 QWEN2_5_SHAPES = {
@@ -71,10 +72,10 @@ QWEN2_5_SHAPES = {
 
 @cache
 def find_model_shape(backbone_name: str) -> ModelShape | None:
-    """Of a backbone: from its folder, or of Qwen2.5 by name. None: not known without a network."""
+    """Shape of a backbone, from its local config.json or from a Qwen2.5 name; None if neither is available."""
     folder = methods.resolve_backbone_folder(backbone_name)
     if (folder / "config.json").is_file():
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return ModelShape(**{field: found[field] for field in ModelShape._fields if found.get(field) is not None})
-    found = re.search(r"Qwen2\.5-(\d+(?:\.\d+)?B)", backbone_name)
-    return QWEN2_5_SHAPES.get(found[1]) if found else None
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return ModelShape(**{field: config[field] for field in ModelShape._fields if config.get(field) is not None})
+    match = re.search(r"Qwen2\.5-(\d+(?:\.\d+)?B)", backbone_name)
+    return QWEN2_5_SHAPES.get(match[1]) if match else None

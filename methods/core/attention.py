@@ -1,11 +1,11 @@
-"""TODO."""
+"""Attention to a trained prompt inside an attention layer, as in LLaMA-Adapter (arXiv:2303.16199)."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 def project_keys_values(attention: nn.Module, prompt: Tensor) -> tuple[Tensor, Tensor]:
-    """K_a and V_a [k, H_kv, K, d_h] of prompts [k, K, d], one of each slot present"""
+    """Keys and values [k, H_kv, K, d_h] of the prompts [k, K, d] of k slots, by the layer's own projections."""
     prompt = prompt.to(attention.k_proj.weight.dtype)
     key, value = (
         project(prompt).unflatten(-1, (-1, attention.head_dim)) for project in (attention.k_proj, attention.v_proj)
@@ -16,9 +16,12 @@ def project_keys_values(attention: nn.Module, prompt: Tensor) -> tuple[Tensor, T
 
 
 def compute_gated_attention(attention: nn.Module, q: Tensor, key: Tensor, value: Tensor, gate: Tensor) -> Tensor:
-    """q [b, H, s, d_h], keys and values [b or 1, H_kv, K, d_h], a factor [H] or [b, H] -> [b, s, H, d_h]"""
-    b, heads = q.shape[:2]
-    shared = heads // key.shape[1]  # query heads that share a key and a value head
-    key, value = (part.repeat_interleave(shared, 1).expand(b, -1, -1, -1).to(q.dtype) for part in (key, value))
-    seen = F.scaled_dot_product_attention(q, key, value, scale=attention.scaling)  # [b, H, s, d_h]
-    return seen.transpose(1, 2) * gate.unflatten(-1, (1, heads, 1)).to(q.dtype)
+    """Attention of the queries to the keys and values, multiplied by a gate per head -> [b, s, H, d_h].
+
+    q [b, H, s, d_h], key and value [b or 1, H_kv, K, d_h], gate [H] or [b, H].
+    """
+    b, num_heads = q.shape[:2]
+    group_size = num_heads // key.shape[1]  # query heads that share a key and a value head
+    key, value = (heads.repeat_interleave(group_size, 1).expand(b, -1, -1, -1).to(q.dtype) for heads in (key, value))
+    output = F.scaled_dot_product_attention(q, key, value, scale=attention.scaling)  # [b, H, s, d_h]
+    return output.transpose(1, 2) * gate.unflatten(-1, (1, num_heads, 1)).to(q.dtype)

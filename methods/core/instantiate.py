@@ -1,4 +1,4 @@
-"""TODO."""
+"""Instantiate a method on synthetic examples in its target stage, for conformance checks and parameter counts."""
 
 from collections.abc import Callable
 
@@ -12,26 +12,27 @@ from methods.core.config import MethodConfig
 from tasks.core.types import EncodedExample, Example
 
 NUM_SLOTS = 3
-
-
-SHARED_PREFIX_LENGTH = 12
+SHARED_PREFIX_LENGTH = 12  # tokens
 
 
 def generate_examples(
     num_examples: int, seed: int, *, prefix_length: int = SHARED_PREFIX_LENGTH, max_text_length: int = 24
 ) -> list[EncodedExample]:
-    """Random prompts of unequal length with a common lead, and one of three answers of unequal length."""
-    draw = torch.Generator().manual_seed(seed)
+    """Random prompts of different lengths with a common prefix, each with one of three answers of different lengths."""
+    generator = torch.Generator().manual_seed(seed)
 
-    def ids(size: int) -> tuple[int, ...]:
-        return tuple(torch.randint(5, 250, (size,), generator=draw).tolist())
+    def sample_ids(length: int) -> tuple[int, ...]:
+        return tuple(torch.randint(5, 250, (length,), generator=generator).tolist())
 
-    start, choices, found = ids(prefix_length), (ids(1), ids(2), ids(3)), []
+    prefix = sample_ids(prefix_length)
+    choices = (sample_ids(1), sample_ids(2), sample_ids(3))
+    examples = []
     for i in range(num_examples):
-        size, answer = int(torch.randint(3, max_text_length, (1,), generator=draw)), choices[i % 3]
+        text_length = int(torch.randint(3, max_text_length, (1,), generator=generator))
         example = Example(f"toy:{seed}:{i}", "toy", "", ("abc"[i % 3],), ("a", "b", "c"))
-        found.append(EncodedExample(example, start + ids(size), (*answer, 1), choices, prefix_length))
-    return found
+        prompt_ids = prefix + sample_ids(text_length)
+        examples.append(EncodedExample(example, prompt_ids, (*choices[i % 3], 1), choices, prefix_length))
+    return examples
 
 
 def instantiate_method(
@@ -43,9 +44,10 @@ def instantiate_method(
     config: MethodConfig | None = None,
     after_stage_begin: Callable[[Method], object] | None = None,
 ) -> Method:
-    """A method that has gone through its stages up to the target; `away`: its parameters moved from where they start.
+    """Instantiate a method and begin all of its stages; it is returned in its last stage, in evaluation mode.
 
-    Away from the start, because a wrong formula often agrees with a right one where B = 0. `then`: done in every stage.
+    `perturb` adds noise to the trainable parameters in every stage: at the initial values (such as B = 0 in LoRA) a
+    wrong formula often agrees with the right one. `after_stage_begin` is called in every stage.
     """
     num_slots = num_slots if method_class.is_packable else 1
     states = create_source_states(method_class, backbone, config)
@@ -64,27 +66,25 @@ def instantiate_method(
 def create_source_states(
     method_class: type[Method], backbone: Backbone, config: MethodConfig | None = None
 ) -> list[dict[str, Tensor]]:
-    """What the method's parents learned on two sources."""
+    """Synthetic states of the method's dependency on two sources; empty if it has no dependency."""
     if method_class.dependency is None:
         return []
-    kind = load_method(method_class.dependency.method_name)
-    found = instantiate_method(
-        kind,
-        backbone,
-        2,
-        config=kind.parse_config(method_class.dependency.resolve_options(config or method_class.Config())),
-    )
-    return [{name: tensor.clone() for name, tensor in found.slot_state_dict(slot).items()} for slot in range(2)]
+    dependency_class = load_method(method_class.dependency.method_name)
+    options = method_class.dependency.resolve_options(config or method_class.Config())
+    method = instantiate_method(dependency_class, backbone, 2, config=dependency_class.parse_config(options))
+    return [{name: tensor.clone() for name, tensor in method.slot_state_dict(slot).items()} for slot in range(2)]
 
 
 def begin_synthetic_stage(method: Method, stage: Stage, num_slots: int) -> None:
+    """Begin a stage on synthetic examples, with two slots in a source stage and `num_slots` in a target stage."""
     count = 2 if stage.trained_on == "sources" else num_slots
     method.begin_stage(stage, list(range(count)), [generate_examples(6, 100 + i) for i in range(count)])
 
 
 @torch.no_grad()
 def perturb_parameters(method: Method, scale: float = 0.1) -> None:
-    draw = torch.Generator().manual_seed(7)
+    """Add reproducible normal noise with this standard deviation to all trainable parameters."""
+    generator = torch.Generator().manual_seed(7)
     for parameter in method.parameters():
         if parameter.requires_grad:
-            parameter += (scale * torch.randn(parameter.shape, generator=draw)).to(parameter.device)
+            parameter += (scale * torch.randn(parameter.shape, generator=generator)).to(parameter.device)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Suppression of Lightning's log messages."""
 
 import logging
 import warnings
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def suppress_lightning_logs() -> Iterator[None]:
-    """Without Lightning's remarks on devices and workers; errors still come as exceptions."""
+    """Suppress Lightning's messages and warnings on devices and workers in the block; errors are still raised."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)

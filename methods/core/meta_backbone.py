@@ -1,4 +1,4 @@
-"""A backbone without weights: what methods attach to and count on, of any size, in no memory and no time."""
+"""Backbone of any size without weights (meta device), for counting a method's parameters at no cost."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,33 +15,38 @@ from methods.core.backbone_files import SITES_BY_MODEL_TYPE
 from methods.core.instantiate import instantiate_method
 from tasks.core.types import UsageError
 
-EMBEDDING_STD = 0.02  # of the embedding's entries; no count depends on it
+EMBEDDING_STD = 0.02  # no parameter count depends on this value
 
 
 class MetaBackbone(Backbone):
-    """The modules of a shape on the meta device, and zeros for whatever a method reads of the model at its start."""
+    """Model of this shape on the meta device; its embeddings, hidden states, keys and values are zeros on `device`."""
 
     def __init__(self, shape: ModelShape, device: str) -> None:
         config = build_model_config(shape)
         with torch.device("meta"):
             self.model = AutoModelForCausalLM.from_config(config).requires_grad_(False).eval()
         self.tokenizer = load_tokenizer(methods.resolve_backbone_folder("tiny"), "tiny")
-        self.name, self.fingerprint = "skeleton", ""
-        self.config, self.hidden_size, self.embedding_std = self.model.config, shape.hidden_size, EMBEDDING_STD
-        self.site_modules, self.autocast_dtype = SITES_BY_MODEL_TYPE[self.config.model_type], None
-        self.is_sharded, self.checkpointed_layers = False, None
-        self.attachment_token, self._undo_callbacks, self._pretrained_values, self.target_device = (
-            object(),
-            [],
-            {},
-            torch.device(device),
-        )
+        self.name = "skeleton"
+        self.fingerprint = ""
+        self.config = self.model.config
+        self.hidden_size = shape.hidden_size
+        self.embedding_std = EMBEDDING_STD
+        self.site_modules = SITES_BY_MODEL_TYPE[self.config.model_type]
+        self.autocast_dtype = None
+        self.is_sharded = False
+        self.checkpointed_layers = None
+        self.attachment_token = object()
+        self._undo_callbacks = []
+        self._pretrained_values = {}
+        self.target_device = torch.device(device)
 
     @property
     def device(self) -> torch.device:
+        """Device of the zeros and of a method's own tensors."""
         return self.target_device
 
     def embed(self, input_ids: Tensor) -> Tensor:
+        """Zeros [..., d]."""
         return torch.zeros(*input_ids.shape, self.hidden_size, device=self.target_device)
 
     def compute_hidden_states(
@@ -50,50 +55,58 @@ class MetaBackbone(Backbone):
         input_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         cache: Cache | None = None,
-        **given: Any,
+        **kwargs: Any,
     ) -> Tensor:
-        rows, size = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
-        heads, layers = self.config.num_key_value_heads, self.config.num_hidden_layers
-        d_h = getattr(self.config, "head_dim", None) or self.hidden_size // self.config.num_attention_heads
-        for layer in range(layers if cache is not None else 0):
-            cache.update(*(torch.zeros(rows, heads, size, d_h, device=self.target_device) for _ in range(2)), layer)
-        return torch.zeros(rows, size, self.hidden_size, device=self.target_device)
+        """Zeros [b, s, d]; a cache is extended by zeros."""
+        b, s = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+        if cache is not None:
+            num_heads = self.config.num_key_value_heads
+            d_h = getattr(self.config, "head_dim", None) or self.hidden_size // self.config.num_attention_heads
+            for layer in range(self.config.num_hidden_layers):
+                key, value = (torch.zeros(b, num_heads, s, d_h, device=self.target_device) for _ in range(2))
+                cache.update(key, value, layer)
+        return torch.zeros(b, s, self.hidden_size, device=self.target_device)
 
 
 def build_model_config(shape: ModelShape) -> Any:
-    """The shape as transformers has it."""
+    """The transformers configuration of a shape."""
     values = shape._asdict()
-    kind = values.pop("model_type")
+    model_type = values.pop("model_type")
     if not values["head_dim"]:
         values.pop("head_dim")
-    return AutoConfig.for_model(kind, **values, attn_implementation="sdpa")
+    return AutoConfig.for_model(model_type, **values, attn_implementation="sdpa")
 
 
 def count_parameters_by_stage(method_name: str, options: Mapping[str, Any], shape: ModelShape) -> dict[str, Any] | None:
-    """Numbers that learn, for all slots and for each, by stage; how many of them are the model's own weights; whether
-    the method copies the model; how many virtual tokens it adds. None where a method cannot do without weights.
+    """Count a method's trainable parameters on a backbone of this shape; None if the method needs real weights.
+
+    Keys of the result: "stages", by stage name the numbers of parameters that all slots share and of each slot;
+    "weights", how many of them are the backbone's own; "copies", whether the method copies the model; "virtual", the
+    number of virtual tokens.
     """
-    kind = methods.load_method(method_name)
-    for device in (
-        "cpu",
-        "meta",
-    ):  # on the CPU a method's own tensors are real; what moves the model itself, needs meta
+    method_class = methods.load_method(method_name)
+    for device in ("cpu", "meta"):  # "cpu" has real tensors for the method; one that moves the model needs "meta"
         backbone = MetaBackbone(shape, device)
         stages: dict[str, tuple[int, int]] = {}
 
-        def look(method: Method, stages: dict[str, tuple[int, int]] = stages) -> None:
+        def record_sizes(method: Method, stages: dict[str, tuple[int, int]] = stages) -> None:
             sizes = {slot: sum(p.numel() for p in named.values()) for slot, named in method.trainable_by_slot().items()}
             stages[method.current_stage.name] = sizes.get(None, 0), sizes.get(0, 0)
 
         try:
             with torch.no_grad():
                 method = instantiate_method(
-                    kind, backbone, 1, perturb=False, config=kind.parse_config(options), after_stage_begin=look
+                    method_class,
+                    backbone,
+                    1,
+                    perturb=False,
+                    config=method_class.parse_config(options),
+                    after_stage_begin=record_sizes,
                 )
         except (RuntimeError, UsageError):
             continue
-        model = {id(p) for p in backbone.model.parameters()}
-        own = sum(p.numel() for p in method.parameters() if p.requires_grad and id(p) in model)
+        backbone_ids = {id(p) for p in backbone.model.parameters()}
+        num_weights = sum(p.numel() for p in method.parameters() if p.requires_grad and id(p) in backbone_ids)
         copies = method.backbone.model is not backbone.model
-        return {"stages": stages, "weights": own, "copies": copies, "virtual": method.num_virtual_tokens}
+        return {"stages": stages, "weights": num_weights, "copies": copies, "virtual": method.num_virtual_tokens}
     return None

@@ -157,7 +157,7 @@ def partition_step(
 def _measure_shared_prefixes(
     rows: BatchRows, slot_index: Tensor, num_slots: int, num_virtual_tokens: int
 ) -> Tensor | None:
-    """Length [k] of the prefix that all rows of each slot share before any answer; None if sharing would not pay off."""
+    """Length [k] of the prefix that all rows of each slot share before any answer; None if sharing does not pay off."""
     b, s = rows.input_ids.shape
     first_rows = torch.stack([(slot_index == slot).int().argmax() for slot in range(num_slots)])[slot_index]
     is_equal = (rows.input_ids == rows.input_ids[first_rows]) & rows.attention_mask.bool()
@@ -167,9 +167,8 @@ def _measure_shared_prefixes(
     prefix_lengths = prefix_lengths.where(slot_index.bincount(minlength=num_slots) > 1, 0)  # a single row saves nothing
     p = int(prefix_lengths.max())
     rest_length = int((rows.attention_mask.sum(1) - prefix_lengths[slot_index]).max())
-    num_positions = b * (s + num_virtual_tokens)
-    num_saved = num_positions - num_slots * (p + num_virtual_tokens) - b * rest_length
-    return prefix_lengths if p and num_saved >= MIN_SAVED_FRACTION * num_positions else None
+    num_saved = b * (s + num_virtual_tokens) - num_slots * (p + num_virtual_tokens) - b * rest_length
+    return prefix_lengths if p and num_saved >= MIN_SAVED_FRACTION * b * (s + num_virtual_tokens) else None
 
 
 def _drop_prefixes(rows: BatchRows, prefix_lengths: Tensor) -> BatchRows:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Cache of values that are computed from trainable tensors."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -7,16 +7,18 @@ from torch import Tensor
 
 
 class TensorVersionCache:
-    """What was made from learned tensors, for as long as none of them changes or moves.
+    """Cache of values computed from tensors, valid until one of the tensors changes or moves to another device.
 
-    Torch's fused optimisers change tensors unseen: clear `kept` before one may step.
+    Changes are detected by the tensors' version counters, which torch's fused optimizers do not increase: clear
+    `entries` before such an optimizer can step.
     """
 
     def __init__(self) -> None:
         self.entries: dict[Hashable, tuple] = {}
 
     def __call__(self, key: Hashable, tensors: Sequence[Tensor], compute: Callable[[], Any]) -> Any:
+        """The cached value of `key`, computed anew if one of the tensors has changed."""
         stamp = [(id(tensor), tensor._version, tensor.device) for tensor in tensors]
         if key not in self.entries or self.entries[key][0] != stamp:
-            self.entries[key] = stamp, tensors, compute()  # the tensors too, so that no other one takes their ids
+            self.entries[key] = stamp, tensors, compute()  # references to the tensors keep their ids from being reused
         return self.entries[key][-1]

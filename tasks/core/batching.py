@@ -1,4 +1,4 @@
-"""Tasks or cells side by side in one stream of training batches; the rows of `members[i]` carry slot i."""
+"""Training batches of several tasks or cells in one stream; the rows of `member_tasks[i]` have slot i."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count, cycle, islice
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from tasks.base import Task
 
 BATCH_MODES = ("packed", "mixed", "episodes")
-MIXING_WINDOW = 8  # batches of a mixture that are drawn at once, so that rows alike in length can go together
+MIXING_WINDOW = 8  # batches of a mixture that are sampled together, so that rows can be grouped by length
 
 
 class StepDataset(IterableDataset):
-    """The batches of a group, from the first step, each time it is walked through."""
+    """The batches of a group; each iteration starts at the first step."""
 
     def __init__(self, group: "MultiTaskDataModule") -> None:
         self.group = group
@@ -38,14 +38,18 @@ class StepDataset(IterableDataset):
 
 
 class MultiTaskDataModule(LightningDataModule):
-    """Members trained together. A lone cell is a group of one.
+    """Training batches of member tasks that are trained together. A single cell is a group with one member.
 
-    "packed": every step takes the next batch of each member that still has steps left, so a member sees exactly what
-    it would see alone. "mixed": every step is one batch drawn over the members, in proportion to their sizes up to
-    `cap` (`sampling="capped"`) or alike (`"uniform"`); of each eight batches the rows alike in length go together, for
-    half the positions to compute. "episodes": every step is `tasks` members, drawn without
-    replacement, each with `support` batches from one half of its examples and a query batch from the other.
-    steps: per member if packed (default: one epoch of each), else one number (default: one epoch of all).
+    batch_mode:
+        "packed": each step takes the next batch of every member that has steps left, so that a member sees the same
+        batches as when it is trained alone.
+        "mixed": each step is one batch sampled over the members, in proportion to their sizes up to
+        `max_sampling_size` (`sampling="capped"`) or uniformly (`"uniform"`). Rows are grouped by length within
+        MIXING_WINDOW batches, which halves the number of padded positions.
+        "episodes": each step samples `tasks_per_episode` members without replacement, each with
+        `num_support_batches` batches from one half of its examples and a query batch from the other half.
+    requested_steps: "packed": steps per member (default: one epoch of each); else one number (default: one epoch of
+    all members).
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class MultiTaskDataModule(LightningDataModule):
         requested_steps: int | Sequence[int] | None = None,
         batch_size: int | None = None,
         sampling: str = "capped",
-        max_sampling_size: int = 10_000,  # without it CMNLI alone would be two thirds of the eight sources
+        max_sampling_size: int = 10_000,  # without it, two thirds of the examples of the eight sources would be CMNLI
         tasks_per_episode: int = 4,
         num_support_batches: int = 3,
         seed: int = 0,
@@ -65,12 +69,13 @@ class MultiTaskDataModule(LightningDataModule):
         if not member_tasks:
             raise UsageError("a group needs at least one member")
         if batch_mode not in BATCH_MODES:
-            raise UsageError(f"no batches {batch_mode!r}; there are: {', '.join(BATCH_MODES)}")
+            raise UsageError(f"unknown batch_mode {batch_mode!r}; there are: {', '.join(BATCH_MODES)}")
         if sampling not in ("capped", "uniform"):
-            raise UsageError(f"no sampling {sampling!r}; there are: capped, uniform")
+            raise UsageError(f"unknown sampling {sampling!r}; there are: capped, uniform")
         if tasks_per_episode < 1 or num_support_batches < 0:
             raise UsageError(
-                f"an episode has 1 task or more and 0 support batches or more, found {tasks_per_episode}, {num_support_batches}"
+                "an episode has 1 task or more and 0 support batches or more, "
+                f"found {tasks_per_episode}, {num_support_batches}"
             )
         if batch_mode != "packed" and requested_steps is not None and not isinstance(requested_steps, int):
             raise UsageError(f"{batch_mode}: steps is one number for all members, found {requested_steps}")
@@ -83,26 +88,30 @@ class MultiTaskDataModule(LightningDataModule):
             raise UsageError(
                 f"packed: {len(requested_steps)} numbers of steps for {len(member_tasks)} members; give one for each"
             )
-        self.member_tasks, self.batch_mode, self.requested_steps = list(member_tasks), batch_mode, requested_steps
+        self.member_tasks = list(member_tasks)
+        self.batch_mode = batch_mode
+        self.requested_steps = requested_steps
         self.batch_size = batch_size or member_tasks[0].batch_size
-        self.sampling, self.max_sampling_size, self.seed = sampling, max_sampling_size, seed
-        self.tasks_per_episode, self.num_support_batches = (
-            min(tasks_per_episode, len(self.member_tasks)),
-            num_support_batches,
-        )
-        self.ended_slots: set[int] = set()  # packed members that stopped before their last step
+        self.sampling = sampling
+        self.max_sampling_size = max_sampling_size
+        self.seed = seed
+        self.tasks_per_episode = min(tasks_per_episode, len(self.member_tasks))
+        self.num_support_batches = num_support_batches
+        self.ended_slots: set[int] = set()  # "packed": members that stopped early
 
     def prepare_data(self) -> None:
+        """Check or download the files of all members."""
         for member in self.member_tasks:
             member.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
+        """Read and split the data of all members."""
         for member in self.member_tasks:
             member.setup(stage)
 
     @property
     def num_steps_by_member(self) -> list[int]:
-        """How many steps each member takes part in; mixed and episodes: the one number, for each."""
+        """Number of steps of each member; the same number for all members if "mixed" or "episodes"."""
         sizes = [len(member.examples["train"]) for member in self.member_tasks]
         if self.batch_mode != "packed":
             epoch = -(-sum(sizes) // (self.batch_size * self.gradients_per_step))
@@ -115,36 +124,41 @@ class MultiTaskDataModule(LightningDataModule):
 
     @property
     def gradients_per_step(self) -> int:
-        """Batches of which a step takes a gradient: in an episode those of support and query, of every task."""
+        """Number of batches per step for which gradients are computed; in an episode: support and query of all tasks."""
         return self.tasks_per_episode * (self.num_support_batches + 1) if self.batch_mode == "episodes" else 1
 
     def iter_packed_batches(self) -> Iterator[Batch]:
-        streams, steps = [iter_epochs(member) for member in self.member_tasks], self.num_steps_by_member
+        """Yield one batch per step with the next batch of each member that has steps left and has not ended."""
+        streams = [iter_epochs(member) for member in self.member_tasks]
+        steps = self.num_steps_by_member
         for step in range(max(steps)):
             rows = [
                 (slot, item)
                 for slot, stream in enumerate(streams)
                 if step < steps[slot] and slot not in self.ended_slots
-                for item in next(stream)  # a member that has ended is not asked again: its stream costs nothing
+                for item in next(stream)
             ]
             if not rows:
                 return
             yield self.collate_rows(rows)
 
     def iter_mixed_batches(self) -> Iterator[Batch]:
+        """Yield one batch per step with rows sampled over the members, sorted by slot."""
         streams = [(item for batch in iter_epochs(member) for item in batch) for member in self.member_tasks]
         sizes = [len(member.examples["train"]) for member in self.member_tasks]
         weights = [min(size, self.max_sampling_size) if self.sampling == "capped" else 1 for size in sizes]
-        rng, steps = Random(f"mixed:{self.seed}"), max(self.num_steps_by_member)
-        for first in range(0, steps, MIXING_WINDOW):
-            count = min(MIXING_WINDOW, steps - first)
-            slots = rng.choices(range(len(streams)), weights, k=count * self.batch_size)
+        rng = Random(f"mixed:{self.seed}")
+        steps = max(self.num_steps_by_member)
+        for first_step in range(0, steps, MIXING_WINDOW):
+            num_batches = min(MIXING_WINDOW, steps - first_step)
+            slots = rng.choices(range(len(streams)), weights, k=num_batches * self.batch_size)
             rows = sorted(((slot, next(streams[slot])) for slot in slots), key=get_row_length)
-            batches = [rows[place : place + self.batch_size] for place in range(0, len(rows), self.batch_size)]
-            for rows in rng.sample(batches, count):  # no step knows from its place how long its rows are
+            batches = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
+            for rows in rng.sample(batches, num_batches):  # shuffled: length must not depend on the step
                 yield self.collate_rows(sorted(rows, key=lambda row: row[0]))
 
     def iter_episodes(self) -> Iterator[Episode]:
+        """Yield one episode per step."""
         streams = [
             iter_episode_parts(member, self.batch_size, self.num_support_batches) for member in self.member_tasks
         ]
@@ -152,31 +166,34 @@ class MultiTaskDataModule(LightningDataModule):
         for _ in range(max(self.num_steps_by_member)):
             support, query = [], []
             for slot in sorted(rng.sample(range(len(streams)), self.tasks_per_episode)):
-                parts, asked = next(streams[slot])
-                support.append(tuple(self.collate_rows([(slot, item) for item in part]) for part in parts))
-                query.append(self.collate_rows([(slot, item) for item in asked]))
+                support_batches, query_batch = next(streams[slot])
+                support.append(tuple(self.collate_rows([(slot, item) for item in batch]) for batch in support_batches))
+                query.append(self.collate_rows([(slot, item) for item in query_batch]))
             yield Episode(tuple(support), tuple(query))
 
     def collate_rows(self, rows: list[tuple[int, EncodedExample]]) -> Batch:
+        """Collate (slot, encoded example) rows."""
         slots, items = zip(*rows, strict=True)
         return collate(items, slots, get_pad_token_id(self.member_tasks[0].tokenizer))
 
     def train_dataloader(self) -> DataLoader:
+        """Return a loader with one batch or episode per step."""
         self.setup()
         return DataLoader(StepDataset(self), batch_size=None, collate_fn=return_batch_unchanged)
 
 
 def get_row_length(row: tuple[int, EncodedExample]) -> int:
+    """Return the number of tokens of prompt and answer."""
     return len(row[1].prompt_ids) + len(row[1].answer_ids)
 
 
 def return_batch_unchanged(batch: Batch) -> Batch:
-    """As it is: the loader's own conversion walks through every text of every step."""
+    """Return the batch as it is; the default conversion of DataLoader would traverse all texts of a batch."""
     return batch
 
 
 def iter_epochs(task: "Task") -> Iterator[list[EncodedExample]]:
-    """A member's training batches, epoch after epoch, each in its own order."""
+    """Yield a member's training batches without end; each epoch has its own order."""
     for epoch in count():
         yield from task.iter_train_batches(epoch)
 
@@ -184,17 +201,19 @@ def iter_epochs(task: "Task") -> Iterator[list[EncodedExample]]:
 def iter_episode_parts(
     task: "Task", batch_size: int, num_support_batches: int
 ) -> Iterator[tuple[list[list[EncodedExample]], list[EncodedExample]]]:
-    """A member's part of one episode after the other: support batches and a query batch that share no example.
+    """Yield a member's part of each episode: support batches and a query batch that share no example.
 
-    The examples are split in halves anew each time, so that of N = 16 as of thousands both have their share. Support
-    batches walk through their half, and again where it is used up. A function of the member and its order alone.
+    The examples are split into two halves for each episode, so that small sets (N = 16) provide both. Support batches
+    iterate over their half, repeatedly if it is too small. The samples depend only on the member and its `order_seed`.
     """
     items = task.encode_split("train")
     if len(items) < 2:
-        raise UsageError(f"{task.name}: an episode needs support and query, so 2 examples or more; there is 1")
+        raise UsageError(f"{task.name}: an episode needs 2 examples or more (support and query); there is 1")
     rng = Random(f"episodes:{task.name}:{task.order_seed}")
-    query, given = min(batch_size, len(items) // 2), min(batch_size * num_support_batches, len(items) - len(items) // 2)
+    num_query = min(batch_size, len(items) // 2)
+    num_support = min(batch_size * num_support_batches, len(items) - len(items) // 2)
     while True:
-        drawn = rng.sample(items, query + given)
-        walk = cycle(drawn[query:])
-        yield [list(islice(walk, min(batch_size, given))) for _ in range(num_support_batches)], drawn[:query]
+        sample = rng.sample(items, num_query + num_support)
+        support = cycle(sample[num_query:])
+        support_batches = [list(islice(support, min(batch_size, num_support))) for _ in range(num_support_batches)]
+        yield support_batches, sample[:num_query]

@@ -1,4 +1,4 @@
-"""Plain values as a dataclass: a wrong name, type or choice is an error in one line that says what would be right."""
+"""Conversion of plain values (from YAML) to dataclasses, with one-line errors for wrong names, types and choices."""
 
 import re
 from collections.abc import Mapping
@@ -15,71 +15,81 @@ if TYPE_CHECKING:
 
 DataclassT = TypeVar("DataclassT", bound="DataclassInstance")
 TYPE_DESCRIPTIONS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "null"}
-MAX_VALUE_CHARACTERS = 60  # characters of a value in a message
+MAX_VALUE_CHARACTERS = 60  # maximum length of a value in a message
 
 
 def coerce_to_dataclass(dataclass_type: type[DataclassT], values: Any, location: str, path: str = "") -> DataclassT:
-    """The dataclass with these fields; those that are not given keep their defaults."""
+    """Convert a mapping to a dataclass; missing fields get their defaults.
+
+    `location` (file) and `path` (dotted field name) are used in messages. Raises UsageError for an unknown or missing
+    field, and for a value of a wrong type.
+    """
     hints = _get_type_hints(dataclass_type)
     if not isinstance(values, Mapping):
-        some = f"takes fields such as {next(iter(hints))}"
-        raise UsageError(f"{location}: {path or 'it'} {some}, found {_format_short(values)}")
-    found = {}
+        raise UsageError(
+            f"{location}: {path or 'it'} takes fields such as {next(iter(hints))}, found {_format_short(values)}"
+        )
+    arguments = {}
     for name, value in values.items():
-        full = f"{path}.{name}" if path else str(name)
+        full_name = f"{path}.{name}" if path else str(name)
         if name not in hints:
-            raise UsageError(f"{location}: no field {full!r}; {suggest_name(str(name), hints)}")
-        found[name] = coerce_value(hints[name], value, location, full)
-    for one in fields(dataclass_type):
-        if one.name not in found and one.default is MISSING and one.default_factory is MISSING:
-            full = f"{path}.{one.name}" if path else one.name
-            raise UsageError(f"{location}: {full} is missing; it takes {describe_type(hints[one.name])}")
-    return dataclass_type(**found)
+            raise UsageError(f"{location}: no field {full_name!r}; {suggest_name(str(name), hints)}")
+        arguments[name] = coerce_value(hints[name], value, location, full_name)
+    for field in fields(dataclass_type):
+        if field.name not in arguments and field.default is MISSING and field.default_factory is MISSING:
+            full_name = f"{path}.{field.name}" if path else field.name
+            raise UsageError(f"{location}: {full_name} is missing; it takes {describe_type(hints[field.name])}")
+    return dataclass_type(**arguments)
 
 
 def coerce_value(annotation: Any, value: Any, location: str, path: str) -> Any:
-    """One value as its annotation has it; a number may come as text, as from a command line."""
-    quotes = (
-        "; put it in quotes" if annotation is str and isinstance(value, int | float) else ""
-    )  # what YAML made of it
-    wrong = UsageError(f"{location}: {path} takes {describe_type(annotation)}, found {_format_short(value)}{quotes}")
-    origin, inner = get_origin(annotation), get_args(annotation)
+    """Convert a value to the type of its annotation; whole numbers may be texts (from the command line)."""
+    # YAML reads an unquoted text of digits as a number.
+    hint = "; put it in quotes" if annotation is str and isinstance(value, int | float) else ""
+    type_error = UsageError(f"{location}: {path} takes {describe_type(annotation)}, found {_format_short(value)}{hint}")
+    origin = get_origin(annotation)
+    arguments = get_args(annotation)
     if isinstance(annotation, type) and is_dataclass(annotation):
         return value if isinstance(value, annotation) else coerce_to_dataclass(annotation, value, location, path)
     if origin in (Union, UnionType):
-        return _coerce_to_union(inner, value, location, path, wrong)
+        return _coerce_to_union(arguments, value, location, path, type_error)
     if origin is Literal:
-        if value not in inner:
-            raise wrong
+        if value not in arguments:
+            raise type_error
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise wrong
-        return tuple(coerce_value(inner[0], one, location, path) for one in value)
+            raise type_error
+        return tuple(coerce_value(arguments[0], item, location, path) for item in value)
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise wrong
-        return {coerce_value(inner[0], key, location, f"{path}'s name"): coerce_value(inner[1], one, location, f"{path}.{key}")
-                for key, one in value.items()}  # fmt: skip
+            raise type_error
+        key_type, value_type = arguments
+        return {
+            coerce_value(key_type, key, location, f"{path}'s name"): coerce_value(
+                value_type, item, location, f"{path}.{key}"
+            )
+            for key, item in value.items()
+        }
     if annotation is Any:
         return value
     if annotation is int and isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value):
         return int(value)
     if not isinstance(value, annotation) or (annotation is not bool and isinstance(value, bool)):
-        raise wrong
+        raise type_error
     return value
 
 
 def _coerce_to_union(annotations: tuple, value: Any, location: str, path: str, type_error: UsageError) -> Any:
-    """The first kind that takes the value; where only one is left besides null, its own message."""
+    """Convert to the first type that accepts the value; if there is one type besides None, raise that type's error."""
     if value is None and NoneType in annotations:
         return None
-    real = [kind for kind in annotations if kind is not NoneType]
-    if len(real) == 1:
-        return coerce_value(real[0], value, location, path)
-    for kind in real:
+    candidates = [annotation for annotation in annotations if annotation is not NoneType]
+    if len(candidates) == 1:
+        return coerce_value(candidates[0], value, location, path)
+    for annotation in candidates:
         try:
-            return coerce_value(kind, value, location, path)
+            return coerce_value(annotation, value, location, path)
         except UsageError:
             continue
     raise type_error
@@ -91,14 +101,15 @@ def _get_type_hints(kind: type) -> dict[str, Any]:
 
 
 def describe_type(annotation: Any) -> str:
-    """A type in words."""
-    origin, inner = get_origin(annotation), get_args(annotation)
+    """Describe a type in words, for messages."""
+    origin = get_origin(annotation)
+    arguments = get_args(annotation)
     if origin is Literal:
-        return f"one of {', '.join(map(str, inner))}"
+        return f"one of {', '.join(map(str, arguments))}"
     if origin in (Union, UnionType):
-        return " or ".join(describe_type(one) for one in inner)
+        return " or ".join(describe_type(argument) for argument in arguments)
     if origin is tuple:
-        return f"a list, of which each is {describe_type(inner[0])}"
+        return f"a list, of which each is {describe_type(arguments[0])}"
     if origin is dict:
         return "fields with names"
     return TYPE_DESCRIPTIONS.get(annotation, "fields with names")

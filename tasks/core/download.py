@@ -1,7 +1,7 @@
-"""What touches a network, and what goes wrong there in one line: who did not answer, and what to do.
+"""Downloads of data sets and files; network errors become one line with the host and a remedy.
 
-A pinned revision never changes, so what is here is read without a question. Else the host is asked first, once and
-briefly: the hub's own libraries would try again for minutes, and then show a traceback.
+A pinned revision never changes, so cached files are read without network access. Otherwise one request with a short
+timeout checks the host first, because the hub libraries retry for minutes and then raise with a long traceback.
 """
 
 import sys
@@ -14,14 +14,17 @@ from uuid import uuid4
 
 from tasks.core.types import UsageError
 
-CONNECT_TIMEOUT_SECONDS = 3.0  # seconds that a host has to take a connection, and to answer
+CONNECT_TIMEOUT_SECONDS = 3.0
 READ_TIMEOUT_SECONDS = 10.0
 OFFLINE_ADVICE = "use --source sample, or --source local with --data-dir <folder of original files>"
-RETRY_ADVICE = "run it again, what has arrived is kept"
+RETRY_ADVICE = "run it again; completed downloads are kept"
 
 
 def load_hub_dataset(task_name: str, dataset_id: str, config: str | None, revision: str):  # -> datasets.DatasetDict
-    """A data set of the hub at its revision, or a folder of the same shape."""
+    """Load a data set of the hub at a revision, or a local folder of the same structure.
+
+    Raises UsageError if it is neither cached nor can be downloaded.
+    """
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
     from huggingface_hub import HfApi
@@ -31,8 +34,8 @@ def load_hub_dataset(task_name: str, dataset_id: str, config: str | None, revisi
     if Path(dataset_id).is_dir():
         with translate_errors(where, OFFLINE_ADVICE, error_types=(DatasetsError,)):
             return load_dataset(dataset_id, config)
-    if (found := load_cached_dataset(dataset_id, config, revision)) is not None:
-        return found
+    if (cached := load_cached_dataset(dataset_id, config, revision)) is not None:
+        return cached
     if is_offline_mode():
         raise UsageError(
             f"{where} is not in the hub's cache, and HF_HUB_OFFLINE is set; fetch it first, or {OFFLINE_ADVICE}"
@@ -40,36 +43,37 @@ def load_hub_dataset(task_name: str, dataset_id: str, config: str | None, revisi
     with translate_errors(where, OFFLINE_ADVICE, f"{RETRY_ADVICE}, or {OFFLINE_ADVICE}", error_types=(DatasetsError,)):
         HfApi().dataset_info(dataset_id, revision=revision, timeout=make_timeout())
         tables = load_dataset(dataset_id, config, revision=revision)
-    found = Path(next(iter(tables.values())).cache_files[0]["filename"]).parent.name
-    if found != revision:  # `datasets` takes what it has, of any revision, when the hub fails in the middle
+    loaded_revision = Path(next(iter(tables.values())).cache_files[0]["filename"]).parent.name
+    if loaded_revision != revision:  # `datasets` falls back to any cached revision if the hub fails during the download
         raise UsageError(
-            f"{where}: the hub gave up, and its cache holds {found}, not {revision}; {RETRY_ADVICE}, or {OFFLINE_ADVICE}"
+            f"{where}: the download failed, and the cache holds revision {loaded_revision}, not {revision}; "
+            f"{RETRY_ADVICE}, or {OFFLINE_ADVICE}"
         )
     return tables
 
 
 def load_cached_dataset(dataset_id: str, config: str | None, revision: str):  # -> datasets.DatasetDict | None
-    """The tables that `datasets` made of exactly this revision."""
+    """Load the tables that `datasets` cached for exactly this revision; None if there are none or they are damaged."""
     from datasets import config as settings
     from datasets.naming import camelcase_to_snakecase
     from datasets.packaged_modules.cache.cache import Cache
 
-    owner, _, short = dataset_id.rpartition("/")
-    short = camelcase_to_snakecase(short)
-    home = Path(settings.HF_DATASETS_CACHE) / "___".join(filter(None, [owner, short]))
-    folders = [path.parent for path in home.glob(f"{config or '*'}/*/{revision}/dataset_info.json")]
+    owner, _, name = dataset_id.rpartition("/")
+    name = camelcase_to_snakecase(name)
+    cache_folder = Path(settings.HF_DATASETS_CACHE) / "___".join(filter(None, [owner, name]))
+    folders = [path.parent for path in cache_folder.glob(f"{config or '*'}/*/{revision}/dataset_info.json")]
     if len(folders) != 1:
         return None
-    place = folders[0]
-    builder = Cache(
-        dataset_name=short, repo_id=dataset_id, config_name=place.parts[-3], version=place.parts[-2], hash=revision
-    )
-    with suppress(OSError, ValueError):  # damaged: it is fetched again
+    config_name, version = folders[0].parts[-3:-1]
+    builder = Cache(dataset_name=name, repo_id=dataset_id, config_name=config_name, version=version, hash=revision)
+    try:
         return builder.as_dataset()
+    except (OSError, ValueError):  # damaged: download it again
+        return None
 
 
 def fetch_file(task_name: str, url: str, path: Path) -> Path:
-    """A file of a pinned commit, fetched once to `path`. What broke off goes on where it stopped."""
+    """Download a file of a pinned commit to `path`, unless it exists; a partial download is resumed."""
     from huggingface_hub.constants import is_offline_mode
 
     if path.is_file():
@@ -77,37 +81,41 @@ def fetch_file(task_name: str, url: str, path: Path) -> Path:
     host = urlsplit(url).hostname
     if is_offline_mode():
         raise UsageError(
-            f"{task_name}: {path} is not there, and HF_HUB_OFFLINE is set; fetch it first, or {OFFLINE_ADVICE}"
+            f"{task_name}: {path} does not exist, and HF_HUB_OFFLINE is set; fetch it first, or {OFFLINE_ADVICE}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    part, mine = (path.with_name(f"{path.name}{end}") for end in (".part", f".{uuid4().hex}.part"))
+    partial_path = path.with_name(f"{path.name}.part")
+    own_path = path.with_name(f"{path.name}.{uuid4().hex}.part")
     with suppress(FileNotFoundError):
-        part.rename(mine)  # whoever comes second begins anew, in a file of its own
+        partial_path.rename(own_path)  # continue a partial download; a concurrent process starts its own
     try:
         with translate_errors(f"{task_name}: {url}", OFFLINE_ADVICE, f"{RETRY_ADVICE}, or {OFFLINE_ADVICE}", host):
-            download_remaining(url, mine)
-        mine.replace(path)
+            download_remaining(url, own_path)
+        own_path.replace(path)
     finally:
         with suppress(FileNotFoundError):
-            mine.replace(part)
+            own_path.replace(partial_path)
     return path
 
 
 def download_remaining(url: str, path: Path) -> None:
-    """Append what is missing."""
+    """Download the bytes of a file that are missing after a partial download."""
     from huggingface_hub import get_session
 
-    have = path.stat().st_size if path.is_file() else 0
-    wanted = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with get_session().stream("GET", url, headers=wanted, timeout=make_timeout()) as answer:
-        if answer.status_code != 416:  # else it was whole
-            answer.raise_for_status()
-            with path.open("ab" if answer.status_code == 206 else "wb") as target:
-                for chunk in answer.iter_raw():
+    size = path.stat().st_size if path.is_file() else 0
+    headers = {"Accept-Encoding": "identity"}
+    if size:
+        headers["Range"] = f"bytes={size}-"
+    with get_session().stream("GET", url, headers=headers, timeout=make_timeout()) as response:
+        if response.status_code != 416:  # range not satisfiable: the file is complete
+            response.raise_for_status()
+            with path.open("ab" if response.status_code == 206 else "wb") as target:
+                for chunk in response.iter_raw():
                     target.write(chunk)
 
 
 def make_timeout():  # -> httpx.Timeout
+    """Return the timeouts of a request."""
     from huggingface_hub.utils import httpx
 
     return httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
@@ -121,7 +129,10 @@ def translate_errors(
     host: str | None = None,
     error_types: tuple[type[Exception], ...] = (),
 ) -> Iterator[None]:
-    """What the libraries raise, and these kinds, as one line with what to do; `again` where another try may help."""
+    """Translate errors of the libraries (and `error_types`) to UsageError, one line with the cause and advice.
+
+    `retry_advice` replaces `advice` if the error may be temporary.
+    """
     from huggingface_hub import constants
     from huggingface_hub.utils import httpx
 
@@ -131,34 +142,37 @@ def translate_errors(
     except (OSError, ValueError, RuntimeError, httpx.HTTPError, *error_types) as error:
         if isinstance(error, UsageError):
             raise
-        why, passing = explain_error(error, host or urlsplit(constants.ENDPOINT).netloc)
-        raise UsageError(f"{subject}: {why}; {retry_advice if passing and retry_advice else advice}") from error
+        cause, is_temporary = explain_error(error, host or urlsplit(constants.ENDPOINT).netloc)
+        raise UsageError(f"{subject}: {cause}; {retry_advice if is_temporary and retry_advice else advice}") from error
 
 
 def explain_error(error: BaseException, host: str) -> tuple[str, bool]:
-    """What went wrong, and whether it may pass by itself."""
+    """Return (cause of an error in plain words, whether it may be temporary)."""
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
-    while isinstance(error, FileNotFoundError) and error.__cause__:  # what it was before it became "not found"
+    while (
+        isinstance(error, FileNotFoundError) and error.__cause__
+    ):  # the error that the library translated to "not found"
         error = error.__cause__
-    known: tuple[tuple[type, str, bool], ...] = (
-        (errors.OfflineModeIsEnabled, "it was not fetched before, and HF_HUB_OFFLINE is set", False),
+    explanations: tuple[tuple[type, str, bool], ...] = (  # error type, cause, is temporary
+        (errors.OfflineModeIsEnabled, "it is not in the cache, and HF_HUB_OFFLINE is set", False),
         (errors.RevisionNotFoundError, f"{host} has no such revision", False),
-        (errors.GatedRepoError, f"{host} wants its terms accepted, and the token of who did in HF_TOKEN", False),
+        (errors.GatedRepoError, f"{host}: gated repository; accept its terms and set HF_TOKEN", False),
         (errors.RepositoryNotFoundError, f"{host} has no such repository, or it is private", False),
-        (httpx.ProxyError, "the proxy does not let it through", False),
+        (httpx.ProxyError, "the proxy rejects the request", False),
         (httpx.TimeoutException, f"{host} does not answer in time", True),
         (httpx.ConnectError, f"{host} cannot be reached", True),
         (httpx.NetworkError, f"the connection to {host} broke off", True),
         (httpx.RemoteProtocolError, f"the connection to {host} broke off", True),
-        (errors.LocalEntryNotFoundError, f"{host} does not give all of its files", True),
+        (errors.LocalEntryNotFoundError, f"{host} does not provide all of its files", True),
     )
-    for kind, text, passing in known:
-        if isinstance(error, kind):
-            return text, passing
-    if (answer := getattr(error, "response", None)) is not None:
-        return f"{host} answers {answer.status_code}", answer.status_code >= 500 or answer.status_code == 429
+    for error_type, cause, is_temporary in explanations:
+        if isinstance(error, error_type):
+            return cause, is_temporary
+    if (response := getattr(error, "response", None)) is not None:
+        is_temporary = response.status_code >= 500 or response.status_code == 429
+        return f"{host} answers {response.status_code}", is_temporary
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, FileNotFoundError) and "hf://" in lines[0]:
         return f"{host} lacks {lines[0].partition('hf://')[2].partition(chr(39))[0]}", False
@@ -167,15 +181,15 @@ def explain_error(error: BaseException, host: str) -> tuple[str, bool]:
 
 @contextmanager
 def silence_libraries() -> Iterator[None]:
-    """Without the libraries' own words about every try."""
-    loud: list[tuple[Callable[[int], None], int]] = []
+    """Suppress the log messages of the hub libraries, which report every retry."""
+    previous_levels: list[tuple[Callable[[int], None], int]] = []
     for library in ("datasets", "huggingface_hub"):
         if library in sys.modules:
             logging = sys.modules[library].logging
-            loud.append((logging.set_verbosity, logging.get_verbosity()))
+            previous_levels.append((logging.set_verbosity, logging.get_verbosity()))
             logging.set_verbosity(CRITICAL)
     try:
         yield
     finally:
-        for put, level in loud:
-            put(level)
+        for set_verbosity, level in previous_levels:
+            set_verbosity(level)

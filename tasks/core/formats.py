@@ -1,7 +1,7 @@
-"""The original file formats, each a function (text of a file, its name) -> records. Pure: no file is opened here.
+"""Parsers of the original file formats: functions (text of a file, file name) -> records. No file is opened here.
 
-Only LF ends a record (a trailing CR is dropped) and blank lines are no records: `str.splitlines` would also split at
-U+2028, and FinRE has a blank line after every record.
+Only LF ends a record, a trailing CR is removed, and blank lines are skipped: `str.splitlines` would also split at
+U+2028, and FinRE has a blank line after every record. All parsers raise UsageError with file and line.
 """
 
 import csv
@@ -14,7 +14,7 @@ from tasks.core.types import UsageError
 
 
 def iter_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The records of a line-oriented file with their line numbers from 1."""
+    """Yield (line number from 1, line) for all lines that are not blank."""
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.removesuffix("\r")
         if line.strip():
@@ -22,7 +22,7 @@ def iter_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 class Record(dict):
-    """A record that says where it stands when it is asked for what it has not."""
+    """A record with its location; access to a missing field raises UsageError with that location."""
 
     def __init__(self, values: dict, location: str) -> None:
         super().__init__(values)
@@ -33,7 +33,10 @@ class Record(dict):
 
 
 def make_tsv_parser(*columns: str, has_header: bool = False) -> Callable[[str, str], Iterator[dict]]:
-    """Columns split at tabs, with no quoting: a csv reader joins ChnSentiCorp's 9,600 train rows into 9,146."""
+    """Make a parser of tab-separated columns without quoting.
+
+    A csv reader, which interprets quotes, joins the 9,600 train rows of ChnSentiCorp into 9,146.
+    """
 
     def parse(text: str, where: str) -> Iterator[dict]:
         for number, line in iter_lines(text):
@@ -48,22 +51,22 @@ def make_tsv_parser(*columns: str, has_header: bool = False) -> Callable[[str, s
 
 
 def parse_tsv(text: str, file_name: str) -> Iterator[dict]:
-    """Columns split at tabs and named by the first line, with no quoting."""
-    first = next((line for _, line in iter_lines(text)), "")
-    names = first.split("\t")
+    """Parse tab-separated columns without quoting; the first line names them."""
+    header = next((line for _, line in iter_lines(text)), "")
+    names = header.split("\t")
     if len(set(names)) < len(names):
-        raise UsageError(f"{file_name}:1: a column twice among {', '.join(names)}")
+        raise UsageError(f"{file_name}:1: duplicate column among {', '.join(names)}")
     return make_tsv_parser(*names, has_header=True)(text, file_name)
 
 
 def parse_csv(text: str, file_name: str) -> Iterator[dict]:
-    """Comma-separated with a header and real quoting (BQ, which also starts with a byte order mark)."""
+    """Parse comma-separated columns with header and quoting (BQ, which also starts with a byte order mark)."""
     reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff"), newline=""))
     try:
         for row in reader:
             if None in row or None in row.values():
                 raise UsageError(
-                    f"{file_name}:{reader.line_num}: not as many columns as the header {reader.fieldnames}"
+                    f"{file_name}:{reader.line_num}: number of columns differs from the header {reader.fieldnames}"
                 )
             yield Record(row, f"{file_name}:{reader.line_num}")
     except csv.Error as error:
@@ -71,28 +74,30 @@ def parse_csv(text: str, file_name: str) -> Iterator[dict]:
 
 
 def parse_json_lines(text: str, file_name: str) -> Iterator[dict]:
+    """Parse one JSON object per line."""
     for number, line in iter_lines(text):
         try:
             row = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
             raise UsageError(f"{file_name}:{number}: not JSON: {getattr(error, 'msg', error)}") from error
         if not isinstance(row, dict):
-            raise UsageError(f"{file_name}:{number}: not a record in braces but {type(row).__name__}")
+            raise UsageError(f"{file_name}:{number}: not a JSON object but {type(row).__name__}")
         yield Record(row, f"{file_name}:{number}")
 
 
 def parse_json(text: str, file_name: str) -> Iterator[dict]:
-    """A list of records in one document, or a record on each line."""
+    """Parse a JSON list of objects, or one object per line."""
     if not text.lstrip().startswith("["):
         yield from parse_json_lines(text, file_name)
         return
-    for place, row in enumerate(decode_json(text, file_name), start=1):
+    for number, row in enumerate(decode_json(text, file_name), start=1):
         if not isinstance(row, dict):
-            raise UsageError(f"{file_name}: record {place} is not in braces but {type(row).__name__}")
-        yield Record(row, f"{file_name}, record {place}")
+            raise UsageError(f"{file_name}: record {number} is not a JSON object but {type(row).__name__}")
+        yield Record(row, f"{file_name}, record {number}")
 
 
 def decode_json(text: str, file_name: str) -> Any:
+    """Decode a JSON document; objects become `Record`s."""
     try:
         return json.loads(text, object_hook=lambda values: Record(values, file_name))
     except json.JSONDecodeError as error:
@@ -102,9 +107,9 @@ def decode_json(text: str, file_name: str) -> Any:
 
 
 def parse_squad(text: str, file_name: str) -> Iterator[dict]:
-    """One record per question, from SQuAD's nesting or from CMRC 2018's own flat list.
+    """Parse one record per question, from the nested SQuAD format or from the flat list of CMRC 2018.
 
-    Offsets are left out on purpose: in CMRC 193 are -1 and 7 count UTF-16 units. Numbers among CMRC's answers
+    Offsets are not used: in CMRC 2018, 193 of them are -1 and 7 count UTF-16 units. Numbers among its answers
     (39764.0) become strings, as in its SQuAD-style copy.
     """
     data = decode_json(text, file_name)
@@ -121,27 +126,28 @@ def parse_squad(text: str, file_name: str) -> Iterator[dict]:
                         paragraph["context"], qa["question"], [answer["text"] for answer in qa["answers"]]
                     )
     except TypeError as error:
-        raise UsageError(f"{file_name}: not nested as SQuAD or CMRC 2018 ({error})") from error
+        raise UsageError(f"{file_name}: not in the format of SQuAD or CMRC 2018 ({error})") from error
 
 
 def make_question_record(context: str, question_text: str, answers: list) -> dict:
+    """Make a record of a question with the keys of SQuAD on the hub."""
     return {"context": context, "question": question_text, "answers": {"text": [str(answer) for answer in answers]}}
 
 
 def parse_multiple_choice(text: str, file_name: str) -> Iterator[dict]:
-    """C3: a list of [parts of the document, questions, id]; one record per question, keys as on the hub."""
+    """Parse C3, a list of [texts of the document, questions, id]: one record per question, with the keys of the hub."""
     try:
-        for parts, questions, _ in decode_json(text, file_name):
+        for texts, questions, _ in decode_json(text, file_name):
             for qa in questions:
-                yield Record({"context": parts, **qa}, file_name)
+                yield Record({"context": texts, **qa}, file_name)
     except (TypeError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
-        raise UsageError(f"{file_name}: not nested as C3, a list of [texts, questions, id] ({error})") from error
+        raise UsageError(f"{file_name}: not in the format of C3, a list of [texts, questions, id] ({error})") from error
 
 
 def parse_label_names(text: str, file_name: str) -> dict[str, str]:
-    """Label id -> name, from a list of names (line number = id), a JSON dict, or JSON lines with a Chinese name."""
+    """Return label id -> name, from a list of names (line number = id), a JSON object, or JSON lines with `label_des`."""
     if not text.lstrip().startswith("{"):
         return {str(index): name for index, (_, name) in enumerate(iter_lines(text))}
     rows = list(parse_json_lines(text, file_name))

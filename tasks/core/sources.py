@@ -1,6 +1,6 @@
-"""Where raw records come from: local original files, a script-free hub copy, or the embedded samples.
+"""Sources of raw records: local original files, a hub data set without a loading script, or generated data.
 
-All three hand the same dicts to the task's `read`.
+All of them yield the same dicts to `Task.read_examples`.
 """
 
 import os
@@ -20,37 +20,41 @@ from tasks.core.types import UsageError
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
-RecordParser = Callable[[str, str], Iterator[dict]]  # (text of a file, its name for messages) -> records
-CHECKSUM_FILE = ".sha256"  # file in a written folder: of all others
-VERIFIED_FOLDERS: set[Path] = set()  # written folders that this process has looked at
+RecordParser = Callable[[str, str], Iterator[dict]]  # (text of a file, file name for messages) -> records
+CHECKSUM_FILE = ".sha256"  # file with the hash of all other files of its folder
+VERIFIED_FOLDERS: set[Path] = set()  # folders whose checksum this process has verified
 GITHUB_RAW_URL = "https://raw.githubusercontent.com"
 
 
 def parse_nothing(text: str, where: str) -> Iterator[dict]:
-    """The parse of a file of which only the place is asked: no records."""
+    """Yield no records; the parser of a hub split, which is not read as text."""
     return iter(())
 
 
 class File(NamedTuple):
-    """Original files of one part: "train", "dev", "test", or "" for files that are only counted.
+    """Original files of one part: "train", "dev", "test", or "" for files that are only counted by `describe_task`.
 
-    Several paths belong together; several Files of one part are alternatives, the first that is there is read.
-    A public "dev" set stands in for a missing train or test file; where nothing is missing it is not used.
+    All `paths` are read one after the other. Several `File`s of one part are alternatives; the first that exists is
+    read. A public "dev" set replaces a missing train or test file and is unused otherwise.
     """
 
     part: str
     paths: tuple[str, ...]
     parse: RecordParser
-    label_names_file: str = ""  # file that names the label ids
-    note: str = ""  # why a file is only counted
+    label_names_file: str = ""  # file that maps label ids to names
+    note: str = ""  # reason why a file is only counted
 
     @property
     def title(self) -> str:
+        """All paths, for messages."""
         return " + ".join(self.paths)
 
 
 class Hub(NamedTuple):
-    """A Hugging Face dataset that needs no script: id, config, pinned revision, part -> split, column -> key."""
+    """A Hugging Face data set without a loading script, at a pinned revision.
+
+    splits: part -> split of the data set. columns: column -> key of the record, for columns that are renamed.
+    """
 
     id: str
     config: str | None
@@ -60,7 +64,7 @@ class Hub(NamedTuple):
 
 
 class GitHub(NamedTuple):
-    """The canonical repository's raw files, by the names in the task's `files`, at a pinned commit."""
+    """Raw files in `folder` of a GitHub repository at a pinned commit; the names are those of the task's `files`."""
 
     repository: str
     commit: str
@@ -68,43 +72,46 @@ class GitHub(NamedTuple):
 
 
 class LocalSource:
-    """The files of one task below a folder: `<folder>/<task>/<path>`."""
+    """The files of one task in a data folder: `<folder>/<task>/<path>`."""
 
     def __init__(self, task_name: str, files: tuple[File, ...], folder: Path, title: str = "local") -> None:
-        self.task_name, self.files, self.folder, self.name = task_name, files, Path(folder) / task_name, title
+        self.task_name = task_name
+        self.files = files
+        self.folder = Path(folder) / task_name
+        self.name = title
 
     @property
     def title(self) -> str:
+        """Description of the source, for reports and messages."""
         return self.name
 
     def find_parts(self) -> dict[str, File]:
-        """The part names that can be read here, with the files that serve them."""
-        found: dict[str, File] = {}
+        """Return part -> its files, for all parts that exist. Raises UsageError if there is none."""
+        parts: dict[str, File] = {}
         for file in self.files:
-            if file.part and file.part not in found and self.has_file(file):
-                found[file.part] = file
-        if not found:
-            looked = ", ".join(file.title for file in self.files if file.part)
-            raise UsageError(f"{self.task_name}: no records in {self.folder}; looked for {looked}")
-        return found
+            if file.part and file.part not in parts and self.has_file(file):
+                parts[file.part] = file
+        if not parts:
+            expected = ", ".join(file.title for file in self.files if file.part)
+            raise UsageError(f"{self.task_name}: no records in {self.folder}; looked for {expected}")
+        return parts
 
     def has_file(self, file: File) -> bool:
+        """Return whether all paths of the file exist."""
         return all((self.folder / path).is_file() for path in file.paths)
 
     def get_content_key(self) -> tuple:
-        """What identifies the content: it changes when a file does."""
+        """Return a key of the content, which changes when a file changes (size or modification time)."""
         paths = [self.folder / path for file in self.files for path in (*file.paths, file.label_names_file) if path]
-        facts = [(path.name, path.stat()) for path in paths if path.is_file()]
-        return (str(self.folder), *((name, fact.st_size, fact.st_mtime_ns) for name, fact in facts))
+        stats = [(path.name, path.stat()) for path in paths if path.is_file()]
+        return (str(self.folder), *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
 
     def iter_records(self, file: File) -> Iterator[dict]:
-        """Records with their label ids replaced by names, where the files come with a list of names."""
-        listed = file.label_names_file and self.has_label_names(file.label_names_file)
-        names = (
-            parse_label_names(self.read_text(file.label_names_file), f"{self.task_name}/{file.label_names_file}")
-            if listed
-            else {}
-        )
+        """Yield the records of a file; label ids are replaced by names if there is a file of label names."""
+        names = {}
+        if file.label_names_file and self.has_label_names(file.label_names_file):
+            text = self.read_text(file.label_names_file)
+            names = parse_label_names(text, f"{self.task_name}/{file.label_names_file}")
         for path in file.paths:
             for row in file.parse(self.read_text(path), f"{self.task_name}/{path}"):
                 if names:
@@ -112,10 +119,12 @@ class LocalSource:
                 yield row
 
     def has_label_names(self, path: str) -> bool:
+        """Return whether the file of label names exists."""
         return (self.folder / path).is_file()
 
     def read_text(self, path: str) -> str:
-        # newline="": only LF ends a line here; universal newlines would also split at a lone CR
+        """Read a UTF-8 file, with or without byte order mark. Raises UsageError with file and line."""
+        # newline="": only LF ends a line; universal newlines would also split at a lone CR
         try:
             with (self.folder / path).open(encoding="utf-8-sig", newline="") as file:
                 return file.read()
@@ -129,7 +138,7 @@ class LocalSource:
 
 
 class GitHubSource(LocalSource):
-    """The same files from their canonical repository: fetched on first use, then read from the cache."""
+    """Raw files of a GitHub repository, downloaded on first use and then read from the cache."""
 
     def __init__(self, task_name: str, files: tuple[File, ...], hub: GitHub) -> None:
         super().__init__(task_name, files, Path(), "hub")
@@ -138,58 +147,72 @@ class GitHubSource(LocalSource):
 
     @property
     def title(self) -> str:
+        """Description of the source with repository, commit and folder."""
         return f"hub: https://github.com/{self.hub.repository} at {self.hub.commit}, {self.hub.folder}"
 
     def has_file(self, file: File) -> bool:
-        return True  # the first alternative of a part is the canonical one
+        """Return True: the first alternative of a part is the file in the repository."""
+        return True
 
     def has_label_names(self, path: str) -> bool:
+        """Return True: the repository has all files that `files` names."""
         return True
 
     def get_content_key(self) -> tuple:
+        """Return repository, commit and folder, which identify the content."""
         return tuple(self.hub)
 
     def iter_records(self, file: File) -> Iterator[dict]:
-        for path in (*file.paths, *filter(None, [file.label_names_file])):  # all of them, before the first record
+        """Download all files of the part, then yield their records."""
+        for path in filter(None, (*file.paths, file.label_names_file)):
             self.fetch_file(path)
         return super().iter_records(file)
 
     def fetch_file(self, path: str) -> Path:
+        """Download a file into the cache, unless it is there, and return its path."""
         url = "/".join([get_github_raw_url(), self.hub.repository, self.hub.commit, self.hub.folder, path])
         return download.fetch_file(self.task_name, url, self.folder / path)
 
 
 class HubSource:
-    """A script-free dataset on the Hugging Face hub (or a folder of the same shape)."""
+    """A data set on the Hugging Face hub without a loading script, or a local folder of the same structure."""
 
     def __init__(self, task_name: str, hub: Hub) -> None:
-        self.task_name, self.hub = task_name, hub
+        self.task_name = task_name
+        self.hub = hub
 
     @property
     def title(self) -> str:
+        """Description of the source with id, config and revision."""
         config = f" ({self.hub.config})" if self.hub.config else ""
         return f"hub: https://huggingface.co/datasets/{self.hub.id}{config} at {self.hub.revision}"
 
     def find_parts(self) -> dict[str, File]:
+        """Return part -> a File whose only path is the name of the split."""
         return {part: File(part, (split,), parse_nothing) for part, split in self.hub.splits.items()}
 
     def has_file(self, file: File) -> bool:
+        """Return whether the data set declares this split."""
         return file.paths[0] in self.hub.splits.values()
 
     def get_content_key(self) -> tuple:
+        """Return id, config and revision, which identify the content."""
         return (self.hub.id, self.hub.config, self.hub.revision)
 
     @cached_property
     def tables(self) -> "DatasetDict":
+        """All splits, loaded (and downloaded if needed) on first use."""
         return download.load_hub_dataset(self.task_name, self.hub.id, self.hub.config, self.hub.revision)
 
     def iter_records(self, file: File) -> Iterator[dict]:
-        split, columns = file.paths[0], self.hub.columns
+        """Yield the records of a split with renamed columns; class label ids are replaced by names ("-" if missing)."""
+        split = file.paths[0]
+        columns = self.hub.columns
         if split not in self.tables:
-            found = f"there are: {', '.join(self.tables)}"
-            raise UsageError(f"{self.task_name}: no split {split!r} in data set {self.hub.id}; {found}")
+            available = ", ".join(self.tables)
+            raise UsageError(f"{self.task_name}: no split {split!r} in data set {self.hub.id}; there are: {available}")
         table = self.tables[split]
-        # ids of a ClassLabel mean nothing outside their table (NLI orders differ): names only
+        # The ids of a ClassLabel depend on the data set (the order of NLI labels differs), so only names are used.
         names = {key: feature.names for key, feature in table.features.items() if hasattr(feature, "names")}
         for number, row in enumerate(table, start=1):
             for key, values in names.items():
@@ -199,16 +222,17 @@ class HubSource:
 
 
 def get_github_raw_url() -> str:
-    """Where raw files of code repositories are, or a mirror of it."""
+    """Return the base URL of raw GitHub files, or of the mirror that ADAPTERBENCH_RAW names."""
     return os.environ.get("ADAPTERBENCH_RAW", GITHUB_RAW_URL).rstrip("/")
 
 
 def get_cache_folder() -> Path:
+    """Return the cache folder: ADAPTERBENCH_CACHE, or ~/.cache/adapterbench."""
     return Path(os.environ.get("ADAPTERBENCH_CACHE") or Path.home() / ".cache" / "adapterbench")
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether a folder is there as it was written; looked at once."""
+    """Return whether a folder exists and matches its checksum, which is verified once per process."""
     if (
         folder not in VERIFIED_FOLDERS
         and (folder / CHECKSUM_FILE).is_file()
@@ -219,18 +243,18 @@ def is_intact(folder: Path) -> bool:
 
 
 def hash_folder(folder: Path) -> str:
-    """sha256 of the names and contents of the files of a folder."""
-    found = sha256()
+    """Return the sha256 of names, sizes and contents of all files of a folder except CHECKSUM_FILE."""
+    digest = sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUM_FILE):
-        found.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode() + path.read_bytes())
-    return found.hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def write_synthetic_records(task_name: str, cache_root: Path | None = None) -> Path:
-    """The folder with the embedded records of a task, written on first use, and again where it was damaged.
+    """Write the generated records of a task on first use, repair them if they are damaged, and return their root folder.
 
-    Atomic: each process writes a private copy and renames it into place; whoever comes second throws its own away. What is
-    damaged is replaced file by file, so that nobody who reads a whole one finds it gone.
+    The write is atomic: each process writes a private copy and renames it; if the folder exists already, the copy is
+    discarded. A damaged folder is repaired file by file, so that intact files stay available to concurrent readers.
     """
     from tasks.synthetic import generators
 
@@ -242,7 +266,7 @@ def write_synthetic_records(task_name: str, cache_root: Path | None = None) -> P
     try:
         generators.write_task_files(task_name, scratch)
         (scratch / task_name / CHECKSUM_FILE).write_text(hash_folder(scratch / task_name))
-        with suppress(OSError):  # there is one already
+        with suppress(OSError):  # the folder exists already
             (scratch / task_name).rename(cache_root / task_name)
         if not is_intact(cache_root / task_name):
             repair_folder(cache_root / task_name, scratch / task_name)
@@ -252,7 +276,7 @@ def write_synthetic_records(task_name: str, cache_root: Path | None = None) -> P
 
 
 def repair_folder(folder: Path, intact_folder: Path) -> None:
-    """Give a folder the files of a whole one, the list of their hashes last, and nothing else."""
+    """Move the files of an intact folder into a damaged one, the checksum last, and delete all other files there."""
     names = [path.relative_to(intact_folder) for path in intact_folder.rglob("*") if path.is_file()]
     for name in sorted(names, key=lambda name: name.name == CHECKSUM_FILE):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -265,7 +289,10 @@ def repair_folder(folder: Path, intact_folder: Path) -> None:
 def open_record_source(
     task_name: str, files: tuple[File, ...], hub: Hub | GitHub | None, data_source: str, data_dir: str | Path | None
 ) -> LocalSource | HubSource:
-    """The records of a task; both kinds answer parts(), rows(file), stamp() and title."""
+    """Open the source of a task's records. Raises UsageError if the source or its folder does not exist.
+
+    Raises KeyError if `data_source` is "sample" and the task has no generator.
+    """
     match data_source:
         case "sample":
             from tasks.synthetic import generators
@@ -278,19 +305,21 @@ def open_record_source(
             )
         case "local":
             if data_dir is None:
-                raise UsageError(f"{task_name}: source=local needs data_dir, the folder with one sub-folder per task")
+                raise UsageError(
+                    f"{task_name}: data_source=local needs data_dir, the folder with one subfolder per task"
+                )
             if not Path(data_dir).is_dir():
                 raise UsageError(
-                    f"{task_name}: data_dir {data_dir} is not a folder; it should hold one sub-folder per task"
+                    f"{task_name}: data_dir {data_dir} is not a folder; it should contain one subfolder per task"
                 )
             return LocalSource(task_name, files, Path(data_dir), f"local: {Path(data_dir) / task_name}")
         case "hub" if hub is not None:
             return GitHubSource(task_name, files, hub) if isinstance(hub, GitHub) else HubSource(task_name, hub)
-    raise UsageError(f"{task_name}: no source {data_source!r}; there are: hub, local, sample")
+    raise UsageError(f"{task_name}: unknown data_source {data_source!r}; there are: hub, local, sample")
 
 
 class TaskFolderSource(LocalSource):
-    """The files of a task in its own folder: `<home>/<path>`."""
+    """The files of a custom task in its own folder: `<home>/<path>`."""
 
     def __init__(self, task_name: str, files: tuple[File, ...], home: Path | str) -> None:
         super().__init__(task_name, files, Path(home), f"own files: {home}")
@@ -298,5 +327,5 @@ class TaskFolderSource(LocalSource):
 
 
 def uses_task_folder(home: object, hub: object, data_source: str) -> bool:
-    """Whether a task reads its own folder: always where it has one, unless a hub is asked for and it has that too."""
+    """Return whether a task reads its own folder: if it has one, unless the hub is requested and it has a hub data set."""
     return bool(home) and not (data_source == "hub" and hub)

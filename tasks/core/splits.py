@@ -1,7 +1,7 @@
-"""Which example serves for what: duplicates, leaks, the dev cut and nested k-shot sets.
+"""Assignment of examples to splits: duplicates, leaks, the dev split and nested k-shot sets.
 
-Every choice is a function of content hashes (and, for k shots, the seed), never of the order in a file, so it is the
-same for every method and on every machine.
+Every choice depends only on content hashes (and on the seed for k shots), not on the order of a file, so it is the
+same for all methods and on all machines.
 """
 
 from collections import Counter, defaultdict
@@ -14,84 +14,88 @@ from tasks.core.types import Example, UsageError
 if TYPE_CHECKING:
     from tasks.base import Task
 
-DEV_FRACTION = 0.1  # of train
+DEV_FRACTION = 0.1  # of the training examples
 MAX_DEV_EXAMPLES = 1_000
-TEST_FRACTION = 0.2  # of the only part there is, where a task has no test file
+TEST_FRACTION = 0.2  # of the only part, if a task has no test file
 MAX_TEST_EXAMPLES = 5_000
 
 
 def hash_rank(stream: str, uid: str) -> bytes:
-    """A fixed pseudo-random place for an example in a stream named after what it decides."""
+    """Return a fixed pseudo-random sort key of an example; streams with different names are independent."""
     return sha256(f"{stream}:{uid}".encode()).digest()
 
 
 def sort_by_hash_rank(examples: Iterable[Example], stream: str) -> list[Example]:
+    """Sort examples by their pseudo-random rank in a stream."""
     return sorted(examples, key=lambda example: hash_rank(stream, example.uid))
 
 
 def deduplicate(
     examples: Iterable[Example], merge_duplicates: Callable[[list[Example]], Example | None]
 ) -> tuple[list[Example], Counter]:
-    """One example per text, in an order of its own, and what was removed.
+    """Return one example per uid in hash order, and the number of removed examples by reason.
 
-    `merge` makes one of several examples of the same text, or None where their answers contradict each other.
+    `merge_duplicates` makes one example of several with the same uid, or None if their answers conflict.
     """
-    same: dict[str, list[Example]] = defaultdict(list)
+    examples_by_uid: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
-        same[example.uid].append(example)
-    kept: list[Example] = []
+        examples_by_uid[example.uid].append(example)
+    unique: list[Example] = []
     removed: Counter[str] = Counter()
-    for group in same.values():
-        one = merge_duplicates(group) if len(group) > 1 else group[0]
-        if one is None:
+    for group in examples_by_uid.values():
+        merged = merge_duplicates(group) if len(group) > 1 else group[0]
+        if merged is None:
             removed["conflicting label"] += len(group)
             continue
-        kept.append(one)
+        unique.append(merged)
         removed["duplicate" if len({example.answers for example in group}) == 1 else "merged"] += len(group) - 1
-    return sort_by_hash_rank(kept, "pool"), +removed
+    return sort_by_hash_rank(unique, "pool"), +removed
 
 
 def get_group_id(example: Example) -> str:
-    """What must not be torn apart: the sentence or document, else the example alone."""
+    """Return the id of the group that must stay in one split: sentence or document, else the example itself."""
     return example.group_id or example.uid
 
 
 def remove_overlap(train: list[Example], test: list[Example]) -> list[Example]:
-    """Those of `train` that share neither text nor document with `test`."""
-    units = {get_group_id(example) for example in test}
+    """Return the examples of `train` that share neither uid nor group with an example of `test`."""
+    test_groups = {get_group_id(example) for example in test}
     uids = {example.uid for example in test}
-    return [example for example in train if get_group_id(example) not in units and example.uid not in uids]
+    return [example for example in train if get_group_id(example) not in test_groups and example.uid not in uids]
 
 
 def split_off(
     examples: list[Example], fraction: float, max_examples: int, stream: str, get_label: Callable[[Example], str]
 ) -> tuple[list[Example], list[Example]]:
-    """Split off a share, at most `most`, stratified by label and in whole units -> (rest, taken)."""
+    """Split off a fraction of at most `max_examples`, stratified by label and in whole groups.
+
+    Returns (remaining examples, split-off examples), both in their original order.
+    """
     quota = allocate_quotas(Counter(map(get_label, examples)), min(max_examples, round(fraction * len(examples))))
-    units: dict[str, list[Example]] = defaultdict(list)
+    groups: dict[str, list[Example]] = defaultdict(list)
     for example in examples:
-        units[get_group_id(example)].append(example)
-    taken: set[str] = set()
-    count = min(max_examples, sum(quota.values()))
-    for name in sorted(units, key=lambda name: hash_rank(stream, name)):
-        first = min(units[name], key=lambda example: hash_rank(stream, example.uid))
-        if quota[get_label(first)] <= 0 or len(units[name]) > count:
+        groups[get_group_id(example)].append(example)
+    chosen: set[str] = set()
+    num_left = min(max_examples, sum(quota.values()))
+    for group_id in sorted(groups, key=lambda group_id: hash_rank(stream, group_id)):
+        group = groups[group_id]
+        first = min(group, key=lambda example: hash_rank(stream, example.uid))
+        if quota[get_label(first)] <= 0 or len(group) > num_left:
             continue
-        taken.add(name)
-        count -= len(units[name])
-        quota.subtract(map(get_label, units[name]))
-    parts: tuple[list[Example], list[Example]] = ([], [])
-    for example in examples:
-        parts[get_group_id(example) in taken].append(example)
-    return parts
+        chosen.add(group_id)
+        num_left -= len(group)
+        quota.subtract(map(get_label, group))
+    remaining = [example for example in examples if get_group_id(example) not in chosen]
+    split_off_examples = [example for example in examples if get_group_id(example) in chosen]
+    return remaining, split_off_examples
 
 
 def allocate_quotas(counts: Counter, total: int) -> Counter:
-    """`total` shared out in proportion to `counts`, by largest remainder; ties by label."""
-    whole = sum(counts.values())
-    if not whole:
+    """Allocate `total` in proportion to `counts` by the largest remainder method; ties are broken by label."""
+    num_examples = sum(counts.values())
+    if not num_examples:
         return Counter()
-    exact = {label: total * count / whole for label, count in counts.items()}
+    exact = {label: total * count / num_examples for label, count in counts.items()}
     quota = Counter({label: int(value) for label, value in exact.items()})
     left = total - sum(quota.values())
     for label in sorted(exact, key=lambda label: (int(exact[label]) - exact[label], label))[:left]:
@@ -100,7 +104,10 @@ def allocate_quotas(counts: Counter, total: int) -> Counter:
 
 
 def sample_shots(examples: list[Example], shots: int, seed: int, get_label: Callable[[Example], str]) -> list[Example]:
-    """The first `shots` of every label in the order of the seed: 4 shots are among the 16 of the same seed."""
+    """Return the first `shots` examples of every label in the order of the seed.
+
+    The sets of one seed are nested: its 4 shots are among its 16 shots.
+    """
     left: dict[str, int] = defaultdict(lambda: shots)
     chosen = []
     for example in sort_by_hash_rank(examples, f"shots:{seed}"):
@@ -111,36 +118,40 @@ def sample_shots(examples: list[Example], shots: int, seed: int, get_label: Call
 
 
 def choose_train_and_test(raw_parts: Iterable[str]) -> tuple[str, str]:
-    """The parts that serve as (train, test). The same one twice means that the test set is cut from it.
+    """Return the parts that serve as (train, test); the same part twice if the test set is split off from it.
 
-    >>> roles(["train", "dev", "test"]), roles(["dev", "test"]), roles(["train", "dev"]), roles(["test"])
-    (('train', 'test'), ('dev', 'test'), ('train', 'dev'), ('test', 'test'))
+    >>> [choose_train_and_test(parts) for parts in (["train", "dev", "test"], ["dev", "test"], ["train", "dev"], ["test"])]
+    [('train', 'test'), ('dev', 'test'), ('train', 'dev'), ('test', 'test')]
     """
-    there = set(raw_parts)
-    test = next(part for part in ("test", "dev", "train") if part in there)
-    train = next((part for part in ("train", "dev") if part in there - {test}), test)
+    available = set(raw_parts)
+    test = next(part for part in ("test", "dev", "train") if part in available)
+    train = next((part for part in ("train", "dev") if part in available - {test}), test)
     return train, test
 
 
 def get_main_text(example: Example) -> str:
-    """The item's main text, as it is compared between tasks: no white space."""
+    """Return the truncatable text of an example without white space, for comparison between tasks."""
     return "".join(example.prompt[slice(*example.truncatable_span)].split())
 
 
 def find_leaks(train_examples: Iterable[Example], test_examples: Iterable[Example]) -> list[tuple[Example, Example]]:
-    """Pairs (training example of a source, test example of a target) that share their main text.
+    """Return pairs (training example, test example) that share their main text.
 
-    For sentence pairs the main text is the longer sentence. A Traditional text does not match its Simplified twin.
+    The main text of a sentence pair is the longer sentence. Traditional and Simplified characters do not match.
     """
-    seen: dict[str, Example] = {}
+    train_by_text: dict[str, Example] = {}
     for example in train_examples:
-        seen.setdefault(get_main_text(example), example)
-    return [(seen[get_main_text(example)], example) for example in test_examples if get_main_text(example) in seen]
+        train_by_text.setdefault(get_main_text(example), example)
+    return [
+        (train_by_text[text], example) for example in test_examples if (text := get_main_text(example)) in train_by_text
+    ]
 
 
 def make_no_examples_error(task: "Task", split: str) -> UsageError:
-    """Why nothing is left of a split."""
-    lost: Counter[str] = sum(map(Counter, task.report["dropped"].values()), Counter())
-    read = " and ".join(f"{count:,} {part}" for part, count in task.report["rows"].items())
-    why = ", ".join(f"{count:,} {reason}" for reason, count in lost.items()) or "too few, or all of one group"
-    return UsageError(f"{task.name}: no {split} examples left of {read} records, {task.record_source.title} ({why})")
+    """Return an error that says why a split is empty: records read, and records dropped by reason."""
+    dropped: Counter[str] = sum(map(Counter, task.report["dropped"].values()), Counter())
+    records = " and ".join(f"{count:,} {part}" for part, count in task.report["rows"].items())
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items()) or "too few, or all of one group"
+    return UsageError(
+        f"{task.name}: no {split} examples left of {records} records, {task.record_source.title} ({reasons})"
+    )

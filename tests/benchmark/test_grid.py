@@ -145,7 +145,7 @@ def test_a_row_is_its_method_under_options_of_its_own(small: Profile):
     rows = replace(small, methods=("lora", "lora:rank-2"), shots=(4,), seeds=(0,), tasks=("afqmc",), config=config)
     plain, row = planner.plan_grid(rows)
     assert row.cell.key == "lora:rank-2/afqmc/4/0"
-    assert row.options == plain.options | {"rank": 2} == specs.get_method_spec("lora")["options"] | config["lora"] | {
+    assert row.options == plain.options | {"rank": 2} == specs.get_method_spec("lora").options | config["lora"] | {
         "lr": 0.5, "rank": 2}  # fmt: skip
     assert row.identity_inputs["method"] == plain.identity_inputs["method"]
     with pytest.raises(UsageError, match="did you mean 'rank'"):

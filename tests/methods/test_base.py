@@ -27,7 +27,7 @@ def test_own_methods_load_by_path_and_wrong_names_get_a_hint():
         load_method("lroa")
     with pytest.raises(UsageError, match="cannot be imported"):
         load_method("methods.lora:LORA")
-    with pytest.raises(UsageError, match="no subclass"):
+    with pytest.raises(UsageError, match="not a subclass"):
         load_method("methods.lora:LowRankDelta")
 
 

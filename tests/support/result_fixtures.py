@@ -77,7 +77,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory, model_folders: dict[str, Pat
 
 
 def result_metric(planned: PlannedCell) -> str:
-    return planner.specs.get_task_spec(planned.training_tasks[0])["metric"]
+    return planner.specs.get_task_spec(planned.training_tasks[0]).metric
 
 
 @pytest.fixture

@@ -66,20 +66,20 @@ def test_a_task_with_a_hub_alone_is_sent_there():
 
 
 WRONG = [  # an attribute, and what is said of it
-    ({"name": None}, "has no name; write it as a class attribute"),
+    ({"name": None}, "has no name; set it as a class attribute"),
     ({"template": ["{}"]}, "has no template"),
-    ({"template": "{text}"}, "has a template without a place for a value"),
+    ({"template": "{text}"}, "has a template without a placeholder"),
     ({"form": "spans"}, "has form 'spans'; there are: choice, span"),
     ({"metric": "f1"}, "has metric 'f1'; form choice has accuracy, macro_f1, micro_f1"),
     ({"metrics": ("accuracy", "bleu")}, "has metric 'bleu'"),
-    ({"metrics": ("macro_f1",)}, "has metric 'accuracy', which is none of its metrics macro_f1"),
-    ({"form": "span", "metric": "f1", "metrics": ("f1",)}, "has words; a span has none"),
+    ({"metrics": ("macro_f1",)}, "has metric 'accuracy', which is not among its metrics macro_f1"),
+    ({"form": "span", "metric": "f1", "metrics": ("f1",)}, "has words; form span has none"),
     ({"words": ["坏", "好"]}, "write a word for each raw label"),
-    ({"words": {0: "坏", 1: "好"}}, "has words with 0: '坏'; both are texts"),
+    ({"words": {0: "坏", 1: "好"}}, "has words with 0: '坏'; both must be texts"),
     ({"words": {"0": "好", "1": "好"}}, "has words with '好' twice"),
-    ({"words": {"0": " no", "1": " yes"}}, "a word has no space at its ends"),
+    ({"words": {"0": " no", "1": " yes"}}, "a word is not empty and has no space at its ends"),
     ({"files": ()}, "has neither files nor a hub"),
-    ({"files": Mine.files[0]}, "has files that are no tuple of File"),
+    ({"files": Mine.files[0]}, "has files that are not a tuple of File"),
     ({"files": (File("train", "rows.jsonl", parse_json_lines),)}, "with paths 'rows.jsonl'; write a tuple"),
     (
         {"files": (File("trian", ("rows.jsonl",), parse_json_lines),)},

@@ -91,7 +91,7 @@ def test_scores_need_a_prediction_for_every_example():
     ("options", "message"),
     [
         ({"shots": 0}, "shots is 0"),
-        ({"data_source": "disk"}, "no source 'disk'; there are: hub, local, sample"),
+        ({"data_source": "disk"}, "unknown data_source 'disk'; there are: hub, local, sample"),
         ({"data_source": "local"}, "source=local needs data_dir"),
         ({"data_source": "local", "data_dir": "/no/such/folder"}, "/no/such/folder is not a folder"),
         ({"template": "一个{}"}, "the template has 1 placeholders"),

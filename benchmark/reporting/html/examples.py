@@ -77,7 +77,7 @@ def is_synthetic(result: Mapping[str, Any]) -> bool:
 
 def withhold_texts(section: dict, task: str) -> dict:
     """A section without the answers too, but for words that are the task's own."""
-    words = set(specs.get_task_spec(task)["words"].values())
+    words = set(specs.get_task_spec(task).words.values())
     for shown in section["examples"]:
         shown["target"] = shown["target"] if shown["target"] in words else None
     for own in section["shots"].values():
@@ -161,7 +161,7 @@ def load_prompt_texts(
     uids = answers.uids[:MAX_CANDIDATES]
     try:
         records = data_hash.hash_records(task, profile.source, profile.data_dir)
-        key = ["prompts", task, specs.get_task_spec(task)["code"], records, hashing.hash_json(uids)]
+        key = ["prompts", task, specs.get_task_spec(task).code_hash, records, hashing.hash_json(uids)]
         found = disk_cache.load_or_compute(key, lambda: read_prompts(profile, task, set(uids)))
     except (UsageError, OSError) as error:
         return {}, f"prompts cannot be read: {error}"

@@ -252,7 +252,7 @@ def build_curve_entry(result: Mapping[str, Any], training: Mapping[str, Any]) ->
 def build_task_entries(profile: Profile, leaderboard: Leaderboard) -> dict[str, dict[str, Any]]:
     return {
         name: {"role": get_task_role(profile, name)}
-        | {key: specs.get_task_spec(name)[key] for key in ("family", "form", "metric", "licence")}
+        | {key: getattr(specs.get_task_spec(name), key) for key in ("family", "form", "metric", "licence")}
         for name in leaderboard.metrics
     }
 
@@ -262,7 +262,6 @@ def build_method_entries(profile: Profile) -> dict[str, dict[str, Any]]:
     found = {}
     for name in profile.methods:
         fact = specs.get_method_spec(name)
-        sources = bool(fact["parent"]) or any(stage["trained_on"] == "sources" for stage in fact["stages"])
-        found[name] = {"what": fact["what"], "paper": fact["paper"], "control": not fact["trains"],
-                       "fixed": fact["fixed"], "sources": sources and fact["trains"]}  # fmt: skip
+        found[name] = {"what": fact.trained_part, "paper": fact.paper, "control": not fact.uses_gradient_descent,
+                       "fixed": fact.is_seed_independent, "sources": fact.learns_from_sources and fact.uses_gradient_descent}  # fmt: skip
     return found

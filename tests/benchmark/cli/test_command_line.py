@@ -108,7 +108,7 @@ def test_plan_counts_what_is_due_and_says_what_its_estimate_rests_on(small: Prof
     assert main(["plan", *words]) == 0
     out = capsys.readouterr().out
     assert "3 cells due, 0 cached" in out
-    assert "rough figure" in out
+    assert "rough estimate" in out
     assert not small.results_folder.exists()
     assert main(["status", *words]) == 0
     assert "3 planned, 0 running, 0 done" in capsys.readouterr().out

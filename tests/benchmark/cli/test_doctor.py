@@ -53,7 +53,7 @@ def test_the_demo_needs_no_network(capsys):
         "fix": "",
     }
     assert said["next"] == [
-        "python -m benchmark plan --profile demo: what it runs, and how long that takes",
+        "python -m benchmark plan --profile demo: shows the cells and the estimated time",
         "python -m benchmark run --profile demo",
     ]
 
@@ -63,10 +63,10 @@ def test_what_a_profile_lacks_is_named_with_what_to_do(capsys):
     assert code == 1
     assert not said["can_run"]
     assert {name for name, one in found.items() if one["state"] == FAILED} == {"device", "backbone", "records"}
-    assert "0 of 16 tasks here" in found["records"]["message"]
+    assert "0 of 16 tasks present" in found["records"]["message"]
     assert said["next"][0].startswith("device: use a machine with a GPU")
-    assert "fetch --profile small where there is a network" in said["next"][1]
-    assert said["next"][-1] == "python -m benchmark doctor, once more"
+    assert "fetch --profile small on a machine with a network" in said["next"][1]
+    assert said["next"][-1] == "python -m benchmark doctor, to check again"
 
 
 def test_with_a_network_what_is_missing_can_be_fetched(capsys, monkeypatch):
@@ -79,7 +79,7 @@ def test_with_a_network_what_is_missing_can_be_fetched(capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     code, found, _ = findings(capsys, *words, "--methods", "lora")
     assert code == 1
-    assert found["hub"]["message"] == "HF_HUB_OFFLINE is set: not asked"
+    assert found["hub"]["message"] == "HF_HUB_OFFLINE is set: not checked"
     assert found["backbone"]["state"] == FAILED
 
 
@@ -98,7 +98,7 @@ def test_files_of_ones_own_that_are_not_there(capsys, tmp_path):
     ]
     code, found, _ = findings(capsys, *words)
     assert code == 1
-    assert "0 of 1 tasks here (source local); not: drcd" in found["records"]["message"]
+    assert "0 of 1 tasks present (source local); missing: drcd" in found["records"]["message"]
 
 
 def test_packages_are_held_against_what_is_required(capsys, monkeypatch):
@@ -108,9 +108,9 @@ def test_packages_are_held_against_what_is_required(capsys, monkeypatch):
     code, found, said = findings(capsys)
     assert code == 1
     assert found["torch"]["state"] == found["peft"]["state"] == FAILED
-    assert found["torch"]["message"].startswith("1.13.0 (needed >=")
+    assert found["torch"]["message"].startswith("1.13.0 (required >=")
     assert found["ray"]["state"] == WARNING
-    assert "not looked at while packages are missing" in found["profile"]["message"]
+    assert "not checked while packages are missing" in found["profile"]["message"]
     assert any(step.startswith('peft: pip install "peft>=') for step in said["next"])
 
 
@@ -145,10 +145,10 @@ def test_folders_without_room_or_rights(tmp_path, monkeypatch):
     assert one().state == OK
     monkeypatch.setattr(system_checks, "disk_usage", lambda path: type("Disk", (), {"free": 9e8}))
     assert one() == Finding(
-        "results", FAILED, f"{tmp_path}/a/b: 858 MB free, 1.0 GB are needed", "name another folder with --results DIR"
+        "results", FAILED, f"{tmp_path}/a/b: 858 MB free, 954 MB are needed", "name another folder with --results DIR"
     )
     monkeypatch.setattr(system_checks.os, "access", lambda path, how: False)
-    assert "may not be written" in one().message
+    assert "not writable" in one().message
 
 
 def test_what_still_comes_into_the_cache_has_to_fit(tmp_path, monkeypatch):

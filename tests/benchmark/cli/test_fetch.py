@@ -64,7 +64,7 @@ def test_all_of_it_is_fetched_checked_and_used_without_a_network_elsewhere(hub, 
     assert not hub.fetched("pytorch_model|modeling.py")
     hub.asked.clear()
     assert ran(*words(hub, "--dry-run")) == 0
-    assert "all of it is here" in capsys.readouterr().out
+    assert "everything is present" in capsys.readouterr().out
     assert ran(*words(hub)) == 0
     assert not hub.fetched("")  # a second time only looks
     # the caches lie elsewhere, and there is no network
@@ -98,7 +98,7 @@ def test_a_damaged_weight_is_fetched_once_more(hub, capsys, tmp_path):
     hub.asked.clear()
     assert ran(*words(hub)) == 0
     assert hub.fetched("/large/")
-    assert "whole" in capsys.readouterr().out
+    assert "complete" in capsys.readouterr().out
     assert not fetch.find_damaged_files(requirements.find_backbone_folder(MODEL, hub.heads["model", MODEL]))
 
 
@@ -107,7 +107,7 @@ def test_one_that_fails_does_not_keep_the_others_away(hub, capsys):
     assert ran(*words(hub)) == 2
     out, error = capsys.readouterr()
     assert "2/3 ocnli" in out
-    assert "1 of 3 are not here (finre)" in error
+    assert "1 of 3 failed (finre)" in error
     assert len(error.splitlines()) == 1
 
 
@@ -117,7 +117,7 @@ def test_no_network_is_one_line_in_seconds(hub, capsys, monkeypatch):
     assert "http://127.0.0.1:9 cannot be reached (Connection refused)" in capsys.readouterr().err
     online(monkeypatch, yes=False)
     assert ran(*words(hub)) == 2
-    assert "HF_HUB_OFFLINE is set, and backbone is not here" in capsys.readouterr().err
+    assert "HF_HUB_OFFLINE is set, and backbone is missing" in capsys.readouterr().err
 
 
 def test_no_room_is_said_before_anything_is_fetched(hub, capsys, monkeypatch):

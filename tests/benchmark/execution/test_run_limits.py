@@ -42,7 +42,7 @@ def test_a_time_is_a_number_and_a_unit(text: str, seconds: float):
 
 @pytest.mark.parametrize("text", ["", "0", "0h", "-3", "4 hours", "h", "nan"])
 def test_what_is_no_time(text: str):
-    with pytest.raises(argparse.ArgumentTypeError, match="no time above 0"):
+    with pytest.raises(argparse.ArgumentTypeError, match="not a duration above 0"):
         run_limits.parse_duration(text)
 
 

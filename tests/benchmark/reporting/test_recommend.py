@@ -202,7 +202,7 @@ def test_what_cannot_be_answered_is_one_line(wide, answered, capsys):
     assert main(["recommend", *words, "--family", "inference", "--shots", "4", "--memory", "1GB"]) == 0
     assert "Try lora first" in capsys.readouterr().out
     assert main(["recommend", *words, "--memory", "8 parsecs"]) == 2
-    assert "no size above 0" in capsys.readouterr().err
+    assert "not a size above 0" in capsys.readouterr().err
 
 
 # -------------------------------------------------------------------- parts

@@ -89,7 +89,9 @@ def test_what_is_long_in_a_result_is_there_when_asked_for(small, fake, place):
     saved = fake(small, planner.plan_grid(small)[0], 0.25)
     for _ in range(2):  # without an index and with one
         (result,) = place.load_results()
-        assert "parts" not in result
+        assert not dict.__contains__(result, "parts")  # not in the index
+        assert "parts" in result
+        assert result.get("nothing", 0) == 0
         assert result["training"] == saved["training"]
         assert result["parts"] == saved["parts"]
         with pytest.raises(KeyError):

@@ -100,7 +100,7 @@ RECORDS = [
     ("afqmc", {"train.txt": rows(3).encode("gbk")}, "afqmc/train.txt:1: not UTF-8"),
     ("afqmc", {"train.txt": "甲\t乙\t0\n甲\t乙\t1\n"}, "no train examples left"),
     ("afqmc", {"train.txt": rows(2)}, "4 shots, and no label has more than 1 training"),
-    ("bq", {"train.csv": "sentence1,sentence2,label\n甲,乙\n", "test.csv": ""}, "bq/train.csv:2: not as many columns"),
+    ("bq", {"train.csv": "sentence1,sentence2,label\n甲,乙\n", "test.csv": ""}, "bq/train.csv:2: number of columns differs"),
     (
         "bq",
         {"train.csv": "a,b,label\n甲,乙,0\n", "test.csv": ""},
@@ -111,9 +111,9 @@ RECORDS = [
     ("ocnli", {"train.json": "[1]", "dev.json": ""}, "ocnli/train.json:1: not a record"),
     ("cote_bd", {"train.txt": '{"s": 5, "ot": "甲"}', "test.txt": ""}, "cote_bd/train.txt:1: not a record"),
     ("drcd", {"DRCD_training.json": "[" * 99_999, "DRCD_test.json": ""}, "drcd/DRCD_training.json"),
-    ("drcd", {"DRCD_training.json": "5", "DRCD_test.json": ""}, "DRCD_training.json: not nested as SQuAD"),
+    ("drcd", {"DRCD_training.json": "5", "DRCD_test.json": ""}, "DRCD_training.json: not in the format of SQuAD"),
     ("drcd", {"DRCD_training.json": squad(), "DRCD_test.json": ""}, "DRCD_training.json: no field 'answers'"),
-    ("c3", {"c3-m-train.json": "[[1, 2]]", "c3-d-train.json": "[]"}, "c3-m-train.json: not nested as C3"),
+    ("c3", {"c3-m-train.json": "[[1, 2]]", "c3-d-train.json": "[]"}, "c3-m-train.json: not in the format of C3"),
 ]
 
 

@@ -79,7 +79,7 @@ def test_a_hub_that_fails_in_the_middle_does_not_make_an_older_revision_be_read(
     renumbered(hub)
     monkeypatch.setattr(task, "hub", task.hub._replace(revision="e" * 40))
     hub.trouble("resolve", status=500)
-    with pytest.raises(UsageError, match="the hub gave up, and its cache holds 28178267"):
+    with pytest.raises(UsageError, match="the download failed, and the cache holds revision 28178267"):
         rows(TABLES)
     hub.heal()
     assert len(rows(TABLES)) == len(hub_copies.records(TABLES, "train", originals))

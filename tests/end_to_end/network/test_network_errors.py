@@ -108,7 +108,7 @@ def test_whole_tables_are_kept_when_the_next_one_breaks_off(hub):
     its = tasks.load_task(TABLES).hub
     last = hub.repositories["dataset", its.id, its.revision]["ocnli/test-00000-of-00001.parquet"]
     hub.trouble(sha256(last).hexdigest(), cut=100)
-    with pytest.raises(UsageError, match="what has arrived is kept"):
+    with pytest.raises(UsageError, match="completed downloads are kept"):
         rows(TABLES)
     hub.heal()
     before = len(hub.fetched("large"))

@@ -166,8 +166,8 @@ def test_a_mixture_puts_rows_alike_in_length_together(tokenizer):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_mode": "folded"}, "no batches 'folded'; there are: packed, mixed, episodes"),
-        ({"sampling": "odd"}, "no sampling 'odd'"),
+        ({"batch_mode": "folded"}, "unknown batch_mode 'folded'; there are: packed, mixed, episodes"),
+        ({"sampling": "odd"}, "unknown sampling 'odd'"),
         (
             {"batch_mode": "episodes", "tasks_per_episode": 0},
             "1 task or more and 0 support batches or more, found 0, 3",

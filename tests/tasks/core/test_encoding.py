@@ -67,7 +67,7 @@ def test_two_label_words_with_the_same_tokens_are_refused(choice, tokenizer):
 
 
 def test_a_label_word_twice_is_refused_and_not_one_choice(choice, tokenizer):
-    with pytest.raises(UsageError, match="a label word twice among 正面, 正面"):
+    with pytest.raises(UsageError, match="duplicate label word among 正面, 正面"):
         encode_examples(choice, tokenizer, 512, [example("很好", choices=("正面", "正面"))])
 
 

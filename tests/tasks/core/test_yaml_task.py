@@ -82,7 +82,7 @@ def test_options_are_never_what_is_cut(declared):
     row = {"text": "谁", "a": "甲", "b": "乙", "c": "丙", "right": "乙"}
     example, _ = first(declared(OPTIONS.replace("{text}\\n{options}", "{options}\\n{text}"), [row]))
     assert example.prompt[slice(*example.truncatable_span)] == "谁"
-    for more, said in (("cut: options", "cut: options have to be whole"), ("words: {1: AB}", "found 'AB'")):
+    for more, said in (("cut: options", "cut: options cannot be truncated"), ("words: {1: AB}", "found 'AB'")):
         with pytest.raises(UsageError, match=said):
             load_yaml_task(declared(OPTIONS + more, [row]))
 
@@ -165,15 +165,15 @@ BAD = [
     (('template: "选坏或好。\\n{text}\\n答："', ""), "template is missing"),
     (("{text}", "评论"), "template: no placeholder for a value"),
     (("{text}", "{text}{answer}"), "template: {answer} would show the answer"),
-    (("{text}", "{text}{options}"), "template: {options} shows the options of form: options"),
+    (("{text}", "{text}{options}"), "template: {options} is required with form: options"),
     (
         ("{answer: label}", "{answer: label, txet: body}"),
         "columns.txet: the template has no {txet}; did you mean 'text'",
     ),
     (("{answer: label}", "{answer: label, text: [a, b]}"), "columns.text takes one column"),
     (("words: {0: 坏, 1: 好}", ""), "words: form choice needs two or more"),
-    (("1: 好", "1: 坏"), "words with '坏' twice; two labels that are answered alike"),
-    (("0: 坏", "0: ' 坏'"), "words with '0': ' 坏'; a word has no space at its ends"),
+    (("1: 好", "1: 坏"), "words with '坏' twice; each label needs a different word"),
+    (("0: 坏", "0: ' 坏'"), "words with '0': ' 坏'; a word is not empty and has no space at its ends"),
     (("0: 坏", "no: 坏"), "words: False is not a text in YAML; put yes, no"),
     (("0: 坏", "0: 坏, 0: 差"), "duplicate key '0'"),
     (("words:", "form: span\nwords:"), "words: form span has none"),
@@ -182,15 +182,15 @@ BAD = [
     (("words:", "cut: txet\nwords:"), "cut and group take a name of the template, found 'txet'; did you mean 'text'"),
     (("words:", "answer_tokens: 0\nwords:"), "answer_tokens takes 1 or more"),
     (("words:", "answer_tokens: many\nwords:"), "answer_tokens takes a whole number"),
-    (("words:", "name: ../x\nwords:"), "name: '../x' names files"),
+    (("words:", "name: ../x\nwords:"), "name: '../x' is used in file names"),
     (("words:", "role: both\nwords:"), "role takes one of source, target"),
     (("files: {train: rows.jsonl}", ""), "files or hub is missing"),
     (
         ("{train: rows.jsonl}", "{train: rows.jsonl, test: none.jsonl}"),
-        "files.test: no file none.jsonl; paths start at",
+        "files.test: no file none.jsonl; paths are relative to",
     ),
     (("{train: rows.jsonl}", "{tset: rows.jsonl}"), "one of train, dev, test"),
-    (("rows.jsonl", "rows.parquet"), "files.train: rows.parquet ends in none of .jsonl, .json, .csv, .tsv"),
+    (("rows.jsonl", "rows.parquet"), "files.train: unknown format of rows.parquet; the name must end in one of .jsonl, .json, .csv, .tsv"),
     (("files: {train: rows.jsonl}", "hub: {id: a/b}"), "hub.revision is missing; it takes a text"),
     (("files: {train: rows.jsonl}", "hub: {id: a/b, revision: 12}"), "hub.revision takes a text, found 12; put it in"),
     (("files: {train: rows.jsonl}", "hub: {id: a/b, revision: c, splits: {tst: x}}"), "hub.splits: no part 'tst'"),
