@@ -143,9 +143,10 @@ def every_method() -> str:
         stages = " > ".join(stage.name for stage in facts.stages) if facts.uses_gradient_descent else "none"
         rests = f"{facts.dependency.method_name} on each source" if facts.dependency else ""
         link = f"[{name}]({HERE[name]}#{name})"
-        rows.append((link, facts.trained_part, stages, rests, "yes" if facts.is_packable and facts.uses_gradient_descent else "",
-                     "yes" if facts.is_mergeable else "", facts.paper))  # fmt: skip
-    return table(("method", "what trains", "stages", "rests on", "packs", "merges", "origin"), rows)
+        packs = "yes" if facts.is_packable and facts.uses_gradient_descent else ""
+        merges = "yes" if facts.is_mergeable else ""
+        rows.append((link, facts.trained_part, stages, rests, packs, merges, facts.paper))
+    return table(("method", "what trains", "stages", "depends on", "packs", "merges", "origin"), rows)
 
 
 def every_count() -> str:
@@ -262,7 +263,66 @@ def every_profile() -> str:
     return table(("profile", "for", "backbone", "records", "cells"), rows, right=1)
 
 
+# -------------------------------------------------------------------- rooms
+
+
+def load_rooms() -> dict[str, str]:
+    """Room -> its job, in the order in which rooms may import each other."""
+    return dict(json.loads((DOCS / "rooms.json").read_text(encoding="utf-8")))
+
+
+def list_modules(room: str) -> list[str]:
+    """Modules that stand in the folder of a room itself."""
+    folder = DOCS.parent.joinpath(*room.split("."))
+    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+
+
+def every_room() -> str:
+    rows = [
+        (f"`{room}`", job, ", ".join(list_modules(room)).replace("__", r"\_\_")) for room, job in load_rooms().items()
+    ]
+    return table(("room", "job", "modules"), rows)
+
+
+def find_room_imports() -> set[tuple[str, str]]:
+    """(room, imported room), of all imports in the code."""
+    rooms = load_rooms()
+
+    def find_room(module: str) -> str | None:
+        matching = [room for room in rooms if module == room or module.startswith(f"{room}.")]
+        return max(matching, key=len, default=None)
+
+    pairs = set()
+    for room in rooms:
+        for name in list_modules(room):
+            imported = code_hash.parse_module(f"{room}.{name}")[1]
+            pairs |= {(room, other) for other in map(find_room, imported) if other and other != room}
+    return pairs
+
+
+def draw_rooms() -> str:
+    """The picture of architecture.md: a row and a column for each room, a square where the row imports the column."""
+    rooms, pairs = list(load_rooms()), find_room_imports()
+    size, left, top = 18, 210, 150
+    width, height = left + size * len(rooms) + 20, top + size * len(rooms) + 20
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
+        'font-size="11">',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
+    ]
+    for row, room in enumerate(rooms):
+        y, x = top + size * row, left + size * row
+        parts.append(f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{room}</text>')
+        parts.append(f'<text transform="translate({x + 13},{top - 8}) rotate(-60)">{room}</text>')
+        for column, other in enumerate(rooms):
+            colour = "#ddd" if row == column else "#3b6ea5" if (room, other) in pairs else "none"
+            place = f'x="{left + size * column}" y="{y}" width="{size}" height="{size}"'
+            parts.append(f'<rect {place} fill="{colour}" stroke="#ccc"/>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
 MAKERS = {
+    "rooms": every_room,
     "methods": every_method,
     "counts": every_count,
     "method": one_method,
@@ -279,6 +339,10 @@ def main() -> None:
         if (new := made(old)) != old:
             page.write_text(new, encoding="utf-8")
             print(f"made anew: {page.name}")
+    picture = DOCS / "architecture.svg"
+    if not picture.exists() or picture.read_text(encoding="utf-8") != draw_rooms():
+        picture.write_text(draw_rooms(), encoding="utf-8")
+        print(f"made anew: {picture.name}")
 
 
 if __name__ == "__main__":

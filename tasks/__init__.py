@@ -1,4 +1,4 @@
-"""What is asked: the tasks of the suites, and the index that finds them. Importing this package imports no torch."""
+"""Index of the tasks of all suites. Importing this package does not import torch."""
 
 # fmt: off
 # ruff: noqa: E701, I001  (one row per task: the index is read as a table)
@@ -13,61 +13,66 @@ TASK_NAMES = tuple(name for suite in SUITES.values() for name in suite.tasks)
 
 
 def load_task(name: str) -> "type[Task]":
-    """The class of a task, by its name here or as "package.module:Class" from anywhere on the path."""
+    """Return the class of a task by its name, as "package.module:Class", or from a YAML file.
+
+    Raises UsageError for an unknown name and for an invalid custom task.
+    """
     match name:
-        case "afqmc": from tasks.paraphrase import AFQMC as found
-        case "amazon": from tasks.sentiment import Amazon as found
-        case "thucnews": from tasks.topic import THUCNews as found
-        case "bq": from tasks.paraphrase import BQ as found
-        case "cmnli": from tasks.nli import CMNLI as found
-        case "cmrc2018": from tasks.reading_comprehension import CMRC2018 as found
-        case "sanwen": from tasks.relation import SanWen as found
-        case "cote_mfw": from tasks.opinion_target import COTEMFW as found
-        case "chnsent": from tasks.sentiment import ChnSent as found
-        case "tnews": from tasks.topic import TNews as found
-        case "ocnli": from tasks.nli import OCNLI as found
-        case "lcqmc": from tasks.paraphrase import LCQMC as found
-        case "drcd": from tasks.reading_comprehension import DRCD as found
-        case "c3": from tasks.reading_comprehension import C3 as found
-        case "cote_bd": from tasks.opinion_target import COTEBD as found
-        case "finre": from tasks.relation import FinRE as found
-        case "xnli_en": from tasks.multilingual import XNLIEnglish as found
-        case "xnli_zh": from tasks.multilingual import XNLIChinese as found
-        case "xnli_de": from tasks.multilingual import XNLIGerman as found
-        case "xnli_es": from tasks.multilingual import XNLISpanish as found
-        case "xnli_fr": from tasks.multilingual import XNLIFrench as found
-        case "paws_en": from tasks.multilingual import PAWSXEnglish as found
-        case "paws_zh": from tasks.multilingual import PAWSXChinese as found
-        case "paws_de": from tasks.multilingual import PAWSXGerman as found
-        case "paws_es": from tasks.multilingual import PAWSXSpanish as found
-        case "paws_fr": from tasks.multilingual import PAWSXFrench as found
+        case "afqmc": from tasks.paraphrase import AFQMC as task_class
+        case "amazon": from tasks.sentiment import Amazon as task_class
+        case "thucnews": from tasks.topic import THUCNews as task_class
+        case "bq": from tasks.paraphrase import BQ as task_class
+        case "cmnli": from tasks.nli import CMNLI as task_class
+        case "cmrc2018": from tasks.reading_comprehension import CMRC2018 as task_class
+        case "sanwen": from tasks.relation import SanWen as task_class
+        case "cote_mfw": from tasks.opinion_target import COTEMFW as task_class
+        case "chnsent": from tasks.sentiment import ChnSent as task_class
+        case "tnews": from tasks.topic import TNews as task_class
+        case "ocnli": from tasks.nli import OCNLI as task_class
+        case "lcqmc": from tasks.paraphrase import LCQMC as task_class
+        case "drcd": from tasks.reading_comprehension import DRCD as task_class
+        case "c3": from tasks.reading_comprehension import C3 as task_class
+        case "cote_bd": from tasks.opinion_target import COTEBD as task_class
+        case "finre": from tasks.relation import FinRE as task_class
+        case "xnli_en": from tasks.multilingual import XNLIEnglish as task_class
+        case "xnli_zh": from tasks.multilingual import XNLIChinese as task_class
+        case "xnli_de": from tasks.multilingual import XNLIGerman as task_class
+        case "xnli_es": from tasks.multilingual import XNLISpanish as task_class
+        case "xnli_fr": from tasks.multilingual import XNLIFrench as task_class
+        case "paws_en": from tasks.multilingual import PAWSXEnglish as task_class
+        case "paws_zh": from tasks.multilingual import PAWSXChinese as task_class
+        case "paws_de": from tasks.multilingual import PAWSXGerman as task_class
+        case "paws_es": from tasks.multilingual import PAWSXSpanish as task_class
+        case "paws_fr": from tasks.multilingual import PAWSXFrench as task_class
         case _ if is_yaml_task(name):
             from tasks.core import yaml_task
             return yaml_task.load_yaml_task(name)
         case _ if ":" in name: return import_task_class(name)
         case _:
             from tasks.core.types import UsageError
-            raise UsageError(f"no task {name!r}; there are: {', '.join(TASK_NAMES)} (or your own as package.module:Class or file.yaml)")
-    return found
+            raise UsageError(
+                f"no task {name!r}; there are: {', '.join(TASK_NAMES)} (or your own as package.module:Class or file.yaml)"
+            )
+    return task_class
 
 
 def is_yaml_task(name: str) -> bool:
-    """Whether a task is declared in a YAML file."""
+    """Return whether a name is the path of a YAML task file."""
     return name.endswith((".yaml", ".yml"))
 
 
 def is_custom_task(name: str) -> bool:
-    """Whether a name is that of a task from elsewhere, which the index does not know."""
+    """Return whether a name is that of a custom task, which is not in the index."""
     return is_yaml_task(name) or ":" in name
 
 
 def import_task_class(name: str) -> "type[Task]":
-    """The class that `package.module:Class` names."""
+    """Import the task class `package.module:Class` and check it. Raises UsageError if it is invalid."""
     from tasks.base import Task
     from tasks.core.types import UsageError
     from tasks.core.class_checks import find_class_problems
     from tasks.core.import_path import import_class
-    found = import_class(name, Task, "task")
-    if wrong := next(find_class_problems(found), None):
-        raise UsageError(f"task {name!r} {wrong}")
-    return found
+    task_class = import_class(name, Task, "task")
+    if problem := next(find_class_problems(task_class), None):
+        raise UsageError(f"task {name!r} {problem}")
+    return task_class

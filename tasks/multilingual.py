@@ -1,11 +1,12 @@
-"""One family in several languages: XNLI and PAWS-X, a task per language.
+"""Multilingual tasks: XNLI and PAWS-X, one task per language.
 
-The second scenario of MeTA-LoRA (arXiv 2510.11598) is multilingual learning. Its abstract names neither data nor
-languages: that it is these is our reconstruction. English and Chinese are sources, German, Spanish and French targets.
+The second scenario of MeTA-LoRA (arXiv 2510.11598) is multilingual learning. Its abstract names neither data sets nor
+languages; this choice is our reconstruction. English and Chinese are sources, German, Spanish and French are targets.
 
-Training pairs of all languages are the same English pairs, translated: no test pair of one language is a training pair of
-another, but a source has seen what a target is trained on, in another language.
-Original files: each split of the hub's copy by `to_json`, as `xnli_de/train.jsonl`, `validation.jsonl`, `test.jsonl`.
+The training pairs of all languages are translations of the same English pairs. Therefore a source task contains the
+training pairs of a target task in another language, but no test pairs.
+Local files: the splits of the hub data set written by `to_json`, as `xnli_de/train.jsonl`, `validation.jsonl` and
+`test.jsonl`.
 """
 
 from collections.abc import Iterator
@@ -22,15 +23,18 @@ FILES = tuple(File(part, (f"{split}.jsonl",), parse_json_lines) for part, split 
 
 
 class Language(NamedTuple):
-    """How a prompt asks, and what may be answered: on a line of its own where words are parted by spaces."""
+    """Instructions and label words of a language.
+
+    In languages with spaces between words, the answer is on its own line after the cue.
+    """
 
     code: str
     role: str
     no: str
     maybe: str
     yes: str
-    inference_question: str  # the question of inference
-    paraphrase_question: str  # the question of paraphrase
+    inference_question: str
+    paraphrase_question: str
     template_ending: str
 
 
@@ -66,48 +70,51 @@ FRENCH = Language(
 
 
 class TranslatedTask(Task):
-    """A data set in several languages, of which a subclass with `language=` is one."""
+    """Base class of data sets in several languages; a subclass with `language=` is the task of that language."""
 
     files = FILES
-    corpus: str  # in the names of its tasks
-    question_field: str  # which question of a language
-    answer_fields: dict[str, str]  # raw label -> which answer of a language
-    hub: Hub  # its config is the language
+    corpus: str  # prefix of the task names
+    question_field: str  # field of Language with the instruction
+    answer_fields: dict[str, str]  # raw label -> field of Language with the label word
+    hub: Hub  # the config is set to the language
 
     def __init_subclass__(cls, language: Language | None = None) -> None:
-        if language is None:  # a data set, or a variant of one of the tasks below
+        if language is None:  # a base class, or a subclass of one of the tasks below
             return
-        cls.name, cls.role, cls.__doc__ = f"{cls.corpus}_{language.code}", language.role, cls.__base__.__doc__
+        cls.name = f"{cls.corpus}_{language.code}"
+        cls.role = language.role
+        cls.__doc__ = cls.__base__.__doc__
         cls.words = {label: getattr(language, word) for label, word in cls.answer_fields.items()}
         cls.template = getattr(language, cls.question_field) + language.template_ending
         cls.hub = cls.hub._replace(config=language.code)
 
 
 class XNLI(TranslatedTask, NLI):
-    """XNLI (Conneau et al. 2018): MNLI's training pairs, translated by machine, and 5,010 test pairs, by people."""
+    """XNLI (Conneau et al. 2018): machine-translated training pairs of MNLI, and 5,010 human-translated test pairs."""
 
-    corpus, question_field, answer_fields = (
-        "xnli",
-        "inference_question",
-        {"contradiction": "no", "neutral": "maybe", "entailment": "yes"},
-    )
+    corpus = "xnli"
+    question_field = "inference_question"
+    answer_fields = {"contradiction": "no", "neutral": "maybe", "entailment": "yes"}
     pair_columns = ("premise", "hypothesis")
-    aliases = {"0": "entailment", "1": "neutral", "2": "contradiction"}  # `to_json` writes ids
+    aliases = {"0": "entailment", "1": "neutral", "2": "contradiction"}  # files written by `to_json` contain ids
     licence = "CC BY-NC 4.0"
     hub = Hub("facebook/xnli", None, "b8dd5d7af51114dbda02c0e3f6133f332186418e", HUB_SPLITS)
 
 
 class PAWSX(TranslatedTask, Paraphrase):
-    """PAWS-X (Yang et al. 2019): 49,401 training pairs, translated by machine, and 2,000 test pairs, by people.
+    """PAWS-X (Yang et al. 2019): 49,401 machine-translated training pairs and 2,000 human-translated test pairs.
 
-    Some pairs were never translated and have an empty sentence; those are left out.
+    Some pairs were never translated and have an empty sentence; they are dropped.
     """
 
-    corpus, question_field, answer_fields = "paws", "paraphrase_question", {"0": "no", "1": "yes"}
+    corpus = "paws"
+    question_field = "paraphrase_question"
+    answer_fields = {"0": "no", "1": "yes"}
     licence = "free use for any purpose; Google asks to be named as the source"
     hub = Hub("google-research-datasets/paws-x", None, "4cd8187c404bda33cb1f62b49b001115862acf37", HUB_SPLITS)
 
     def read_records(self, part: str) -> Iterator[dict]:
+        """Yield the records whose two sentences are not empty."""
         for row in super().read_records(part):
             if clean_text(row["sentence1"]) and clean_text(row["sentence2"]):
                 yield row

@@ -1,4 +1,4 @@
-"""Natural language inference: given the first sentence, does the second hold?"""
+"""Natural language inference tasks: entailment, neutral or contradiction between two sentences."""
 
 from collections.abc import Iterator
 
@@ -10,25 +10,29 @@ CLUE_REVISION = "28178267a609dd08bdc703dd6c931dfc2c2f4431"
 
 
 class NLI(Task):
-    """The label "-" marks a pair on which the annotators did not agree; the authors leave those out, and so do we."""
+    """Base class of the inference tasks.
+
+    The label "-" marks pairs without annotator agreement; they are dropped, as by the authors of the data sets.
+    """
 
     family = "inference"
     pair_columns = ("sentence1", "sentence2")  # premise and hypothesis
 
     def read_examples(self, split: str) -> Iterator[Example]:
+        """Yield an example per pair; the longer sentence is truncatable."""
         for row in self.read_records(split):
             if row["label"] == "-":
                 self.count_dropped(split, "no agreed label")
                 continue
             pair = tuple(row[name] for name in self.pair_columns)
-            field = int(len(pair[1]) > len(pair[0]))
+            longer = int(len(pair[1]) > len(pair[0]))
             yield self.make_example(
-                pair, [self.get_label_word(row["label"])], self.words.values(), truncatable_index=field
+                pair, [self.get_label_word(row["label"])], self.words.values(), truncatable_index=longer
             )
 
 
 class CMNLI(NLI):
-    """CLUE's machine-translated MNLI and XNLI. Test labels are not public, so dev is our test."""
+    """CLUE's machine-translated MNLI and XNLI. Test labels are not public, so dev is used as test."""
 
     name, role = "cmnli", "source"
     words = {"contradiction": "冲突", "neutral": "无关", "entailment": "支持"}
@@ -43,7 +47,7 @@ class CMNLI(NLI):
 
 
 class OCNLI(NLI):
-    """OCNLI (Hu et al. 2020), written in Chinese. Test labels are not public, so dev is our test."""
+    """OCNLI (Hu et al. 2020), written in Chinese. Test labels are not public, so dev is used as test."""
 
     name, role = "ocnli", "target"
     words = {"contradiction": "矛盾", "neutral": "中立", "entailment": "蕴含"}

@@ -1,4 +1,4 @@
-"""Opinion targets: what does the text comment on?"""
+"""Opinion target extraction tasks: find the entity that a text comments on."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ COTE_REPOSITORY = "lsvih/chinese-customer-review", "c1d68637f5fc1486a2483d580836
 
 
 class OpinionTarget(Task):
-    """COTE (Li et al. 2018): one target per text, always a part of it (the first place counts, if it recurs)."""
+    """COTE (Li et al. 2018): one target per text, which is a part of the text (its first occurrence if it recurs)."""
 
     family, form = "opinion", "span"
     metric, metrics = "f1", ("f1", "exact_match")
@@ -19,6 +19,7 @@ class OpinionTarget(Task):
     files = (File("train", ("train.txt",), parse_json_lines), File("test", ("test.txt",), parse_json_lines))
 
     def read_examples(self, split: str) -> Iterator[Example]:
+        """Yield an example per text that contains its target."""
         for row in self.read_records(split):
             if clean_text(row["ot"]) not in clean_text(row["s"]):
                 self.count_dropped(split, "target not in the text")

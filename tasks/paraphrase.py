@@ -1,4 +1,4 @@
-"""Sentence pairs: do the two mean the same?"""
+"""Paraphrase tasks: decide whether two sentences have the same meaning."""
 
 from collections.abc import Iterator
 
@@ -11,24 +11,27 @@ CLUE_REVISION = "28178267a609dd08bdc703dd6c931dfc2c2f4431"
 
 
 class Paraphrase(Task):
+    """Base class of the paraphrase tasks."""
+
     family = "paraphrase"
 
     def read_examples(self, split: str) -> Iterator[Example]:
+        """Yield an example per pair; the longer sentence is truncatable."""
         for row in self.read_records(split):
             pair = row["sentence1"], row["sentence2"]
-            field = int(len(pair[1]) > len(pair[0]))
-            # sorted: a pair in swapped order is the same pair, and must not be in train and test
+            longer = int(len(pair[1]) > len(pair[0]))
+            # sorted: a pair in swapped order is a duplicate, which must not be in both train and test
             yield self.make_example(
                 pair,
                 [self.get_label_word(row["label"])],
                 self.words.values(),
-                truncatable_index=field,
+                truncatable_index=longer,
                 identity_values=sorted(pair),
             )
 
 
 class AFQMC(Paraphrase):
-    """Ant Financial questions (CLUE). Test labels are not public, so dev is our test. `***` masks digits."""
+    """Ant Financial questions (CLUE). Test labels are not public, so dev is used as test. `***` masks digits."""
 
     name, role = "afqmc", "source"
     words = {"0": "无关", "1": "同义"}

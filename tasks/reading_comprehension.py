@@ -1,4 +1,4 @@
-"""Reading comprehension: answer a question from a text, in its words or by the letter of an option."""
+"""Reading comprehension tasks: answer a question on a text by a span of it or by the letter of an option."""
 
 from collections.abc import Iterator
 
@@ -10,31 +10,33 @@ OPTION_LETTERS = "ABCD"
 
 
 class SpanReading(Task):
-    """Spans. Offsets are never used: an answer counts as in the text where the text has it.
+    """Base class of tasks whose answers are spans of the text. Answer offsets are not used.
 
-    All references are accepted when scoring; the first that is in the text is trained on.
+    All references are accepted in scoring; the training target is the first one that occurs in the text.
     """
 
     family, form = "reading", "span"
     metric, metrics = "f1", ("f1", "exact_match")
 
     def read_examples(self, split: str) -> Iterator[Example]:
+        """Yield an example per question that has an answer in the text; questions on one text stay in one split."""
         for row in self.read_records(split):
-            context, answers = clean_text(row["context"]), [clean_text(text) for text in row["answers"]["text"]]
+            context = clean_text(row["context"])
+            answers = [clean_text(text) for text in row["answers"]["text"]]
             if not clean_text(row["question"]):
                 self.count_dropped(split, "empty question")
                 continue
-            found = [text for text in answers if text and text in context]
-            if not found:
+            in_text = [text for text in answers if text and text in context]
+            if not in_text:
                 self.count_dropped(split, "no answer is in the text")
                 continue
-            lost = [text for text in answers if text and text not in context]
-            self.count_dropped(split, "references not in the text (kept for scoring)", len(lost))
-            yield self.make_example([context, row["question"]], [*found, *lost], group_text=context)
+            not_in_text = [text for text in answers if text and text not in context]
+            self.count_dropped(split, "references not in the text (kept for scoring)", len(not_in_text))
+            yield self.make_example([context, row["question"]], [*in_text, *not_in_text], group_text=context)
 
 
 class CMRC2018(SpanReading):
-    """CMRC 2018 (Cui et al. 2019). The test set is hidden, so dev is our test; trial stands in for a missing train."""
+    """CMRC 2018 (Cui et al. 2019). The test set is hidden, so dev is used as test; trial replaces a missing train set."""
 
     name, role = "cmrc2018", "source"
     template = "阅读文章，用文章里的原文回答。\n文章：{}\n问题：{}\n回答："
@@ -51,12 +53,12 @@ class CMRC2018(SpanReading):
         "hfl/cmrc2018",
         None,
         "137f2c45a24275fb68f6961c4d357f46288886aa",
-        {"train": "train", "dev": "test", "test": "validation"},  # its "test" is the trial set
+        {"train": "train", "dev": "test", "test": "validation"},  # the hub's "test" is the trial set
     )
 
 
 class DRCD(SpanReading):
-    """DRCD (Shao et al. 2018), in Traditional characters, which stay as published."""
+    """DRCD (Shao et al. 2018), in Traditional characters, which are kept as published."""
 
     name, role = "drcd", "target"
     template = "根據短文，找出問題的答案。\n短文：{}\n問題：{}\n答案："
@@ -75,10 +77,10 @@ class DRCD(SpanReading):
 
 
 class C3(Task):
-    """C3 (Sun et al. 2020): two to four options of the question's own, answered by letter.
+    """C3 (Sun et al. 2020): each question has its own two to four options and is answered by letter.
 
-    The answer is given as text, so its letter is found here; two questions have the right option twice, and then
-    both letters are accepted. The hub's test has no answers, so the authors' files are used.
+    The raw answer is the text of an option and is converted to its letter. Two questions contain the correct option
+    twice; both letters are accepted. The test set on the hub has no answers, so the authors' files are used.
     """
 
     name, role, family = "c3", "target", "reading"
@@ -92,14 +94,16 @@ class C3(Task):
     hub = GitHub("nlpdata/c3", "1f41682ebb684d63afe7c583c8f38e137fc8a826", "data")
 
     def read_examples(self, split: str) -> Iterator[Example]:
+        """Yield an example per question whose answer is among its options; questions on one text stay in one split."""
         for row in self.read_records(split):
-            text, options = "\n".join(row["context"]), row["choice"]
+            text = "\n".join(row["context"])
+            options = row["choice"]
             letters = OPTION_LETTERS[: len(options)]
-            right = [letter for letter, option in zip(letters, options, strict=True) if option == row["answer"]]
-            if not right:
+            correct = [letter for letter, option in zip(letters, options, strict=True) if option == row["answer"]]
+            if not correct:
                 self.count_dropped(split, "answer is none of the options")
                 continue
-            shown = "\n".join(
+            option_lines = "\n".join(
                 f"{letter}：{clean_text(option)}" for letter, option in zip(letters, options, strict=True)
             )
-            yield self.make_example([text, row["question"], shown], right, letters, group_text=text)
+            yield self.make_example([text, row["question"], option_lines], correct, letters, group_text=text)

@@ -1,4 +1,4 @@
-"""Relations: how do two things named in a sentence relate?"""
+"""Relation extraction tasks: classify the relation between two entities of a sentence."""
 
 from collections.abc import Iterator
 
@@ -21,7 +21,7 @@ SANWEN_WORDS = {
     "Family": "家庭",
     "Part-Whole": "部分",
 }
-FINRE_WORDS = {UNKNOWN_LABEL: "未知"} | {  # in the order of relation2id.txt
+FINRE_WORDS = {UNKNOWN_LABEL: "未知"} | {  # the order of relation2id.txt
     name: name
     for name in (
         "注资 拥有 纠纷 自己 增持 重组 买资 签约 持股 交易 入股 转让 成立 分析 合作 帮助 发行 商讨 合并 竞争 订单 减持 合资 收购 借壳 欠款 "
@@ -31,12 +31,17 @@ FINRE_WORDS = {UNKNOWN_LABEL: "未知"} | {  # in the order of relation2id.txt
 
 
 class Relation(Task):
-    """Head, tail and text are one item, whatever relations it has; sentences stay in one split (rows are mirrored)."""
+    """Base class of the relation tasks.
+
+    Rows with the same head, tail and text are one example. All rows of a sentence stay in one split, because many
+    rows are mirrored (head and tail swapped).
+    """
 
     family = "relation"
     metrics = ("accuracy", "micro_f1")
 
     def read_examples(self, split: str) -> Iterator[Example]:
+        """Yield an example per row; the sentence is truncatable."""
         for row in self.read_records(split):
             values = row["text"], row["head"], row["tail"]
             yield self.make_example(
@@ -44,9 +49,9 @@ class Relation(Task):
             )
 
     def merge_duplicates(self, same: list[Example]) -> Example:
-        """A pair may have several relations: all are accepted, the first of the label list is trained on.
+        """Merge the relations of a pair: all are accepted, and the first one in label order is the training target.
 
-        `unknown` beside a named relation is dropped: it says that none was found.
+        `unknown` (no relation found) is dropped if there is a named relation.
         """
         named = {answer for example in same for answer in example.answers} - {self.words[UNKNOWN_LABEL]}
         answers = tuple(word for word in self.words.values() if word in named) or (self.words[UNKNOWN_LABEL],)
@@ -54,7 +59,7 @@ class Relation(Task):
 
 
 class SanWen(Relation):
-    """SanWen (Xu et al. 2017): literary prose. CRLF; `<N>` stands for a number."""
+    """SanWen (Xu et al. 2017): literary prose. Files have CRLF line ends; `<N>` replaces numbers."""
 
     name, role = "sanwen", "source"
     words = SANWEN_WORDS
@@ -69,7 +74,7 @@ class SanWen(Relation):
 
 
 class FinRE(Relation):
-    """FinRE (Li et al. 2019): financial news. Every (head, tail) row has its (tail, head) row in the same file."""
+    """FinRE (Li et al. 2019): financial news. For every (head, tail) row, the same file has a (tail, head) row."""
 
     name, role = "finre", "target"
     words = FINRE_WORDS

@@ -1,4 +1,4 @@
-"""Reviews: is it praise or blame, and how much?"""
+"""Sentiment tasks: classify the polarity or rating of reviews."""
 
 from collections.abc import Iterator
 
@@ -8,9 +8,12 @@ from tasks.core.sources import File, Hub
 
 
 class Sentiment(Task):
+    """Base class of the sentiment tasks."""
+
     family = "sentiment"
 
     def read_examples(self, split: str) -> Iterator[Example]:
+        """Yield an example per review."""
         for row in self.read_records(split):
             yield self.make_example([row["text"]], [self.get_label_word(row["label"])], self.words.values())
 
@@ -36,7 +39,7 @@ class Amazon(Sentiment):
 
 
 class ChnSent(Sentiment):
-    """ChnSentiCorp: hotels, laptops, books. 330 of 1,178 distinct test texts are in train; those leave train."""
+    """ChnSentiCorp: hotels, laptops, books. 330 of 1,178 distinct test texts are also in train and are removed there."""
 
     name, role = "chnsent", "target"
     words = {"0": "负面", "1": "正面"}

@@ -1,7 +1,7 @@
-"""Suites: which tasks belong together, which of them are learned from, and which are transferred to.
+"""Suites: sets of source tasks and target tasks that belong together.
 
-A grid is of one suite, and a folder of results too. A profile names one of these, or declares its own with the same
-fields; its tasks are names of the index or `package.module:Class`.
+A grid and a results folder have one suite. A profile names one of these, or declares its own with the same fields;
+its tasks are names of the index or `package.module:Class`.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Suite:
-    """Source tasks may be learned from first; target tasks are never seen in source training."""
+    """A set of tasks. Source tasks are used in source training; target tasks are never used there."""
 
     name: str
     sources: tuple[str, ...] = ()
@@ -18,11 +18,14 @@ class Suite:
 
     @property
     def tasks(self) -> tuple[str, ...]:
+        """All task names, sources first."""
         return self.sources + self.targets
 
     def get_role(self, task_name: str) -> str | None:
-        """Of a task: source or target; None for one of elsewhere."""
-        return "source" if task_name in self.sources else "target" if task_name in self.targets else None
+        """Return "source" or "target", or None if the task is not in this suite."""
+        if task_name in self.sources:
+            return "source"
+        return "target" if task_name in self.targets else None
 
 
 CHINESE = Suite(

@@ -1,4 +1,4 @@
-"""Titles of news: what are they about?"""
+"""Topic classification tasks on news titles."""
 
 from collections.abc import Iterator
 
@@ -38,15 +38,18 @@ TNEWS_WORDS = {  # CLUE's codes; 105 and 111 do not exist
 
 
 class Topic(Task):
+    """Base class of the topic tasks."""
+
     family = "topic"
 
     def read_examples(self, split: str) -> Iterator[Example]:
+        """Yield an example per title."""
         for row in self.read_records(split):
             yield self.make_example([row["sentence"]], [self.get_label_word(row["label"])], self.words.values())
 
 
 class THUCNews(Topic):
-    """Ten classes of THUCNews titles, named by class.txt. Not the ten that MP2's label words belong to."""
+    """Ten classes of THUCNews titles, named by class.txt. The label words of MP2 belong to a different set of ten."""
 
     name, role = "thucnews", "source"
     words = THUCNEWS_WORDS
@@ -63,10 +66,10 @@ class THUCNews(Topic):
 
 
 class TNews(Topic):
-    """TNEWS of CLUE (Toutiao titles); its test labels are not public, so dev is our test.
+    """TNEWS of CLUE (Toutiao titles). Test labels are not public, so dev is used as test.
 
-    Two id systems share a range: DataCLUE's 0..14 follow its labels.json, CLUE's codes are 100..116. So ids without
-    a list of names are refused, and names are taken by meaning. DataCLUE's test_public has another class mix.
+    There are two id systems: 0..14 in DataCLUE, in the order of its labels.json, and 100..116 in CLUE. Ids of
+    DataCLUE without labels.json raise an error. DataCLUE's test_public has a different class distribution.
     """
 
     name, role = "tnews", "target"
@@ -77,7 +80,13 @@ class TNews(Topic):
     files = (
         File("train", ("train.json",), parse_json_lines, "labels.json"),
         File("test", ("dev.json",), parse_json_lines, "labels.json"),
-        File("", ("test_public.json",), parse_json_lines, "labels.json", note="DataCLUE's own, with another class mix"),
+        File(
+            "",
+            ("test_public.json",),
+            parse_json_lines,
+            "labels.json",
+            note="DataCLUE's own, with a different class distribution",
+        ),
         *(
             File("", (f"fewclue/{name}.json",), parse_json_lines, note="FewCLUE's sample overlaps train and dev")
             for name in ("train_few_all", "dev_few_all", "test_public")

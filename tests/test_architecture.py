@@ -1,6 +1,7 @@
 """The order of packages and rooms: imports point one way, and start-up stays light."""
 
 import ast
+import json
 from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -12,14 +13,7 @@ PACKAGES = ("tasks", "methods", "benchmark")
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
 # Each room may import the rooms before it. `tasks` and `methods` on top: what people come for, and base.py.
-ROOMS = (
-    "tasks.synthetic", "tasks.core", "tasks", "tasks.validation",
-    "methods.core", "methods", "methods.tiny", "methods.conformance",
-    "benchmark.config", "benchmark.system", "benchmark.grid", "benchmark.results", "benchmark.scheduling",
-    "benchmark.evaluation", "benchmark.training", "benchmark.execution",
-    "benchmark.analysis", "benchmark.reporting", "benchmark.reporting.html", "benchmark.reporting.wandb",
-    "benchmark.cli", "benchmark",
-)  # fmt: skip
+ROOMS = [room for room, _ in json.loads((ROOT / "docs" / "rooms.json").read_text(encoding="utf-8"))]
 # Imports against the order, each with its reason.
 EXCEPTIONS = {
     ("tasks.core.yaml_task", "tasks.base"): "a YAML task is a Task",

@@ -52,22 +52,30 @@ def print_list(options: argparse.Namespace, console: Console) -> int:
         ]
         print_table(console, ("suite", "sources", "targets", "about"), rows)
     elif what == "methods":
-        facts, backbone = [specs.get_method_spec(name) for name in methods.NAMES], options.backbone or "tiny"
+        backbone = options.backbone or "tiny"
         counts = count_parameters_by_method(backbone)
-        print_table(console, ("method", "what trains", "trained", "stages", "packs", "merges", "paper"), [
-            (f.name, f.trained_part, formatting.format_count(counts[f.name] or None),
-             " > ".join(s.name for s in f.stages) if f.uses_gradient_descent else "control",
-             "yes" if f.is_packable else "", "yes" if f.is_mergeable else "", f.paper) for f in facts])  # fmt: skip
-        console.print(f"trained: numbers that learn on one target, with default options, on {backbone} (--backbone)")
+        rows = []
+        for spec in map(specs.get_method_spec, methods.NAMES):
+            trained = formatting.format_count(counts[spec.name] or None)
+            stages = " > ".join(stage.name for stage in spec.stages) if spec.uses_gradient_descent else "control"
+            packs = "yes" if spec.is_packable else ""
+            merges = "yes" if spec.is_mergeable else ""
+            rows.append((spec.name, spec.trained_part, trained, stages, packs, merges, spec.paper))
+        print_table(console, ("method", "what trains", "trained", "stages", "packs", "merges", "paper"), rows)
+        console.print(f"trained: parameters trained on one target task, default options, on {backbone} (--backbone)")
     else:
         suites = [SUITES[options.suite]] if options.suite in SUITES else SUITES.values()
-        facts = [(suite, specs.get_task_spec(name)) for suite in suites for name in suite.tasks]
-        lengths = count_answer_tokens(options.backbone) if options.backbone else dict.fromkeys(tasks.TASK_NAMES, "")
-        print_table(console, ("task", "suite", "role", "family", "form", "metric", "labels", "tokens", "licence"), [
-            (f.name, suite.name, suite.get_role(f.name), f.family, f.form, f.metric,
-             str(len(f.words) or ""), lengths[f.name], f.licence) for suite, f in facts])  # fmt: skip
+        num_tokens = count_answer_tokens(options.backbone) if options.backbone else dict.fromkeys(tasks.TASK_NAMES, "")
+        rows = []
+        for suite in suites:
+            for name in suite.tasks:
+                spec = specs.get_task_spec(name)
+                num_labels = str(len(spec.words) or "")
+                columns = (spec.family, spec.form, spec.metric, num_labels, num_tokens[name], spec.licence)
+                rows.append((name, suite.name, suite.get_role(name), *columns))
+        print_table(console, ("task", "suite", "role", "family", "form", "metric", "labels", "tokens", "licence"), rows)
         if not options.backbone:
-            console.print("tokens of each label word: name a tokenizer, --backbone tiny")
+            console.print("to show the tokens per label word, choose a tokenizer, e.g. --backbone tiny")
     return 0
 
 

@@ -89,7 +89,7 @@ def validate_numbers(profile: Profile) -> None:
         if shots != FULL and not (isinstance(shots, int) and shots > 0):
             raise UsageError(f"shots {shots!r}: give a number from 1 up, or `full`")
     if len(set(profile.shots)) < len(profile.shots) or len(set(profile.seeds)) < len(profile.seeds):
-        raise UsageError(f"duplicate number in shots {profile.shots} or seeds {profile.seeds}")
+        raise UsageError(f"shots {profile.shots} or seeds {profile.seeds} contain a number twice")
     if invalid_seeds := [seed for seed in profile.seeds if not 0 <= seed < 2**31]:
         raise UsageError(f"seed {invalid_seeds[0]}: seeds are 0 or more, and below 2^31")
     invalid_limits = {

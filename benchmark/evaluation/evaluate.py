@@ -1,4 +1,4 @@
-"""What a pack's cells score: on dev while they train, on test at their end."""
+"""Evaluation of a pack's cells: on dev during training, on test afterwards."""
 
 from collections.abc import Sequence
 from math import isnan
@@ -11,38 +11,52 @@ from tasks.base import Task
 def evaluate_on_dev(
     method: Method, tasks: Sequence[Task], slots: Sequence[int], normalise: str = "sum"
 ) -> list[tuple[float, float]]:
-    """(the task's metric, mean negative log-likelihood of the answers) on dev, for each slot; they share passes."""
-    rows = [(task, slot, item) for task, slot in zip(tasks, slots, strict=True) for item in task.encode_split("dev")]
-    items, of, limits = [row[2] for row in rows], [row[1] for row in rows], [row[0].answer_tokens for row in rows]
-    found = predict(method, items, of, max_new_tokens=limits, normalise=normalise)
-    free = [i for i, (task, *_) in enumerate(rows) if task.form != "choice"]
-    answers = [items[i]._replace(choice_ids=(items[i].answer_ids,)) for i in free]
-    gold = dict(
-        zip(free, (row[0] for row in compute_log_likelihoods(method, answers, [of[i] for i in free])), strict=True)
-    )
-    for i, (item, row) in enumerate(zip(items, found, strict=True)):
-        if i not in gold:
-            right = item.example.choices.index(item.example.answers[0])
-            gold[i] = row.scores[right] * (len(item.choice_ids[right]) if normalise == "mean" else 1)
-    said = []
+    """Metric and mean negative log-likelihood of the gold answers on dev, for each task; slots share forward passes."""
+    items, item_slots, max_new_tokens, span_indices = [], [], [], []
     for task, slot in zip(tasks, slots, strict=True):
-        own = [i for i, at in enumerate(of) if at == slot]
-        score = task.score_predictions({items[i].example.uid: found[i].text for i in own}, "dev")[task.metric]
-        said.append((score, -sum(gold[i] for i in own) / len(own)))
-    return said
+        for item in task.encode_split("dev"):
+            if task.form != "choice":
+                span_indices.append(len(items))
+            items.append(item)
+            item_slots.append(slot)
+            max_new_tokens.append(task.answer_tokens)
+    predictions = predict(method, items, item_slots, max_new_tokens=max_new_tokens, normalise=normalise)
+    span_items = [items[i]._replace(choice_ids=(items[i].answer_ids,)) for i in span_indices]
+    span_scores = compute_log_likelihoods(method, span_items, [item_slots[i] for i in span_indices])
+    gold_scores = {i: scores[0] for i, scores in zip(span_indices, span_scores, strict=True)}  # log-likelihoods
+    for i, (item, prediction) in enumerate(zip(items, predictions, strict=True)):
+        if i not in gold_scores:
+            gold = item.example.choices.index(item.example.answers[0])
+            gold_scores[i] = prediction.scores[gold] * (len(item.choice_ids[gold]) if normalise == "mean" else 1)
+    results = []
+    for task, slot in zip(tasks, slots, strict=True):
+        indices = [i for i, item_slot in enumerate(item_slots) if item_slot == slot]
+        texts = {items[i].example.uid: predictions[i].text for i in indices}
+        score = task.score_predictions(texts, "dev")[task.metric]
+        results.append((score, -sum(gold_scores[i] for i in indices) / len(indices)))
+    return results
 
 
 def compute_test_metrics(task: Task, predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Metrics of predictions on test."""
+    """Metrics by name of the predictions on the test set."""
     items = task.encode_split("test")
-    return task.score_predictions({item.example.uid: row.text for item, row in zip(items, predictions, strict=True)})
+    texts = {item.example.uid: prediction.text for item, prediction in zip(items, predictions, strict=True)}
+    return task.score_predictions(texts)
 
 
 def predict_test(method: Method, tasks: Sequence[Task], normalise: str) -> list[list[Prediction]]:
-    """Predictions on the test set of each member, whose slot is its place."""
-    items = [(slot, item) for slot, task in enumerate(tasks) for item in task.encode_split("test")]
-    slots, most = [slot for slot, _ in items], [tasks[slot].answer_tokens for slot, _ in items]
-    found = predict(method, [item for _, item in items], slots, max_new_tokens=most, normalise=normalise)
-    if lost := sum(any(map(isnan, row.scores)) for row in found):  # the first choice would be taken, for a score
-        raise FloatingPointError(f"likelihoods of {lost} of {len(found)} test examples are not numbers")
-    return [[p for own, p in zip(slots, found, strict=True) if own == slot] for slot in range(len(tasks))]
+    """Predictions on the test set of each task, whose slot is its index.
+
+    Raises FloatingPointError for NaN likelihoods, with which the first choice would be predicted silently.
+    """
+    splits = [task.encode_split("test") for task in tasks]
+    items = [item for split in splits for item in split]
+    slots = [slot for slot, split in enumerate(splits) for _ in split]
+    max_new_tokens = [tasks[slot].answer_tokens for slot in slots]
+    predictions = predict(method, items, slots, max_new_tokens=max_new_tokens, normalise=normalise)
+    if num_nan := sum(any(map(isnan, prediction.scores)) for prediction in predictions):
+        raise FloatingPointError(f"likelihoods of {num_nan} of {len(predictions)} test examples are NaN")
+    return [
+        [prediction for item_slot, prediction in zip(slots, predictions, strict=True) if item_slot == slot]
+        for slot in range(len(tasks))
+    ]

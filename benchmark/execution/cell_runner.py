@@ -174,7 +174,7 @@ class CellRunner:
             predictions = predict_test(method, member_tasks, self.profile.normalise)
         for slot, (planned, task, history) in enumerate(zip(pack, member_tasks, histories, strict=True)):
             with clock("save"):
-                metrics = {"test": compute_test_metrics(task, predictions[slot]), "dev": {}}
+                metrics: dict[str, Any] = {"test": compute_test_metrics(task, predictions[slot]), "dev": {}}
                 prediction_file = self.store.save_predictions(
                     planned, build_prediction_columns(task, predictions[slot])
                 )

@@ -124,7 +124,7 @@ def try_send_pack(scheduler: Scheduler, worker: WorkerProcess, pack: Pack) -> bo
 
 
 def receive_message(scheduler: Scheduler, worker: WorkerProcess, pack: Pack | None) -> bool:
-    """Handle one message from a worker: ready, outcomes of its pack, or end of pipe. Return False if the worker is dead.
+    """Handle one message from a worker: ready, outcomes of its pack, or end of pipe. -> whether the worker is alive.
 
     Raises a UsageError that the worker sent.
     """

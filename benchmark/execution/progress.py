@@ -1,4 +1,4 @@
-"""What a person sees while a grid fills: on a terminal a line that lives, elsewhere a plain line per finished cell."""
+"""Progress display: a live status line on a terminal, and one line per finished cell."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from benchmark.system.formatting import format_duration
 
 
 class Progress:
-    """Counts, what runs now, time left; one line for each finished cell."""
+    """Shows counts, running cells and remaining time, and prints one line per finished cell."""
 
     def __init__(
         self,
@@ -26,20 +26,19 @@ class Progress:
         num_workers: int,
         console: Console,
     ) -> None:
-        self.num_due, self.num_cached, self.num_workers, self.console = (
-            len(due_cells),
-            num_cached,
-            max(1, num_workers),
-            console,
-        )
+        self.num_due = len(due_cells)
+        self.num_cached = num_cached
+        self.num_workers = max(1, num_workers)
+        self.console = console
         self.expected_cell_seconds = {
             planned.identity: expected_cell_seconds[planned.identity] for planned in due_cells
         }
         self.num_done = self.num_failed = self.num_elsewhere = 0
-        self.running_cells: dict[str, tuple[str, float]] = {}  # identity -> (key of its pack's first, since)
+        self.running_cells: dict[str, tuple[str, float]] = {}  # identity -> (key of its pack's first cell, start time)
         self.idle_message = "loading the backbone"
         self.start_time = monotonic()
-        self.measured_seconds = self.expected_seconds = 0.0  # seconds measured and expected of the finished cells
+        self.measured_seconds = 0.0  # total time of the finished cells
+        self.expected_seconds = 0.0  # total time that was expected for them
         self.live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "Progress":
@@ -50,32 +49,33 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.live.stop()
 
-    # ---------------------------------------------------------------- what happens
+    # ---------------------------------------------------------------- events
 
     def start_pack(self, pack: Sequence[PlannedCell]) -> None:
-        """Cells that train together begin."""
+        """Mark the cells of a pack as running."""
         self.idle_message = ""
         self.running_cells |= dict.fromkeys((planned.identity for planned in pack), (pack[0].cell.key, monotonic()))
 
     def finish_cell(self, planned_cell: PlannedCell, result: Mapping[str, Any]) -> None:
-        """One cell is over: a line."""
+        """Count a cell that is done or failed, and print its line."""
         self.running_cells.pop(planned_cell.identity, None)
         self.measured_seconds += result["times"]["seconds"]
         self.expected_seconds += self.expected_cell_seconds.pop(planned_cell.identity, 0.0)
-        failed = result["state"] == "failed"
-        self.num_failed += failed
-        self.num_done += not failed
-        place = f"{self.num_done + self.num_failed + self.num_elsewhere:>{len(str(self.num_due))}}/{self.num_due}"
-        if failed:
-            self.print_line(f"{place}  failed  {planned_cell.cell.key:<32}  {result['error']['reason']}", "red")
+        has_failed = result["state"] == "failed"
+        if has_failed:
+            self.num_failed += 1
         else:
-            self.print_line(
-                f"{place}  {format_score(result):<16}  {planned_cell.cell.key:<32}  {result['times']['seconds']:6.1f} s",
-                "",
-            )
+            self.num_done += 1
+        counter = f"{self.num_finished:>{len(str(self.num_due))}}/{self.num_due}"
+        key = f"{planned_cell.cell.key:<32}"
+        if has_failed:
+            self.print_line(f"{counter}  failed  {key}  {result['error']['reason']}", "red")
+        else:
+            seconds = result["times"]["seconds"]
+            self.print_line(f"{counter}  {format_score(result):<16}  {key}  {seconds:6.1f} s", "")
 
     def finish_elsewhere(self, planned_cell: PlannedCell, result: Mapping[str, Any]) -> None:
-        """Another process did it."""
+        """Count a cell that another process has run; print a line if it failed."""
         self.running_cells.pop(planned_cell.identity, None)
         self.expected_cell_seconds.pop(planned_cell.identity, None)
         if result["state"] == "done":
@@ -85,55 +85,64 @@ class Progress:
         self.print_line(f"failed elsewhere  {planned_cell.cell.key:<32}  {result['error']['reason']}", "red")
 
     def release_cell(self, planned_cell: PlannedCell) -> None:
+        """Mark a cell as no longer running."""
         self.running_cells.pop(planned_cell.identity, None)
 
     def report_requeue(self, pack: Sequence[PlannedCell], reason: str) -> None:
-        """A pack lost its process, and comes up again."""
+        """Print that a pack has lost its worker and will run again."""
         for planned in pack:
             self.release_cell(planned)
-        more = f" and {len(pack) - 1} more" if len(pack) > 1 else ""
-        self.print_line(f"again  {pack[0].cell.key}{more}: {reason}", "yellow")
+        others = f" and {len(pack) - 1} more" if len(pack) > 1 else ""
+        self.print_line(f"retry  {pack[0].cell.key}{others}: {reason}", "yellow")
 
     def print_line(self, text: str, style: str) -> None:
+        """Print a line above the live display, without wrapping it."""
         self.console.print(Text(text, style=style), soft_wrap=True, highlight=False)
 
-    # ---------------------------------------------------------------- what is shown
+    # ---------------------------------------------------------------- display
+
+    @property
+    def num_finished(self) -> int:
+        """Due cells that are done or failed, here or in another process."""
+        return self.num_done + self.num_failed + self.num_elsewhere
 
     @property
     def remaining_seconds(self) -> float:
-        """Seconds to go: expected ones, corrected by how the finished cells went."""
-        pace = self.measured_seconds / self.expected_seconds if self.expected_seconds else 1.0
-        return pace * sum(self.expected_cell_seconds.values()) / self.num_workers
+        """Expected seconds of the unfinished cells, scaled by measured over expected time of the finished ones."""
+        slowdown = self.measured_seconds / self.expected_seconds if self.expected_seconds else 1.0
+        return slowdown * sum(self.expected_cell_seconds.values()) / self.num_workers
 
     def render(self) -> RenderableType:
-        over = self.num_done + self.num_failed + self.num_elsewhere
-        grid = Table.grid(padding=(0, 1))
+        """Build the live display: a progress bar with counts, and the running packs below it."""
         counts = Text.assemble(
-            (f"{self.num_done} done", "green"), "  ", (f"{self.num_failed} failed", "red" if self.num_failed else "dim"), "  ",
-            (f"{self.num_cached} cached", "dim"), *([("  " + f"{self.num_elsewhere} elsewhere", "dim")] if self.num_elsewhere else []),
-            f"  of {self.num_due + self.num_cached}   ",
-            f"{format_duration(monotonic() - self.start_time)} so far, about {format_duration(self.remaining_seconds)} left",
-        )  # fmt: skip
-        grid.add_row(ProgressBar(total=max(1, self.num_due), completed=over, width=24), counts)
-        packs = Counter(self.running_cells.values())
-        now = [
-            f"{key}{f' and {count - 1} more' if count > 1 else ''} ({monotonic() - since:.0f} s)"
-            for (key, since), count in packs.items()
-        ]
-        text = Text(
-            "now  " + ("   ".join(now) or self.idle_message or "waiting for another process"),
-            style="dim",
-            overflow="ellipsis",
+            (f"{self.num_done} done", "green"),
+            "  ",
+            (f"{self.num_failed} failed", "red" if self.num_failed else "dim"),
+            "  ",
+            (f"{self.num_cached} cached", "dim"),
         )
+        if self.num_elsewhere:
+            counts.append(f"  {self.num_elsewhere} elsewhere", "dim")
+        elapsed = format_duration(monotonic() - self.start_time)
+        counts.append(f"  of {self.num_due + self.num_cached}   ")
+        counts.append(f"{elapsed} so far, about {format_duration(self.remaining_seconds)} left")
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(ProgressBar(total=max(1, self.num_due), completed=self.num_finished, width=24), counts)
+        running_packs = []
+        for (key, start_time), num_cells in Counter(self.running_cells.values()).items():
+            others = f" and {num_cells - 1} more" if num_cells > 1 else ""
+            running_packs.append(f"{key}{others} ({monotonic() - start_time:.0f} s)")
+        activity = "   ".join(running_packs) or self.idle_message or "waiting for another process"
+        text = Text(f"now  {activity}", style="dim", overflow="ellipsis")
         text.no_wrap = True
         return Group(grid, text)
 
 
 def format_score(result: Mapping[str, Any]) -> str:
-    """accuracy 71.5"""
+    """Format the test score in percent, e.g. `accuracy 71.5`; without a test score, the mean dev score."""
     metric = result["task"]["metric"]
     test = result["metrics"].get("test")
     if test:
         return f"{metric} {100 * test[metric]:.1f}"
-    dev = [value for value in result["metrics"]["dev"].values() if value == value]
-    return f"dev {100 * sum(dev) / len(dev):.1f}" if dev else "trained"
+    dev_scores = [score for score in result["metrics"]["dev"].values() if score == score]  # without NaN
+    return f"dev {100 * sum(dev_scores) / len(dev_scores):.1f}" if dev_scores else "trained"

@@ -1,9 +1,9 @@
-"""Fill a grid with Ray: an actor for each GPU, or for each CPU core, of this machine or of a cluster.
+"""Run packs of cells with Ray: one actor per GPU, or per CPU core, of this machine or of a cluster.
 
-An actor holds the backbone and takes packs from the same shop as the workers of `benchmark.execution.process_pool`; results go through
-the same store and the same locks, so the results folder is one that every machine sees under the same path. An actor
-that dies costs its pack: of several cells each comes up again alone, a lone cell until TRIES actors died with it.
-This module imports no torch, and Ray only when it is asked for; an actor imports both.
+Actors load the backbone once and get packs from the same `Scheduler` as the workers of
+`benchmark.execution.process_pool`. Results use the same store and locks, so all machines must see the results folder
+under the same path. If an actor dies, the cells of a pack run again one by one; a single cell is retried until
+MAX_WORKER_DEATHS actors have died with it. This module does not import torch, and imports Ray on first use only.
 """
 
 import gc
@@ -31,10 +31,10 @@ from benchmark.system.formatting import format_duration
 from benchmark.system.redaction import describe_failure
 from tasks.core.types import UsageError
 
-MAX_WORKER_DEATHS = 3  # actors that may die with a cell, or one after the other while they load
-KILL_TIMEOUT_SECONDS = 5.0  # seconds for a killed process to be gone
-INACTIVITY_WARNING_SECONDS = 60.0  # seconds without anybody at work after which that is said
-LOW_PRIORITY_DIFFERENCE = 10  # steps of priority below this process that are said
+MAX_WORKER_DEATHS = 3  # actors that may die with the same cell, or in succession while they load
+KILL_TIMEOUT_SECONDS = 5.0  # seconds to wait for a killed process to exit
+INACTIVITY_WARNING_SECONDS = 60.0  # seconds without a running actor until a warning is printed
+LOW_PRIORITY_DIFFERENCE = 10  # niceness above that of this process from which a warning is printed
 
 
 def run_packs(
@@ -45,31 +45,32 @@ def run_packs(
     num_workers: int,
     limits: RunLimits | None = None,
 ) -> Scheduler:
-    """Run all that is due, as far as the limits allow. -> what became of it."""
-    shop = Scheduler(packs, profile, store, progress, limits)
-    probe = files.get_scratch_path(store.folder / "cells" / "shared")
+    """Run the due packs within the limits. -> the scheduler, with the state of the run."""
+    scheduler = Scheduler(packs, profile, store, progress, limits)
+    probe_file = files.get_scratch_path(store.folder / "cells" / "shared")
     with convert_write_errors(store.folder):
-        probe.touch()
-    crew = RayPool(shop, num_workers, (profile, shop.store.previous_attempts, DriverEnvironment.capture(probe)))
+        probe_file.touch()
+    environment = DriverEnvironment.capture(probe_file)
+    pool = RayPool(scheduler, num_workers, (profile, scheduler.store.previous_attempts, environment))
     try:
-        while shop.num_unfinished:
-            crew.assign_packs()
-            shop.stop_reason = shop.stop_reason or shop.get_stop_reason()
-            if shop.stop_reason and not any(worker.pack for worker in crew.busy_workers.values()):
+        while scheduler.num_unfinished:
+            pool.assign_packs()
+            scheduler.stop_reason = scheduler.stop_reason or scheduler.get_stop_reason()
+            if scheduler.stop_reason and not any(worker.pack for worker in pool.busy_workers.values()):
                 break
-            crew.process_answers()
+            pool.process_answers()
     finally:
-        crew.shut_down()
+        pool.shut_down()
         with suppress(OSError):
-            probe.unlink()
-    return shop
+            probe_file.unlink()
+    return scheduler
 
 
-# -------------------------------------------------------------- on this side
+# -------------------------------------------------------------- in the driver
 
 
 class ProcessInfo(NamedTuple):
-    """The process of an actor."""
+    """Process of an actor: machine, process id, start time and niceness."""
 
     machine: str
     pid: int
@@ -78,61 +79,61 @@ class ProcessInfo(NamedTuple):
 
     @classmethod
     def current(cls) -> "ProcessInfo":
-        process = os.getpid()
-        return cls(
-            locks.get_machine_id(), process, locks.get_process_start_time(process), os.getpriority(os.PRIO_PROCESS, 0)
-        )
+        """Describe this process."""
+        pid = os.getpid()
+        niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        return cls(locks.get_machine_id(), pid, locks.get_process_start_time(pid), niceness)
 
 
 @dataclass(eq=False)
 class RayWorkerState:
-    """An actor, as this process knows it."""
+    """State of an actor as the driver sees it."""
 
     actor: Any
-    started_at: float  # when it was given what it is at
-    pack: Pack | None = None  # None: it loads
-    process_info: ProcessInfo | None = None  # once it has loaded
+    started_at: float  # monotonic time at which its current task began
+    pack: Pack | None = None  # None: idle, or loading the backbone
+    process_info: ProcessInfo | None = None  # set once the backbone is loaded
 
 
 class RayPool:
-    """All of them: what each is at, and what becomes of one that dies."""
+    """The actors of a run: assigns packs to them, handles their answers, and replaces those that die."""
 
     def __init__(self, scheduler: Scheduler, num_workers: int, worker_arguments: tuple[Any, ...]) -> None:
-        self.ray, self.scheduler, self.num_workers, self.worker_arguments = (
-            import_ray(),
-            scheduler,
-            num_workers,
-            worker_arguments,
-        )
-        gpus = count_cluster_gpus(scheduler.profile)
-        needs = {"num_cpus": 0, "num_gpus": 1 / ceil(num_workers / gpus)} if gpus else {"num_cpus": 1}
-        self.worker_class = self.ray.remote(**needs)(RayWorker)
+        self.ray = import_ray()
+        self.scheduler = scheduler
+        self.num_workers = num_workers
+        self.worker_arguments = worker_arguments
+        num_gpus = count_cluster_gpus(scheduler.profile)
+        resources = {"num_cpus": 0, "num_gpus": 1 / ceil(num_workers / num_gpus)} if num_gpus else {"num_cpus": 1}
+        self.worker_class = self.ray.remote(**resources)(RayWorker)
         self.idle_workers: list[RayWorkerState] = []
-        self.busy_workers: dict[Any, RayWorkerState] = {}  # by what Ray will answer
-        self.death_counts: Counter[str] = Counter()  # with a cell; "" while they loaded
-        self.last_activity_time, self.has_warned = monotonic(), False
+        self.busy_workers: dict[Any, RayWorkerState] = {}  # by the object reference of the pending answer
+        self.death_counts: Counter[str] = Counter()  # by cell identity; "" counts deaths while loading
+        self.last_activity_time = monotonic()
+        self.has_warned = False
 
     def assign_packs(self) -> None:
-        """A pack to each that has none, and a new actor for each that is missing."""
+        """Give each idle actor a pack, and start actors until there are `num_workers` of them."""
         while self.idle_workers and (pack := self.scheduler.take_pack()):
             worker = self.idle_workers.pop()
-            worker.pack, worker.started_at = pack, monotonic()
+            worker.pack = pack
+            worker.started_at = monotonic()
             self.busy_workers[worker.actor.run.remote(pack)] = worker
-        waiting = self.scheduler.queue.pending_packs and not self.scheduler.stop_reason
-        while waiting and len(self.idle_workers) + len(self.busy_workers) < self.num_workers:
+        has_work = self.scheduler.queue.pending_packs and not self.scheduler.stop_reason
+        while has_work and len(self.idle_workers) + len(self.busy_workers) < self.num_workers:
             worker = RayWorkerState(self.worker_class.remote(*self.worker_arguments), monotonic())
             self.busy_workers[worker.actor.load.remote()] = worker
 
     def process_answers(self) -> None:
-        """What the next answer is, or who takes too long."""
+        """Wait briefly for answers and handle them; kill the actors that exceed their time limit."""
         if not self.busy_workers:
             sleep(POLL_INTERVAL_SECONDS)
             return
         for answer in self.ray.wait(list(self.busy_workers), timeout=POLL_INTERVAL_SECONDS)[0]:
             self.handle_answer(answer, self.busy_workers.pop(answer))
         for answer, worker in list(self.busy_workers.items()):
-            allowed = self.scheduler.get_timeout(worker.pack) if worker.pack else None
-            if allowed is not None and monotonic() - worker.started_at >= allowed:
+            timeout = self.scheduler.get_timeout(worker.pack) if worker.pack else None
+            if timeout is not None and monotonic() - worker.started_at >= timeout:
                 reason = (
                     f"took longer than its {format_duration(self.scheduler.limits.cell_timeout_seconds)} (--timeout)"
                 )
@@ -140,105 +141,117 @@ class RayPool:
         self.warn_if_inactive()
 
     def warn_if_inactive(self) -> None:
-        """Say that nobody works, where that is so for long: their machines were lost, or others have the places."""
+        """Warn if no actor has been running for a while (nodes lost, or resources held by other jobs)."""
         if self.idle_workers or any(worker.pack for worker in self.busy_workers.values()):
             self.last_activity_time = monotonic()
         elif self.busy_workers and monotonic() - self.last_activity_time >= INACTIVITY_WARNING_SECONDS:
-            self.last_activity_time, has = monotonic(), self.ray.cluster_resources()
-            places = f"Ray has {has.get('CPU', 0):.0f} CPUs and {has.get('GPU', 0):.0f} GPUs, and others may use them"
+            self.last_activity_time = monotonic()
+            resources = self.ray.cluster_resources()
+            num_cpus = resources.get("CPU", 0)
+            num_gpus = resources.get("GPU", 0)
+            reason = f"Ray has {num_cpus:.0f} CPUs and {num_gpus:.0f} GPUs, which other jobs may be using"
             self.scheduler.progress.print_line(
-                f"no actor has loaded for {format_duration(INACTIVITY_WARNING_SECONDS)}: {places}", "yellow"
+                f"no actor has loaded for {format_duration(INACTIVITY_WARNING_SECONDS)}: {reason}", "yellow"
             )
 
     def warn_if_low_priority(self, process_info: ProcessInfo) -> None:
-        """Say that actors have a low priority, which is Ray's own choice: beside other work they hardly go on."""
-        if (
-            not self.has_warned
-            and process_info.niceness >= os.getpriority(os.PRIO_PROCESS, 0) + LOW_PRIORITY_DIFFERENCE
-        ):
+        """Warn once if actors have a low priority, Ray's default: on a busy machine they hardly progress."""
+        difference = process_info.niceness - os.getpriority(os.PRIO_PROCESS, 0)
+        if not self.has_warned and difference >= LOW_PRIORITY_DIFFERENCE:
             self.has_warned = True
-            todo = "where machines have other work too, start Ray with RAY_worker_niceness=0"
+            hint = "on machines with other work, start Ray with RAY_worker_niceness=0"
             self.scheduler.progress.print_line(
-                f"actors run at priority {process_info.niceness} (19 is the lowest); {todo}", "yellow"
+                f"actors run at niceness {process_info.niceness} (19 is the lowest priority); {hint}", "yellow"
             )
 
     def handle_answer(self, answer: Any, worker: RayWorkerState) -> None:
-        """A worker has loaded, or says what became of its pack, or is no more."""
+        """Handle an answer of an actor: backbone loaded, outcomes of its pack, or death of the actor.
+
+        Raises a UsageError that the actor returned.
+        """
         errors = self.ray.exceptions
         try:
-            said = self.ray.get(answer)
-        except errors.RayTaskError as error:  # it lives, and cannot go on
+            message = self.ray.get(answer)
+        except errors.RayTaskError as error:  # the actor raised an error: it is alive but unusable
             self.reap_worker(worker, describe_failure(error.cause)["reason"])
             return
         except errors.RayError:
             self.reap_worker(worker, "the worker died (killed, out of memory, or its machine is gone)", can_retry=True)
             return
-        if isinstance(said, UsageError):
-            raise said
+        if isinstance(message, UsageError):
+            raise message
         if worker.pack is None:
-            worker.process_info = said
-            self.warn_if_low_priority(said)
+            worker.process_info = message
+            self.warn_if_low_priority(message)
             self.death_counts[""] = 0
         else:
-            self.scheduler.complete_pack(worker.pack, said)
+            self.scheduler.complete_pack(worker.pack, message)
             worker.pack = None
         self.idle_workers.append(worker)
 
     def reap_worker(self, worker: RayWorkerState, reason: str, *, can_retry: bool = False) -> None:
-        """A worker goes, and its pack is broken; `again`: it may have been no fault of a lone cell."""
+        """Remove an actor and fail or requeue its pack. `can_retry`: a single cell may not be the cause.
+
+        Raises UsageError if the actor failed while it loaded the backbone and must not be retried.
+        """
         self.kill_workers([worker])
         pack = worker.pack
         if pack and len(pack) > 1:
             self.scheduler.on_worker_death(pack, reason)
             return
-        name = pack[0].identity if pack else ""
-        self.death_counts[name] += 1
-        can_retry = can_retry and self.death_counts[name] < MAX_WORKER_DEATHS
+        identity = pack[0].identity if pack else ""
+        self.death_counts[identity] += 1
+        has_reached_limit = self.death_counts[identity] >= MAX_WORKER_DEATHS
+        can_retry = can_retry and not has_reached_limit
         if pack and can_retry:
             self.scheduler.requeue_pack(pack, reason, [pack])
         elif pack:
-            self.scheduler.on_worker_death(
-                pack, reason + (f", {MAX_WORKER_DEATHS} times" if self.death_counts[name] >= MAX_WORKER_DEATHS else "")
-            )
+            if has_reached_limit:
+                reason += f", {MAX_WORKER_DEATHS} times"
+            self.scheduler.on_worker_death(pack, reason)
         elif not can_retry:
             raise UsageError(f"{reason} while it loaded the backbone; a run without --engine shows why")
 
     def kill_workers(self, workers: Sequence[RayWorkerState]) -> None:
-        """Kill actors, and take away what those of this machine left locked; elsewhere the heartbeat tells.
+        """Kill actors and release the locks of those on this machine; other locks expire without their heartbeat.
 
-        Where the node of an actor is gone, Ray cannot kill it any more: it would go on with a pack that another has.
+        If the node of an actor is lost, Ray cannot kill it, and it would go on with a pack that is run elsewhere. So a
+        process on this machine that is still alive is killed by its process id.
         """
         for worker in workers:
             self.ray.kill(worker.actor)
-        until = monotonic() + KILL_TIMEOUT_SECONDS
+        deadline = monotonic() + KILL_TIMEOUT_SECONDS
         for worker in workers:
-            home = worker.process_info
-            if home is None or home.machine != locks.get_machine_id():
+            process = worker.process_info
+            if process is None or process.machine != locks.get_machine_id():
                 continue
-            while locks.is_process_alive(home.pid, home.created_at) and monotonic() < until:
+            while locks.is_process_alive(process.pid, process.created_at) and monotonic() < deadline:
                 sleep(0.01)
-            if locks.is_process_alive(home.pid, home.created_at):
+            if locks.is_process_alive(process.pid, process.created_at):
                 with suppress(ProcessLookupError, PermissionError):
-                    os.kill(home.pid, signal.SIGKILL)
-            self.scheduler.store.release_locks(worker.pack or (), home.pid)
+                    os.kill(process.pid, signal.SIGKILL)
+            self.scheduler.store.release_locks(worker.pack or (), process.pid)
 
     def shut_down(self) -> None:
+        """Kill all actors."""
         self.kill_workers([*self.idle_workers, *self.busy_workers.values()])
 
 
-# ------------------------------------------------------------ on the other side
+# --------------------------------------------------------------- in the actor
 
 
 class RayWorker:
-    """What an actor is: the backbone, loaded once, and a pack at each call."""
+    """Class of the actors: loads the backbone once, then runs a pack at each call."""
 
     def __init__(
         self, profile: Profile, previous_attempts: dict[str, str], driver_environment: DriverEnvironment
     ) -> None:
-        self.profile, self.previous_attempts, self.driver_environment = profile, previous_attempts, driver_environment
+        self.profile = profile
+        self.previous_attempts = previous_attempts
+        self.driver_environment = driver_environment
 
     def load(self) -> ProcessInfo | UsageError:
-        """-> where it is; bad input is an answer too, so that it comes back in one line."""
+        """Load the backbone. -> the process of the actor; a UsageError is returned, so that Ray adds no traceback."""
         os.environ.update(dict.fromkeys(THREAD_COUNT_VARIABLES, "1"))  # before torch is imported
         try:
             self.driver_environment.apply()
@@ -250,12 +263,13 @@ class RayWorker:
             self.cell_runner = CellRunner(
                 self.profile, ResultStore(self.profile.results_folder, self.previous_attempts)
             )
-            gc.freeze()  # as in `engine.work`
+            gc.freeze()  # as in `process_pool.run_worker`
         except UsageError as error:
             return error
         return ProcessInfo.current()
 
     def run(self, pack: Pack) -> list[Any] | UsageError:
+        """Run a pack. -> one outcome per cell (see `run_unclaimed_cells`); a UsageError is returned, not raised."""
         try:
             return run_unclaimed_cells(self.cell_runner, pack)
         except UsageError as error:

@@ -1,4 +1,4 @@
-"""What a result file says of a cell, piece by piece. Imports no torch: a cell whose process died has a result too."""
+"""Builds the sections of a result file. Imports no torch: the parent process writes results of cells that died."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from tasks.base import Task
     from tasks.core.types import Example
 
-MAX_CURVE_POINTS = 200  # most points of a learning curve that are kept
+MAX_CURVE_POINTS = 200  # maximum number of points of a stored learning curve
 
 
 def build_result_header(planned_cell: PlannedCell, profile: Profile, started_at: str, seconds: float) -> dict[str, Any]:
-    """What every result says, done or failed."""
-    facts, first = specs.get_method_spec(planned_cell.cell.method), specs.get_task_spec(planned_cell.training_tasks[0])
+    """Build the fields that every result has, done or failed; `seconds` is the time of this cell."""
+    method_spec = specs.get_method_spec(planned_cell.cell.method)
+    task_spec = specs.get_task_spec(planned_cell.training_tasks[0])
     return {
         "identity": planned_cell.identity,
         "key": planned_cell.cell.key,
@@ -35,18 +36,23 @@ def build_result_header(planned_cell: PlannedCell, profile: Profile, started_at:
         "times": {"started": started_at, "finished": get_timestamp(), "seconds": round(seconds, 3)},
         "parts": planned_cell.identity_inputs,
         "parents": list(planned_cell.dependencies),
-        "method": {"what": facts.trained_part, "paper": facts.paper, "trains": facts.uses_gradient_descent},
+        "method": {
+            "what": method_spec.trained_part,
+            "paper": method_spec.paper,
+            "trains": method_spec.uses_gradient_descent,
+        },
         "task": {"role": get_task_role(profile, planned_cell.training_tasks[0])}
-        | {key: getattr(first, key) for key in ("family", "form", "metric", "licence")},
+        | {key: getattr(task_spec, key) for key in ("family", "form", "metric", "licence")},
         "backbone": {"name": get_backbone_display_name(profile.backbone.name), "revision": profile.backbone.revision},
         "error": None,
     }
 
 
 def build_prediction_columns(task: "Task", predictions: "Sequence[Prediction]") -> dict[str, list]:
-    """A row per test example: what was asked (as a hash), what was answered, its score, how likely each choice was.
+    """Build the columns of the prediction file, one row per test example; `asked` is a hash of prompt and answers.
 
-    The mean of `score` is the cell's primary metric, where that is a mean over examples: accuracy and F1 of spans are.
+    `scores` are the scores of the choices. The mean of `score` is the primary metric of the cell if that metric is a
+    mean over examples, as accuracy and span F1 are.
     """
     items = task.encode_split("test")
     return {
@@ -66,7 +72,7 @@ def build_prediction_columns(task: "Task", predictions: "Sequence[Prediction]") 
 
 
 def score_example(predicted: str, example: "Example") -> float:
-    """Of one example, 0..1: right or wrong for a choice, F1 for a span."""
+    """Score one prediction in [0, 1]: exact match for a choice, best token-overlap F1 over the answers for a span."""
     from tasks.core.metrics import compute_overlap_f1
 
     if example.choices:
@@ -75,29 +81,30 @@ def score_example(predicted: str, example: "Example") -> float:
 
 
 def build_data_record(task: "Task") -> dict[str, Any]:
-    """Exactly which examples a cell saw; `origin`: sample, local, hub or own files."""
+    """Describe the examples that a cell used: counts, hashes, and `origin` (sample, local, hub or own files)."""
     report = {key: task.report[key] for key in ("splits", "offered", "cut", "short")}
-    report["origin"] = task.report["source"].partition(":")[0]  # where a folder lies is nobody's business
+    report["origin"] = task.report["source"].partition(":")[0]  # without the path of a local folder, which is private
     return report | {"digest": {split: task.hash_split(split) for split in task.examples}}
 
 
 def build_training_record(histories: "Sequence[History]") -> dict[str, Any]:
-    """Steps, the chosen one, and curves thin enough to keep."""
-    first = histories[0]
+    """Describe the training of the first history: steps, the selected step, and downsampled curves."""
+    history = histories[0]
     return {
-        "steps": first.num_steps,
-        "gradients": first.num_gradients,
-        "best": first.best_step,
-        "stopped": first.stopped_step,
-        "loss": downsample_curve(first.loss_curve),
-        "watched": {name: downsample_curve(curve) for name, curve in first.diagnostics.items()},
-        "dev": [[step, round(score, 5), round(nll, 5)] for step, score, nll in first.dev_scores],
+        "steps": history.num_steps,
+        "gradients": history.num_gradients,
+        "best": history.best_step,
+        "stopped": history.stopped_step,
+        "loss": downsample_curve(history.loss_curve),
+        "watched": {name: downsample_curve(curve) for name, curve in history.diagnostics.items()},
+        "dev": [[step, round(score, 5), round(nll, 5)] for step, score, nll in history.dev_scores],
     }
 
 
 def downsample_curve(curve: "Sequence[tuple[int, float]]") -> list[list[float]]:
-    every = max(1, -(-len(curve) // MAX_CURVE_POINTS))
-    return [[step, round(value, 5)] for step, value in curve[every - 1 :: every]]
+    """Keep every n-th point of a curve, with the smallest n that leaves at most MAX_CURVE_POINTS points."""
+    stride = max(1, -(-len(curve) // MAX_CURVE_POINTS))
+    return [[step, round(value, 5)] for step, value in curve[stride - 1 :: stride]]
 
 
 def build_cost_record(
@@ -108,8 +115,11 @@ def build_cost_record(
     pack_size: int,
     num_slots: int = 1,
 ) -> dict[str, Any]:
-    """Parameters, bytes and seconds. Cells of a pack share the seconds, so each reports its part."""
-    seconds = {phase: round(spent / pack_size, 4) for phase, spent in timer.seconds_by_phase.items()}
+    """Build the cost of a cell: parameters, bytes, tokens, and seconds per phase.
+
+    The time of a pack is divided equally among its cells.
+    """
+    seconds = {phase: round(total / pack_size, 4) for phase, total in timer.seconds_by_phase.items()}
     rest = timer.total_seconds / pack_size - sum(seconds.values())
     return {
         "trained_parameters": method.count_trained_parameters(num_slots),

@@ -83,7 +83,7 @@ class Scheduler:
         return len(self.queue.unfinished)
 
     def take_pack(self) -> Pack | None:
-        """Return the next ready pack, or None; its cells that depend on a failed cell are marked failed and left out."""
+        """Return the next ready pack, or None. Cells that depend on a failed cell are marked failed and left out."""
         if REQUESTED_EXIT_CODES:  # the exception that the signal handler raises can be lost, e.g. in a finaliser
             raise SystemExit(REQUESTED_EXIT_CODES[0])
         self.stop_reason = self.stop_reason or self.get_stop_reason()
@@ -112,7 +112,10 @@ class Scheduler:
         return None if self.limits.cell_timeout_seconds is None else self.limits.cell_timeout_seconds * len(pack)
 
     def complete_pack(self, pack: Pack, outcomes: Sequence[Any]) -> None:
-        """Record the outcome of each cell: its result, or CLAIMED_ELSEWHERE, in which case it is checked and queued again."""
+        """Record the outcome of each cell: its result, or CLAIMED_ELSEWHERE.
+
+        A cell of another process counts as finished once its result is stored; until then it is queued again.
+        """
         pending = []
         for planned, result in zip(pack, outcomes, strict=True):
             if result != CLAIMED_ELSEWHERE:
@@ -141,7 +144,7 @@ class Scheduler:
         self.progress.finish_cell(planned_cell, result)
 
     def on_worker_death(self, pack: Pack, reason: str) -> None:
-        """Handle a pack whose worker died: a single cell is marked failed, several cells are queued again one by one."""
+        """Handle a pack whose worker died: a single cell is marked failed, several are queued again one by one."""
         if len(pack) == 1:
             self.fail_cell(pack[0], reason)
         else:

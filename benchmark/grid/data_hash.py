@@ -1,4 +1,4 @@
-"""TODO."""
+"""Content hashes of the data of a task and of the weights of a backbone."""
 
 from functools import cache
 from pathlib import Path
@@ -14,29 +14,30 @@ from tasks.core.types import UsageError
 
 @cache
 def hash_records(task_name: str, data_source: str, data_dir: str | None) -> str:
-    """Hash of the raw records a task would read; says at once when there are none."""
-    facts = get_task_spec(task_name)
-    files = tuple(File(part, tuple(paths), parse_nothing, names) for part, paths, names in facts.files)
-    home = uses_task_folder(facts.home, facts.hub, data_source)
-    if data_source == "hub" and not home:
-        return hash_json([data_source, facts.hub])
-    if data_source == "sample" and not home:
+    """Return the hash of a task's raw data: its files, the generators of sample data, or a hub dataset's name.
+
+    Raises `UsageError` if the files of the task are missing.
+    """
+    spec = get_task_spec(task_name)
+    files = tuple(File(part, tuple(paths), parse_nothing, names) for part, paths, names in spec.files)
+    if uses_task_folder(spec.home, spec.hub, data_source):
+        source = TaskFolderSource(spec.own_name, files, spec.home)
+    elif data_source == "hub":
+        return hash_json([data_source, spec.hub])
+    elif data_source == "sample":
         return hash_json([data_source, hash_synthetic_generators()])
-    local = (
-        TaskFolderSource(facts.own_name, files, facts.home)
-        if home
-        else LocalSource(facts.own_name, files, Path(data_dir))
-    )
-    local.find_parts()  # raises when nothing is there
-    wanted = sorted({path for file in files for path in (*file.paths, file.label_names_file) if path})
+    else:
+        source = LocalSource(spec.own_name, files, Path(data_dir))
+    source.find_parts()  # raises if the files are missing
+    paths = sorted({path for file in files for path in (*file.paths, file.label_names_file) if path})
     return hash_json(
-        [[path, hash_file_cached(local.folder / path)] for path in wanted if (local.folder / path).is_file()]
+        [[path, hash_file_cached(source.folder / path)] for path in paths if (source.folder / path).is_file()]
     )
 
 
 @cache
 def hash_synthetic_generators() -> str:
-    """Hash of the generators of the embedded records."""
+    """Return the hash of the code that generates the sample data."""
     folder = find_module_file("tasks.synthetic.generators").parent
     return hash_json(
         [[path.stem, parse_module(f"tasks.synthetic.{path.stem}")[0]] for path in sorted(folder.glob("*.py"))]
@@ -45,11 +46,14 @@ def hash_synthetic_generators() -> str:
 
 @cache
 def hash_backbone(backbone_name: str, revision: str | None) -> str:
-    """What identifies a backbone's weights: the content of a folder, or a hub id at its revision."""
+    """Return the hash of a backbone folder's files, or for a hub id `id@revision`.
+
+    Raises `UsageError` if the name is neither a folder nor a hub id.
+    """
     folder = methods.resolve_backbone_folder(backbone_name)
     if folder.is_dir():
-        kept = sorted(path for pattern in ("*.json", "*.safetensors") for path in folder.glob(pattern))
-        return hash_json([[path.name, hash_file_cached(path)] for path in kept])
+        paths = sorted(path for pattern in ("*.json", "*.safetensors") for path in folder.glob(pattern))
+        return hash_json([[path.name, hash_file_cached(path)] for path in paths])
     if backbone_name.count("/") != 1 or backbone_name.startswith((".", "~", "/")):
         raise UsageError(
             f"no backbone {backbone_name!r}: no such folder; give 'tiny', a folder, or a hub id (org/name)"

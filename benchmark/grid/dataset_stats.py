@@ -1,4 +1,7 @@
-"""What a task's records hold, counted once and remembered; a record that cannot be read is said with its place."""
+"""Dataset statistics (prompt lengths, label counts), computed once and cached.
+
+Invalid examples raise `UsageError` with file and line.
+"""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,64 +21,67 @@ from tasks.core.types import UsageError
 if TYPE_CHECKING:
     from tasks.base import Task
 
-NUM_LENGTH_SAMPLES = 500  # records that tell how long a task's texts are
+NUM_LENGTH_SAMPLES = 500  # training examples from which prompt lengths are estimated
 
 
 @cache
 def measure_prompt_lengths(task_name: str, data_source: str, data_dir: str | None) -> list[float]:
-    """Characters of a task's prompts: of all its mean, and past what is fixed that of the longest in eight (a batch).
+    """Return two lengths of a task's prompts in characters, over its first `NUM_LENGTH_SAMPLES` training examples.
 
-    Over the first of its training records.
+    The first is the mean length; the second is the mean, over batches of eight, of the longest part after the prefix
+    that all prompts share. Raises `UsageError` if there are no examples or one is invalid.
     """
 
-    def ask() -> list[float]:
-        found = tasks.load_task(task_name)(data_source=data_source, data_dir=data_dir)
-        parts = found.record_source.find_parts()
+    def measure() -> list[float]:
+        task = tasks.load_task(task_name)(data_source=data_source, data_dir=data_dir)
+        parts = task.record_source.find_parts()
         part, _ = choose_train_and_test(parts)
-        with convert_record_errors(found):
-            sizes = [
+        with convert_record_errors(task):
+            lengths = [
                 (len(example.prompt), example.prefix_length)
-                for example in islice(found.read_examples(part), NUM_LENGTH_SAMPLES)
+                for example in islice(task.read_examples(part), NUM_LENGTH_SAMPLES)
             ]
-        if not sizes:
+        if not lengths:
             raise UsageError(f"{task_name}/{parts[part].title}: no records in it")
-        rest = [size - prefix for size, prefix in sizes]
-        return [fmean(size for size, _ in sizes), fmean(max(rest[i : i + 8]) for i in range(0, len(rest), 8))]
+        suffix_lengths = [length - prefix_length for length, prefix_length in lengths]
+        longest_per_batch = [max(suffix_lengths[start : start + 8]) for start in range(0, len(suffix_lengths), 8)]
+        return [fmean(length for length, _ in lengths), fmean(longest_per_batch)]
 
-    return load_or_compute(
-        ["lengths", task_name, get_task_spec(task_name).code_hash, hash_records(task_name, data_source, data_dir)], ask
-    )
+    return load_or_compute(["lengths", *_get_cache_key(task_name, data_source, data_dir)], measure)
 
 
 @cache
 def count_labels(task_name: str, data_source: str, data_dir: str | None) -> dict[str, int]:
-    """Label word -> training examples ("" where labels are not fixed). Reads every record, and says which is bad."""
+    """Return label word -> number of training examples; the only key is "" if the task has no fixed labels.
 
-    def ask() -> dict[str, int]:
-        found = tasks.load_task(task_name)(data_source=data_source, data_dir=data_dir)
-        with convert_record_errors(found):
-            examples = found.build_pool()
-        parts = found.record_source.find_parts()
+    Reads all examples. Raises `UsageError` if train or test has none, or one is invalid.
+    """
+
+    def count() -> dict[str, int]:
+        task = tasks.load_task(task_name)(data_source=data_source, data_dir=data_dir)
+        with convert_record_errors(task):
+            examples = task.build_pool()
+        parts = task.record_source.find_parts()
         for part in choose_train_and_test(parts):
-            if not found.report["rows"][part]:
+            if not task.report["rows"][part]:
                 raise UsageError(f"{task_name}/{parts[part].title}: no records in it")
         for split in ("train", "test"):
             if not examples[split]:
-                raise make_no_examples_error(found, split)
-        return dict(Counter(map(found.get_stratum, examples["train"])))
+                raise make_no_examples_error(task, split)
+        return dict(Counter(map(task.get_stratum, examples["train"])))
 
-    if data_source == "hub":
-        tasks.load_task(task_name)(
-            data_source=data_source
-        ).prepare_data()  # the copy here may be gone since they were counted
-    return load_or_compute(
-        ["labels", task_name, get_task_spec(task_name).code_hash, hash_records(task_name, data_source, data_dir)], ask
-    )
+    if data_source == "hub":  # counts may be cached although the local copy of the data has been removed
+        tasks.load_task(task_name)(data_source=data_source).prepare_data()
+    return load_or_compute(["labels", *_get_cache_key(task_name, data_source, data_dir)], count)
+
+
+def _get_cache_key(task_name: str, data_source: str, data_dir: str | None) -> list[str]:
+    return [task_name, get_task_spec(task_name).code_hash, hash_records(task_name, data_source, data_dir)]
 
 
 @contextmanager
 def convert_record_errors(task: "Task") -> Iterator[None]:
-    """Values that are no text, or nested otherwise, as what they are: a record that is not one of this task."""
+    """Convert errors of reading an example (wrong types, missing fields) into a `UsageError` with file and line."""
     try:
         yield
     except (AttributeError, IndexError, KeyError, TypeError) as error:

@@ -1,7 +1,7 @@
 """Specs of methods and tasks, cached on disk, so that a plan does not import torch.
 
-Importing Lightning takes seconds, and a plan needs only a few facts of each class. They are read from the class once and
-cached under the hash of its code.
+Importing Lightning takes seconds, and a plan needs only a few fields of each class. They are read from the class once
+and cached under the hash of its code.
 """
 
 import ast
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 @cache
 def find_defining_module(index: str, name: str) -> str:
-    """The module behind a name of an index (`methods` or `tasks`), read from the index's rows."""
+    """Return the module that defines a method or task, read from the source of the index (`methods` or `tasks`).
+
+    Raises `UsageError` if the index has no such name.
+    """
     if index == "tasks" and tasks.is_yaml_task(name):
         return "tasks.core.yaml_task"
     if ":" in name:
@@ -39,8 +42,8 @@ def find_defining_module(index: str, name: str) -> str:
     for case in (case for node in ast.walk(tree) if isinstance(node, ast.Match) for case in node.cases):
         if name in [node.value for node in ast.walk(case.pattern) if isinstance(node, ast.Constant)]:
             return next(node.module for node in ast.walk(case) if isinstance(node, ast.ImportFrom))
-    known = {"methods": methods.NAMES, "tasks": tasks.TASK_NAMES}[index]
-    raise UsageError(f"no {index[:-1]} {name!r}; {suggest_name(name, known)}")
+    valid_names = {"methods": methods.NAMES, "tasks": tasks.TASK_NAMES}[index]
+    raise UsageError(f"no {index[:-1]} {name!r}; {suggest_name(name, valid_names)}")
 
 
 # ---------------------------------------------------------------- methods
@@ -115,13 +118,13 @@ def get_method_spec(method_name: str) -> MethodSpec:
 
 
 def list_option_values(method_class: "type[Method]", overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a method as it would run with these."""
+    """Return all options of a method class under these overrides; raises `UsageError` for invalid ones."""
     config = method_class.parse_config(overrides)
     return {key: getattr(config, key) for key in config.__dataclass_fields__}
 
 
 def resolve_option_values(method_name: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Every option of a method, checked by the method itself."""
+    """Return all options of a method under these overrides, validated by the method and cached."""
     spec = get_method_spec(method_name)
     if not overrides:
         return dict(spec.options)
@@ -131,14 +134,14 @@ def resolve_option_values(method_name: str, overrides: Mapping[str, Any]) -> dic
     )
 
 
-# ---------------------------------------------------------------- tasks and their records
+# ---------------------------------------------------------------- tasks
 
 
 @dataclass(frozen=True)
 class TaskSpec:
     """What a plan and a report need to know of a task; names as in `tasks.base.Task`.
 
-    `name` is how the grid calls the task (of an own task its path), `own_name` how it calls itself. `files` are
+    `name` is the name in the grid (of a custom task its path), `own_name` that in the task's class. `files` are
     (raw part, paths, file of label names). `code_hash` covers the module and, of a YAML task, the file.
     """
 
@@ -163,7 +166,8 @@ def get_task_spec(task_name: str) -> TaskSpec:
     module = find_defining_module("tasks", task_name)
     if find_module_file(module) is None:
         tasks.load_task(task_name)  # raises the error that explains why it cannot be imported
-    file, code = find_module_file(module), hash_code(module)
+    file = find_module_file(module)
+    code = hash_code(module)
     if tasks.is_yaml_task(task_name):
         file = Path(task_name).resolve()
         code = hash_json([code, yaml_loading.load_yaml_fields(Path(task_name), "task", "template: ...")])

@@ -113,7 +113,7 @@ def describe_significance(leaderboard: Leaderboard, significance: LeaderboardSig
     if reasons := sorted(filter(None, reasons)):
         yield f"{UNRANKED_MARK} not ranked: {', or '.join(reasons)}."
     if len(leaderboard.profile.seeds) == 1:
-        yield "One seed gives no variance over seeds: differences have no interval, and methods get no letters or flags."
+        yield "One seed gives no variance over seeds: differences have no interval, and there are no letters or flags."
     for shots, reference in significance.reference_by_shots.items():
         entries = [
             significance.entries[row.method, shots, group] for row in leaderboard.get_rows(shots) if not row.is_control

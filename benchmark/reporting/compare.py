@@ -1,4 +1,4 @@
-"""`benchmark compare A B`: two methods by task and overall, what each costs, and in words what that is worth."""
+"""`benchmark compare A B`: paired comparison of two methods by task and overall, with costs and a verdict."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,110 +26,121 @@ ALL_TASKS = "all tasks"
 
 
 def compare_methods(profile: Profile, first_method: str, second_method: str, console: Console) -> int:
-    """A screen for each number of shots."""
+    """Print the comparison for each number of shots; raises UsageError without results of either method."""
     if first_method == second_method:
         raise UsageError(f"compare {first_method} {second_method}: name two different methods")
     pair = validation.validate_profile(replace(profile, methods=(first_method, second_method)))
-    _, results, old = load.collect_results(pair, ResultStore(pair.results_folder))
+    _, results, num_stale = load.collect_results(pair, ResultStore(pair.results_folder))
     if not results:
-        run = f"python -m benchmark run {profile.cli_flags} --methods {first_method},{second_method}"
-        stale = f" ({old} cells are of other code, options or data)" if old else ""
+        command = f"python -m benchmark run {profile.cli_flags} --methods {first_method},{second_method}"
+        stale = f" ({num_stale} cells are of other code, options or data)" if num_stale else ""
         raise UsageError(
-            f"no results of {first_method} or {second_method} in {pair.results_folder}{stale}; `{run}` makes them"
+            f"no results of {first_method} or {second_method} in {pair.results_folder}{stale}; "
+            f"to create them: `{command}`"
         )
-    table, kept = build_leaderboard(pair, results), PairedScores(pair, results)
-    for shots in dict.fromkeys(line.shots for line in table.rows):
-        print_comparison(table, kept, shots, console)
-    for why, number in Counter(kept.unusable_cells.values()).items():
-        console.print(f"{number} cells are in no difference: {why}", style="dim")
+    leaderboard = build_leaderboard(pair, results)
+    paired_scores = PairedScores(pair, results)
+    for shots in dict.fromkeys(row.shots for row in leaderboard.rows):
+        print_comparison(leaderboard, paired_scores, shots, console)
+    for reason, count in Counter(paired_scores.unusable_cells.values()).items():
+        console.print(f"{count} cells are excluded from the differences: {reason}", style="dim")
     return 0
 
 
 def print_comparison(leaderboard: Leaderboard, paired_scores: PairedScores, shots: int | str, console: Console) -> None:
-    """Tasks, averages and costs of one number of shots, then the verdict."""
+    """Print tasks, averages and costs at one number of shots, then the verdict."""
     first, second = (
-        line for method in leaderboard.profile.methods for line in leaderboard.get_rows(shots) if line.method == method
+        row for method in leaderboard.profile.methods for row in leaderboard.get_rows(shots) if row.method == method
     )
-    rows, every = ((first.method, (shots,)), (second.method, (shots,))), tuple(leaderboard.metrics)
-    gaps = {task: paired_scores.compute_difference(*rows, task) for task in every}
-    means = {
-        name: paired_scores.compute_difference(*rows, tasks)
-        for name, tasks in {**leaderboard.task_groups, ALL_TASKS: every}.items()
+    variants = ((first.method, (shots,)), (second.method, (shots,)))
+    all_tasks = tuple(leaderboard.metrics)
+    differences = {task: paired_scores.compute_difference(*variants, task) for task in all_tasks}
+    group_differences = {
+        name: paired_scores.compute_difference(*variants, tasks)
+        for name, tasks in {**leaderboard.task_groups, ALL_TASKS: all_tasks}.items()
     }
-    said = decide_task_verdicts(gaps, first.method, second.method)
+    verdicts = decide_task_verdicts(differences, first.method, second.method)
     grid = Table(box=SIMPLE_HEAD, header_style="dim", title_justify="left", title_style="bold", padding=(0, 1, 0, 0))
     grid.title = f"{first.method} against {second.method}, {format_shots(shots)}"
     for name in ("", first.method, second.method, "difference", "verdict"):
         grid.add_column(name, justify="left" if name in ("", "verdict") else "right")
-    for task, gap in gaps.items():
-        figures = (format.format_score(line.task_scores[task], line.num_planned_seeds) for line in (first, second))
-        grid.add_row(task, *figures, format_difference(gap), said[task], end_section=task == every[-1])
-    for name, gap in means.items():
-        figures = (format.format_score(line.averages.get(name)) for line in (first, second))
-        grid.add_row(
-            name,
-            *figures,
-            format_difference(gap),
-            decide_verdict(gap, gap and gap.compute_p_value(), first.method, second.method),
-        )
+    for task, difference in differences.items():
+        scores = (format.format_score(row.task_scores[task], row.num_planned_seeds) for row in (first, second))
+        is_last = task == all_tasks[-1]
+        grid.add_row(task, *scores, format_difference(difference), verdicts[task], end_section=is_last)
+    for name, difference in group_differences.items():
+        scores = (format.format_score(row.averages.get(name)) for row in (first, second))
+        p_value = difference.compute_p_value() if difference else None
+        verdict = decide_verdict(difference, p_value, first.method, second.method)
+        grid.add_row(name, *scores, format_difference(difference), verdict)
     for name, values in format_cost_rows(first, second).items():
         grid.add_row(name, *values)
     console.print(grid)
-    for line in describe_comparison(first, second, gaps, said, means[ALL_TASKS]):
-        console.print(line, soft_wrap=True)
-    if means[ALL_TASKS] and means[ALL_TASKS].variance_estimates:
-        low, high = paired_scores.compute_bootstrap_interval(*rows, every)
+    overall = group_differences[ALL_TASKS]
+    for sentence in describe_comparison(first, second, differences, verdicts, overall):
+        console.print(sentence, soft_wrap=True)
+    if overall and overall.variance_estimates:
+        low, high = paired_scores.compute_bootstrap_interval(*variants, all_tasks)
         console.print(
-            f"± is half of the 95 % interval over {describe_interval_basis(means[ALL_TASKS])}; tasks are corrected for their number (Holm). "
-            f"Bootstrap over both, which is too narrow with few seeds: {100 * low:+.1f} to {100 * high:+.1f}.",
+            f"± is the half-width of the 95 % interval over {describe_interval_basis(overall)}; task verdicts are "
+            "Holm-corrected for the number of tasks. Bootstrap over both (too narrow with few seeds): "
+            f"{100 * low:+.1f} to {100 * high:+.1f}.",
             style="dim",
         )
 
 
 def describe_interval_basis(difference: PairedDifference) -> str:
-    """What an interval is over."""
+    """The sources of variation that an interval covers."""
     return (
         f"{difference.num_seeds} seeds and the test examples"
         if difference.num_seeds > 1
-        else "the test examples; no seed changes either"
+        else "the test examples; both methods are independent of the seed"
     )
 
 
 def format_cost_rows(first_row: LeaderboardRow, second_row: LeaderboardRow) -> dict[str, Sequence[str]]:
-    lines = (first_row, second_row)
+    """Cost name -> formatted values of both methods."""
+    rows = (first_row, second_row)
     return {
-        "trained parameters": [formatting.format_count(line.trained_parameters) for line in lines],
-        "seconds per cell": ["" if line.seconds_per_cell is None else f"{line.seconds_per_cell:.1f}" for line in lines],
-        "peak memory": [formatting.format_bytes(line.peak_bytes) for line in lines],
+        "trained parameters": [formatting.format_count(row.trained_parameters) for row in rows],
+        "seconds per cell": ["" if row.seconds_per_cell is None else f"{row.seconds_per_cell:.1f}" for row in rows],
+        "peak memory": [formatting.format_bytes(row.peak_bytes) for row in rows],
     }
 
 
-def describe_comparison(first_row: LeaderboardRow, second_row: LeaderboardRow, difference_by_task: dict[str, PairedDifference | None], verdict_by_task: dict[str, str],
-          overall_difference: PairedDifference | None) -> Iterator[str]:  # fmt: skip
-    """The verdict: task by task, over all of them, and what it costs."""
-    a, b = first_row.method, second_row.method
+def describe_comparison(
+    first_row: LeaderboardRow,
+    second_row: LeaderboardRow,
+    difference_by_task: dict[str, PairedDifference | None],
+    verdict_by_task: dict[str, str],
+    overall_difference: PairedDifference | None,
+) -> Iterator[str]:
+    """Sentences on the verdicts by task, the costs, and the difference over all tasks."""
+    first = first_row.method
+    second = second_row.method
     counts = Counter(verdict_by_task.values())
-    ahead = [f"{name} is ahead on {counts[name]}" for name in (a, b) if counts[name]]
-    done = len(verdict_by_task) - counts[NOT_RUN] - counts[SINGLE_SEED]
-    if done:
-        tied = f"{a} and {b} are tied on {counts[TIED]} of {done} tasks at this size"
-        yield "; ".join([tied, *ahead, *describe_cost_advantages(first_row, second_row)]) + "."
+    better = [f"{name} is better on {counts[name]}" for name in (first, second) if counts[name]]
+    num_compared = len(verdict_by_task) - counts[NOT_RUN] - counts[SINGLE_SEED]
+    if num_compared:
+        tied = f"{first} and {second} do not differ significantly on {counts[TIED]} of {num_compared} tasks"
+        yield "; ".join([tied, *better, *describe_cost_advantages(first_row, second_row)]) + "."
     elif counts[SINGLE_SEED]:
-        yield "One seed says nothing about another: no verdict. Run more, such as --seeds 0,1,2."
+        yield "A single seed allows no verdict. Run more seeds, e.g. --seeds 0,1,2."
     if overall_difference is None:
-        missing = [task for task, gap in difference_by_task.items() if gap is None]
-        yield (
-            f"No mean over all tasks: {len(missing)} have no pair of results, such as {missing[0]}."
-            if missing
-            else ("No mean over all tasks: seeds are missing.")
-        )
+        missing = [task for task, difference in difference_by_task.items() if difference is None]
+        if missing:
+            yield f"No mean over all tasks: {len(missing)} lack results of both methods, e.g. {missing[0]}."
+        else:
+            yield "No mean over all tasks: seeds are missing."
     elif overall_difference.variance_estimates:
-        size = 100 * overall_difference.compute_detectable_difference()
-        known = f"a true difference would be found with 80 % probability from {size:.1f} points on"
-        winner = decide_verdict(overall_difference, overall_difference.compute_p_value(), a, b)
-        told = (
-            "they are not told apart"
-            if winner == TIED
-            else f"{winner} is ahead by {100 * abs(overall_difference.mean):.1f} points"
+        p_value = overall_difference.compute_p_value()
+        winner = decide_verdict(overall_difference, p_value, first, second)
+        if winner == TIED:
+            outcome = "they do not differ significantly"
+        else:
+            outcome = f"{winner} is better by {100 * abs(overall_difference.mean):.1f} points"
+        detectable = 100 * overall_difference.compute_detectable_difference()
+        yield (
+            f"Over all {len(difference_by_task)} tasks {outcome} (p = {p_value:.2g}); "
+            f"smallest detectable difference (80 % power): {detectable:.1f} points."
         )
-        yield f"Over all {len(difference_by_task)} tasks {told} (p = {overall_difference.compute_p_value():.2g}); {known}."

@@ -1,11 +1,12 @@
-"""`benchmark recommend`: the method to try first, what is tied with it, and how much is lost if that is wrong.
+"""`benchmark recommend`: recommend a method and report how reliable the choice is.
 
-The rule: of the methods within the limits, the one with the highest mean over the tasks asked for. What it is worth:
+The rule chooses, among the methods within the cost limits, the one with the highest mean over the requested tasks. The
+report contains
 
-- tied: the difference to the first is not told from 0 (paired, Holm-corrected for the number of methods);
-- loss: by how much the best method is above the first, in draws of seeds and test examples (paired bootstrap): 0 where
-  the first is the best, so its average is what trusting it costs;
-- held out: the rule on all but one task, and how far below that task's best method its choice ends.
+- ties: methods that do not differ significantly from the recommended one (paired, Holm-corrected);
+- regret: per bootstrap resample of seeds and test examples, the best method's score minus the recommended one's;
+- held-out evaluation: the rule is applied to all tasks but one, and its choice is compared with the best method on the
+  held-out task.
 """
 
 import argparse
@@ -33,112 +34,132 @@ from benchmark.system import formatting
 from benchmark.system.formatting import format_shots
 from tasks.core.types import UsageError
 
-MAX_TABLE_METHODS = 8  # methods of the table
-MAX_NAMED_TASKS = 3  # held-out tasks that are named
-AHEAD = "ahead"  # of the first
-BEHIND = "behind"  # nobody is ahead of the highest mean
+MAX_TABLE_METHODS = 8
+MAX_NAMED_TASKS = 3  # held-out tasks that are named in the report
+AHEAD = "ahead"  # verdict: better than the recommended method
+BEHIND = "behind"  # verdict: worse than the recommended method
 
 
 class HeldOutResult(NamedTuple):
-    """A task that the rule did not see."""
+    """Result of the rule on one held-out task; losses are in units of the metric (0..1)."""
 
     task: str
     chosen_method: str
     best_method: str
-    loss: float
-    random_choice_loss: float  # what a method drawn at random loses
+    loss: float  # best score minus the score of the chosen method
+    random_choice_loss: float  # expected loss of a method drawn at random
 
 
 def recommend_method(profile: Profile, query: argparse.Namespace, console: Console) -> int:
-    seen = collect_evidence(profile, query)
-    usable, refused = filter_by_limits(seen, query)
-    usable.sort(key=lambda line: -get_mean_score(line))
-    first, *others = usable
-    gaps = {line.method: compute_row_difference(seen, line, first) for line in others}
-    said = decide_task_verdicts(gaps, AHEAD, BEHIND)
-    console.print(f"Try {first.method} first: {seen.title}, {format_shots(seen.shots)}", style="bold", soft_wrap=True)
-    print_candidates(console, usable, gaps, said)
-    held = evaluate_held_out(usable, seen.tasks if len(seen.tasks) > 1 else seen.leaderboard.profile.tasks)
-    for line in (
-        *describe_reliability(seen, usable, said, held),
-        *describe_limitations(profile, seen, usable, said, held, refused),
+    """Print the recommendation with its reliability; raises UsageError if no method is within the limits."""
+    evidence = collect_evidence(profile, query)
+    candidates, rejection_reasons = filter_by_limits(evidence, query)
+    candidates.sort(key=lambda row: -get_mean_score(row))
+    first, *others = candidates
+    differences = {row.method: compute_row_difference(evidence, row, first) for row in others}
+    verdicts = decide_task_verdicts(differences, AHEAD, BEHIND)
+    heading = f"Try {first.method} first: {evidence.title}, {format_shots(evidence.shots)}"
+    console.print(heading, style="bold", soft_wrap=True)
+    print_candidates(console, candidates, differences, verdicts)
+    held_out = evaluate_held_out(
+        candidates, evidence.tasks if len(evidence.tasks) > 1 else evidence.leaderboard.profile.tasks
+    )
+    for sentence in (
+        *describe_reliability(evidence, candidates, verdicts, held_out),
+        *describe_limitations(profile, evidence, candidates, verdicts, held_out, rejection_reasons),
     ):
-        console.print(line, soft_wrap=True, markup=False)
+        console.print(sentence, soft_wrap=True, markup=False)
     return 0
 
 
-# -------------------------------------------------------------------- what it is worth
+# -------------------------------------------------------------------- selection and reliability
 
 
 def get_mean_score(row: LeaderboardRow) -> float:
+    """Mean score over the requested tasks, in 0..1."""
     return row.averages[REQUESTED_TASKS].mean
 
 
 def compute_row_difference(
     evidence: Evidence, row: LeaderboardRow, other_row: LeaderboardRow
 ) -> PairedDifference | None:
+    """Paired difference of two rows in the mean over the requested tasks."""
     return evidence.paired_scores.compute_difference(
         (row.method, (row.shots,)), (other_row.method, (other_row.shots,)), evidence.tasks
     )
 
 
 def filter_by_limits(evidence: Evidence, query: argparse.Namespace) -> tuple[list[LeaderboardRow], dict[str, str]]:
-    """(methods that the limits allow and that are clear of guessing, why the others are not), unless none is clear."""
-    lines = [
-        line
-        for line in evidence.leaderboard.get_rows(evidence.shots)
-        if not line.is_control and line.averages[REQUESTED_TASKS]
+    """Return (candidates, rejection reason by method) for the methods that have all requested tasks.
+
+    Rejected are methods over the cost limits and unranked ones; if all are unranked, they stay candidates. Raises
+    UsageError if no method is within the limits.
+    """
+    rows = [
+        row
+        for row in evidence.leaderboard.get_rows(evidence.shots)
+        if not row.is_control and row.averages[REQUESTED_TASKS]
     ]
-    fitting = [line for line in lines if is_within_limits(line, query)]
-    if not fitting:
-        least = min(lines, key=lambda line: (line.peak_bytes, get_total_seconds(line)))
-        need = f"{least.method} takes {formatting.format_bytes(least.peak_bytes)} and {get_total_seconds(least):.1f} s"
-        raise UsageError(f"no method within the limits: {need}; allow more with --memory and --seconds")
+    within_limits = [row for row in rows if is_within_limits(row, query)]
+    if not within_limits:
+        cheapest = min(rows, key=lambda row: (row.peak_bytes, get_total_seconds(row)))
+        cost = f"{cheapest.method} takes {formatting.format_bytes(cheapest.peak_bytes)} and {get_total_seconds(cheapest):.1f} s"
+        raise UsageError(f"no method within the limits: {cost}; allow more with --memory and --seconds")
     methods = evidence.leaderboard.profile.methods
-    why = {
-        line.method: significance.find_unranked_reason(evidence.paired_scores, methods, line, evidence.tasks)
-        for line in fitting
+    reasons = {
+        row.method: significance.find_unranked_reason(evidence.paired_scores, methods, row, evidence.tasks)
+        for row in within_limits
     }
-    why |= {line.method: "over the limits" for line in lines if line not in fitting}
-    clear = [line for line in fitting if not why[line.method]]
-    return clear or fitting, {name: reason for name, reason in why.items() if reason}
+    reasons |= {row.method: "over the limits" for row in rows if row not in within_limits}
+    ranked = [row for row in within_limits if not reasons[row.method]]
+    return ranked or within_limits, {name: reason for name, reason in reasons.items() if reason}
 
 
 def is_within_limits(row: LeaderboardRow, query: argparse.Namespace) -> bool:
+    """Whether peak memory and seconds per cell, including dependencies, are within --memory and --seconds."""
     return row.peak_bytes <= (query.memory or inf) and get_total_seconds(row) <= (query.seconds or inf)
 
 
 def get_total_seconds(row: LeaderboardRow) -> float:
-    return (
-        row.seconds_per_cell if row.standalone_seconds is None else row.standalone_seconds
-    )  # with all that it rests on
+    """Seconds per cell including all dependencies, if they are known."""
+    return row.seconds_per_cell if row.standalone_seconds is None else row.standalone_seconds
 
 
 def resample_losses(evidence: Evidence, candidates: Sequence[LeaderboardRow]) -> np.ndarray | None:
-    """What the first loses in each draw of seeds and examples; None where a pair has no interval."""
-    gaps = [compute_row_difference(evidence, line, candidates[0]) for line in candidates[1:]]
-    if not gaps or not all(one and one.variance_estimates for one in gaps):
+    """Regret [resamples] of the first candidate under the paired bootstrap; None if a difference has no variance."""
+    differences = [compute_row_difference(evidence, row, candidates[0]) for row in candidates[1:]]
+    if not differences or not all(difference and difference.variance_estimates for difference in differences):
         return None
-    rows = [(line.method, (line.shots,)) for line in candidates]
-    return np.maximum(evidence.paired_scores.resample_differences(rows[1:], rows[0], evidence.tasks).max(1), 0.0)
+    first, *others = [(row.method, (row.shots,)) for row in candidates]
+    return np.maximum(evidence.paired_scores.resample_differences(others, first, evidence.tasks).max(1), 0.0)
 
 
 def evaluate_held_out(rows: Sequence[LeaderboardRow], tasks: Sequence[str]) -> list[HeldOutResult]:
-    """The rule on all other tasks, for each task that all methods have."""
-    due = max(line.averages[REQUESTED_TASKS].num_seeds for line in rows)
-    tasks = [task for task in tasks if all((one := line.task_scores[task]) and one.num_seeds == due for line in rows)]
+    """Apply the rule to all other tasks, for each task that all methods have; empty with a single task or method."""
+    num_seeds = max(row.averages[REQUESTED_TASKS].num_seeds for row in rows)
+    tasks = [
+        task for task in tasks if all((score := row.task_scores[task]) and score.num_seeds == num_seeds for row in rows)
+    ]
     if len(tasks) < 2 or len(rows) < 2:
         return []
-    found = []
+    results = []
     for task in tasks:
-        picked = max(rows, key=lambda line: fmean(line.task_scores[other].mean for other in tasks if other != task))
-        best = max(rows, key=lambda line: line.task_scores[task].mean)
-        top, blind = best.task_scores[task].mean, fmean(line.task_scores[task].mean for line in rows)
-        found.append(HeldOutResult(task, picked.method, best.method, top - picked.task_scores[task].mean, top - blind))
-    return found
+        chosen = max(rows, key=lambda row: fmean(row.task_scores[other].mean for other in tasks if other != task))
+        best = max(rows, key=lambda row: row.task_scores[task].mean)
+        best_score = best.task_scores[task].mean
+        results.append(
+            HeldOutResult(
+                task=task,
+                chosen_method=chosen.method,
+                best_method=best.method,
+                loss=best_score - chosen.task_scores[task].mean,
+                random_choice_loss=best_score - fmean(row.task_scores[task].mean for row in rows),
+            )
+        )
+    return results
 
 
-# -------------------------------------------------------------------- telling
+# -------------------------------------------------------------------- output
 
 
 def print_candidates(
@@ -147,15 +168,21 @@ def print_candidates(
     difference_by_method: Mapping[str, PairedDifference | None],
     verdict_by_method: Mapping[str, str],
 ) -> None:
+    """Print the best candidates with their difference to the first and their costs."""
     grid = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0))
     for name in ("method", "mean", "to the first", "", "trained", "s/cell", "with sources", "memory"):
         grid.add_column(name, justify="left" if name in ("method", "") else "right", no_wrap=True)
-    for line in candidates[:MAX_TABLE_METHODS]:
-        name = line.method
+    for row in candidates[:MAX_TABLE_METHODS]:
         grid.add_row(
-            name, format.format_score(line.averages[REQUESTED_TASKS]), format_difference(difference_by_method.get(name)), verdict_by_method.get(name, "first"),
-            formatting.format_count(line.trained_parameters), f"{line.seconds_per_cell:.1f}", format.format_seconds_with_dependencies(line), formatting.format_bytes(line.peak_bytes),
-        )  # fmt: skip
+            row.method,
+            format.format_score(row.averages[REQUESTED_TASKS]),
+            format_difference(difference_by_method.get(row.method)),
+            verdict_by_method.get(row.method, "first"),
+            formatting.format_count(row.trained_parameters),
+            f"{row.seconds_per_cell:.1f}",
+            format.format_seconds_with_dependencies(row),
+            formatting.format_bytes(row.peak_bytes),
+        )
     console.print(grid)
 
 
@@ -165,80 +192,95 @@ def describe_reliability(
     verdict_by_method: Mapping[str, str],
     held_out_results: Sequence[HeldOutResult],
 ) -> Iterator[str]:
-    """What a choice by this table is worth."""
-    first, below = candidates[0], [line.method for line in candidates[MAX_TABLE_METHODS:]]
-    if below:
-        yield f"Below these: {', '.join(below)}."
-    tied = [line for line in candidates[1:] if verdict_by_method[line.method] == TIED]
+    """Sentences on ties, expected regret, the gain over zero_shot and the held-out evaluation."""
+    first = candidates[0]
+    not_in_table = [row.method for row in candidates[MAX_TABLE_METHODS:]]
+    if not_in_table:
+        yield f"Lower means: {', '.join(not_in_table)}."
+    tied = [row for row in candidates[1:] if verdict_by_method[row.method] == TIED]
     if tied:
-        least = min((first, *tied), key=get_total_seconds)
-        less = ", ".join(text for text in describe_cost_advantages(first, least) if text.startswith(f"{least.method} "))
-        yield f"Not told apart from {first.method}: {', '.join(line.method for line in tied)}{less and f' ({less})'}."
-    lost = resample_losses(evidence, candidates)
-    if lost is not None:
-        average, most, best = 100 * lost.mean(), 100 * np.quantile(lost, CONFIDENCE_LEVEL), 100 * np.mean(lost == 0)
+        cheapest = min((first, *tied), key=get_total_seconds)
+        advantages = [
+            text for text in describe_cost_advantages(first, cheapest) if text.startswith(f"{cheapest.method} ")
+        ]
+        cost = f" ({', '.join(advantages)})" if advantages else ""
+        yield f"Not significantly different from {first.method}: {', '.join(row.method for row in tied)}{cost}."
+    regret = resample_losses(evidence, candidates)
+    if regret is not None:
         yield (
-            f"If that is wrong: {average:.1f} points are lost on average, up to {most:.1f} in 95 % of draws of "
-            f"{len(evidence.leaderboard.profile.seeds)} seeds and of test examples (bootstrap; too narrow with few seeds). "
-            f"{first.method} is best in {best:.0f} %."
+            f"Expected regret: {100 * regret.mean():.1f} points, at most "
+            f"{100 * np.quantile(regret, CONFIDENCE_LEVEL):.1f} in 95 % of the bootstrap resamples of "
+            f"{len(evidence.leaderboard.profile.seeds)} seeds and the test examples (too narrow with few seeds). "
+            f"{first.method} is best in {100 * np.mean(regret == 0):.0f} %."
         )
-    idle = [
-        line
-        for line in evidence.leaderboard.get_rows(evidence.shots)
-        if line.method == "zero_shot" and line.averages[REQUESTED_TASKS]
-    ]
-    for line in idle:
-        yield f"Over the untrained backbone (zero_shot): {format_difference(compute_row_difference(evidence, first, line))} points."
+    for row in evidence.leaderboard.get_rows(evidence.shots):
+        if row.method == "zero_shot" and row.averages[REQUESTED_TASKS]:
+            gain = format_difference(compute_row_difference(evidence, first, row))
+            yield f"Gain over the untrained backbone (zero_shot): {gain} points."
     if held_out_results:
-        worst = sorted((one for one in held_out_results if one.loss > 0), key=lambda one: -one.loss)[:MAX_NAMED_TASKS]
-        each = ", ".join(
-            f"{one.task} {100 * one.loss:.1f}: {one.chosen_method}, best {one.best_method}" for one in worst
+        losses = sorted((result for result in held_out_results if result.loss > 0), key=lambda result: -result.loss)
+        largest = ", ".join(
+            f"{result.task} {100 * result.loss:.1f}: {result.chosen_method}, best {result.best_method}"
+            for result in losses[:MAX_NAMED_TASKS]
         )
+        mean_loss = 100 * fmean(result.loss for result in held_out_results)
+        random_loss = 100 * fmean(result.random_choice_loss for result in held_out_results)
         yield (
-            f"Held out, each of {len(held_out_results)} tasks by the others: the choice loses "
-            f"{100 * fmean(one.loss for one in held_out_results):.1f} points on average to the task's own best method, a method "
-            f"drawn at random {100 * fmean(one.random_choice_loss for one in held_out_results):.1f}{each and f' (most on {each})'}."
+            f"Leave-one-task-out over {len(held_out_results)} tasks: the chosen method is on average {mean_loss:.1f} "
+            f"points below the best method of the held-out task, a random method {random_loss:.1f}"
+            f"{f' (largest: {largest})' if largest else ''}."
         )
 
 
-def describe_limitations(profile: Profile, evidence: Evidence, candidates: Sequence[LeaderboardRow], verdict_by_method: Mapping[str, str], held_out_results: Sequence[HeldOutResult],
-           rejection_reasons: Mapping[str, str]) -> Iterator[str]:  # fmt: skip
-    """Why one should not trust it, and what would help."""
-    thin, first, seeds = list(evidence.limitations), candidates[0], evidence.leaderboard.profile.seeds
-    offered = {line.method for line in candidates}
+def describe_limitations(
+    profile: Profile,
+    evidence: Evidence,
+    candidates: Sequence[LeaderboardRow],
+    verdict_by_method: Mapping[str, str],
+    held_out_results: Sequence[HeldOutResult],
+    rejection_reasons: Mapping[str, str],
+) -> Iterator[str]:
+    """Sentences on weak evidence, rejected and excluded methods, and the commands that add the missing results."""
+    first = candidates[0]
+    seeds = evidence.leaderboard.profile.seeds
+    weaknesses = list(evidence.limitations)
     if len(seeds) < 2:
-        thin.append("one seed says nothing of another, so there are no ties and no expected loss")
+        weaknesses.append("a single seed gives no significance tests and no expected regret")
     if len(candidates) < 2:
-        thin.append(f"{first.method} is compared with nothing")
+        weaknesses.append(f"there is no other method to compare {first.method} with")
     elif set(verdict_by_method.values()) == {TIED}:
-        thin.append("no method is told from another")
+        weaknesses.append(f"no method differs significantly from {first.method}")
     if len(evidence.tasks) < 2:
-        thin.append(f"{evidence.tasks[0]} is the only task")
-    if held_out_results and fmean(one.loss for one in held_out_results) >= fmean(
-        one.random_choice_loss for one in held_out_results
-    ):
-        thin.append("on held-out tasks the rule was no better than a method drawn at random")
+        weaknesses.append(f"{evidence.tasks[0]} is the only task")
+    if held_out_results:
+        mean_loss = fmean(result.loss for result in held_out_results)
+        if mean_loss >= fmean(result.random_choice_loss for result in held_out_results):
+            weaknesses.append("on held-out tasks the rule was no better than a random method")
     if first.method in rejection_reasons:
-        thin.append(f"{first.method} itself is {rejection_reasons[first.method]}")
-    if thin:
-        yield f"The evidence is thin: {'; '.join(thin)}."
-    for why, number in Counter(evidence.paired_scores.unusable_cells.values()).items():
-        yield f"{number} cells are in no difference: {why}."
-    for why in dict.fromkeys(rejection_reasons.values()):
-        if names := [name for name, reason in rejection_reasons.items() if reason == why and name not in offered]:
-            yield f"Not offered, {why}: {', '.join(names)}."
+        weaknesses.append(f"{first.method} itself is {rejection_reasons[first.method]}")
+    if weaknesses:
+        yield f"Weak evidence: {'; '.join(weaknesses)}."
+    for reason, count in Counter(evidence.paired_scores.unusable_cells.values()).items():
+        yield f"{count} cells are excluded from the differences: {reason}."
+    candidate_names = {row.method for row in candidates}
+    rejected_by_reason: dict[str, list[str]] = {}
+    for name, reason in rejection_reasons.items():
+        if name not in candidate_names:
+            rejected_by_reason.setdefault(reason, []).append(name)
+    for reason, names in rejected_by_reason.items():
+        yield f"Rejected ({reason}): {', '.join(names)}."
     if evidence.excluded_methods:
         names = list(evidence.excluded_methods)
-        ahead = [
-            f"{name} {format_difference(one)}"
+        better = [
+            f"{name} {format_difference(difference)}"
             for name in names
-            if (one := evidence.compute_partial_difference(name, first.method)) and one.mean > 0
+            if (difference := evidence.compute_partial_difference(name, first.method)) and difference.mean > 0
         ]
+        reasons = ", ".join(f"{name} ({reason})" for name, reason in evidence.excluded_methods.items())
         yield (
-            f"Left out: {', '.join(f'{name} ({why})' for name, why in evidence.excluded_methods.items())}"
-            f"{ahead and f', ahead of {first.method} there: ' + ', '.join(ahead) or ''}. To compare them: python -m "
-            f"benchmark run {profile.cli_flags} --methods {','.join(names)} --tasks {','.join(evidence.tasks)} "
-            f"--shots {evidence.shots} --seeds {','.join(map(str, seeds))}"
+            f"Left out: {reasons}{f', there above {first.method}: ' + ', '.join(better) if better else ''}. "
+            f"To compare them: python -m benchmark run {profile.cli_flags} --methods {','.join(names)} "
+            f"--tasks {','.join(evidence.tasks)} --shots {evidence.shots} --seeds {','.join(map(str, seeds))}"
         )
     if profile.source == "sample":
-        yield "The records are invented samples: this ranks methods on them, not on data of yours."
+        yield "The data are generated samples: the ranking need not carry over to your data."

@@ -46,7 +46,7 @@ def choose_num_workers(profile: Profile, num_due: int) -> int:
 
 
 def compute_num_workers(profile: Profile, is_cuda: bool, num_due: int) -> int:
-    """Return `profile.workers`, or for `auto` one per CPU core or one on a GPU; at most one per due cell, at least 1."""
+    """Return `profile.workers`, or for `auto` one per CPU core or one on a GPU; at most one per due cell."""
     if isinstance(profile.workers, int):
         num_workers = profile.workers
     elif is_cuda or profile.devices > 1:

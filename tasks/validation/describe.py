@@ -1,4 +1,4 @@
-"""What a task's loader did, for people: the answer to "is my loader right?"."""
+"""Readable description of what a task's loader did: files, splits, labels, lengths and prompts."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,13 +7,13 @@ from tasks.core.encoding import find_lost_answers, tokenize_label_words
 from tasks.core.sources import GitHubSource, LocalSource
 from tasks.core.types import Example
 
-HISTOGRAM_BINS = 8  # of the histogram
-HISTOGRAM_WIDTH = 30  # its longest bar
-NUM_SHOWN_PROMPTS = 3  # prompts
+HISTOGRAM_BINS = 8
+HISTOGRAM_WIDTH = 30  # characters of the longest bar
+NUM_SHOWN_PROMPTS = 3
 
 
 def describe_task(task: Task) -> str:
-    """Source, raw files, splits, labels, what was removed, lengths, licence and three prompts with answers."""
+    """Describe source, licence, raw files, splits, removed records, labels, lengths, and three prompts with answers."""
     task.setup()
     return "\n".join(
         [
@@ -28,37 +28,41 @@ def describe_task(task: Task) -> str:
 
 
 def format_overview(task: Task) -> Iterator[str]:
-    yield f"{task.name}: {task.family}, {task.form}, {task.role} task; metrics {', '.join(task.metrics)} (primary first)"
+    """Yield name, family, metrics, docstring, source and licence."""
+    metrics = ", ".join(task.metrics)
+    yield f"{task.name}: {task.family}, {task.form}, {task.role} task; metrics {metrics} (primary first)"
     yield from (line.strip() for line in (type(task).__doc__ or "").strip().splitlines() if line.strip())
     yield f"source   {task.report['source']}"
     yield f"licence  {task.licence}"
 
 
 def format_raw_files(task: Task) -> Iterator[str]:
-    """Every raw file that is there, with its rows; those that were not read say why."""
+    """Yield the number of rows of every raw file, and the reason for files that are not used."""
     yield "raw rows"
-    origin, read = task.record_source, {file.title: part for part, file in task.record_source.find_parts().items()}
-    known = (
-        task.files
-        if isinstance(origin, LocalSource) and not isinstance(origin, GitHubSource)
-        else origin.find_parts().values()
-    )
-    for file in known:
-        if not origin.has_file(file):
-            if file.part and file.title not in read and file.part not in origin.find_parts():
+    source = task.record_source
+    parts = source.find_parts()
+    part_by_title = {file.title: part for part, file in parts.items()}
+    is_local = isinstance(source, LocalSource) and not isinstance(source, GitHubSource)
+    for file in task.files if is_local else parts.values():
+        if not source.has_file(file):
+            if file.part and file.title not in part_by_title and file.part not in parts:
                 yield f"  {'missing':>9}  {file.title}"
             continue
-        part = read.get(file.title, "")
-        used = part in task.report["rows"]
-        rows = task.report["rows"][part] if used else sum(1 for _ in origin.iter_records(file))
-        yield f"  {rows:>9,}  {file.title}{'' if used else f'  (not used: {file.note or explain_unused_part(part)})'}"
+        part = part_by_title.get(file.title, "")
+        if part in task.report["rows"]:
+            yield f"  {task.report['rows'][part]:>9,}  {file.title}"
+        else:
+            num_rows = sum(1 for _ in source.iter_records(file))
+            yield f"  {num_rows:>9,}  {file.title}  (not used: {file.note or explain_unused_part(part)})"
 
 
 def explain_unused_part(raw_part: str) -> str:
-    return "train and test are there" if raw_part else "another copy is read"
+    """Return the reason why a file is not read: its part is not needed, or (part "") it has an alternative."""
+    return "train and test exist" if raw_part else "another copy is read"
 
 
 def format_splits(task: Task) -> Iterator[str]:
+    """Yield the size and origin of the splits, and the removed records by reason."""
     yield "splits" if task.shots is None else f"splits, {task.shots} shots, seed {task.seed}"
     for name, examples in task.examples.items():
         yield f"  {len(examples):>9,}  {name}, from {task.report['from'][name]}"
@@ -66,61 +70,70 @@ def format_splits(task: Task) -> Iterator[str]:
         if few:
             yield f"  {name}: fewer than {task.shots} of {', '.join(f'{k or name} ({v})' for k, v in few.items())}"
     yield "removed"
-    removed = [(part, *item) for part, counts in task.report["dropped"].items() for item in counts.items() if item[1]]
+    removed = [
+        (part, reason, count)
+        for part, counts in task.report["dropped"].items()
+        for reason, count in counts.items()
+        if count
+    ]
     for part, reason, count in removed:
         yield f"  {count:>9,}  {reason}, in the {part} records"
     if not removed:
         yield "          0"
     if task.report["damaged"]:
-        yield f"texts with U+FFFD (broken where they were published, kept): {task.report['damaged']}"
+        yield f"texts with U+FFFD (damaged in the published files, kept): {task.report['damaged']}"
 
 
 def format_labels(task: Task) -> Iterator[str]:
+    """Yield the number of examples per label and split, and the number of tokens of each label word."""
     counts = task.report["labels"]
     if not counts["train"]:
         return
-    tokens = {}
+    num_tokens = {}
     if task.tokenizer is not None:
-        tokens = {
-            word: len(ids) for word, ids in tokenize_label_words(task, task.tokenizer, list(counts["train"])).items()
-        }
-    yield f"labels: {', '.join(counts)}{', tokens of the word' if tokens else ''}"
-    raw = {word: label for label, word in task.words.items()}
+        ids_by_word = tokenize_label_words(task, task.tokenizer, list(counts["train"]))
+        num_tokens = {word: len(ids) for word, ids in ids_by_word.items()}
+    yield f"labels: {', '.join(counts)}{', tokens of the word' if num_tokens else ''}"
+    raw_labels = {word: label for label, word in task.words.items()}
     for word in counts["train"]:
         numbers = " ".join(f"{counts[name].get(word, 0):>8,}" for name in counts)
-        yield f"  {numbers} {tokens.get(word, ''):>3}  {word} ({raw.get(word, 'option')})"
+        yield f"  {numbers} {num_tokens.get(word, ''):>3}  {word} ({raw_labels.get(word, 'option')})"
 
 
 def format_lengths(task: Task) -> Iterator[str]:
-    """Lengths of all splits together, prompt and answer, in tokens (characters where there is no tokenizer)."""
+    """Yield a histogram of the lengths of prompt and answer over all splits, in tokens (characters if no tokenizer)."""
     if task.tokenizer is None:
-        sizes = [len(e.prompt) + len(e.answers[0]) for examples in task.examples.values() for e in examples]
-        yield "length in characters (no tokenizer given), prompt and answer"
-        yield from format_histogram(sizes)
+        lengths = [len(e.prompt) + len(e.answers[0]) for examples in task.examples.values() for e in examples]
+        yield "length in characters (no tokenizer), prompt and answer"
+        yield from format_histogram(lengths)
         return
-    items = {name: task.encode_split(name) for name in task.examples}
-    sizes = [len(i.prompt_ids) + i.num_cut_tokens + len(i.answer_ids) for encoded in items.values() for i in encoded]
-    yield f"length in tokens before cutting, prompt and answer; limit {task.max_length}"
-    yield from format_histogram(sizes)
-    shares = ", ".join(f"{name} {task.report['cut'][name] / max(1, len(found)):.1%}" for name, found in items.items())
-    yield f"cut to the limit: {shares}"
-    if gone := {name: len(found) for name in items if (found := find_lost_answers(task.tokenizer, items[name]))}:
-        yield f"answers in what was cut: {', '.join(f'{name} {count}' for name, count in gone.items())}"
+    splits = {name: task.encode_split(name) for name in task.examples}
+    lengths = [len(e.prompt_ids) + e.num_cut_tokens + len(e.answer_ids) for items in splits.values() for e in items]
+    yield f"length in tokens before truncation, prompt and answer; limit {task.max_length}"
+    yield from format_histogram(lengths)
+    shares = ", ".join(f"{name} {task.report['cut'][name] / max(1, len(items)):.1%}" for name, items in splits.items())
+    yield f"truncated to the limit: {shares}"
+    num_lost = {name: len(find_lost_answers(task.tokenizer, items)) for name, items in splits.items()}
+    if any(num_lost.values()):
+        yield f"answers lost by truncation: {', '.join(f'{name} {count}' for name, count in num_lost.items() if count)}"
 
 
 def format_histogram(lengths: Sequence[int]) -> Iterator[str]:
-    top = max(lengths)
-    step = -(-top // HISTOGRAM_BINS)
+    """Yield a histogram with HISTOGRAM_BINS bins, then mean, 99th percentile and maximum."""
+    longest = max(lengths)
+    step = -(-longest // HISTOGRAM_BINS)
     bins = [0] * HISTOGRAM_BINS
-    for size in lengths:
-        bins[(size - 1) // step] += 1
+    for length in lengths:
+        bins[(length - 1) // step] += 1
     for number, count in enumerate(bins):
         bar = "#" * -(-count * HISTOGRAM_WIDTH // max(bins))
         yield f"  {number * step + 1:>6}-{(number + 1) * step:<6} {count:>9,} {bar}"
-    yield f"  mean {sum(lengths) / len(lengths):.1f}, 99 % at most {sorted(lengths)[int(0.99 * len(lengths))]}, longest {top}"
+    percentile = sorted(lengths)[int(0.99 * len(lengths))]
+    yield f"  mean {sum(lengths) / len(lengths):.1f}, 99 % at most {percentile}, longest {longest}"
 
 
 def format_prompts(task: Task) -> Iterator[str]:
+    """Yield the first training prompts with their answers in brackets."""
     shown: list[Example] = task.examples["train"][:NUM_SHOWN_PROMPTS]
     for example in shown:
         yield f"--- {example.uid}"

@@ -1,4 +1,4 @@
-"""What a check of a loader works on, and what it says."""
+"""Input and result types of the loader checks."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ FAILED = "failed"
 
 
 class Finding(NamedTuple):
-    """What came of one check."""
+    """Result of one check: its name, status (PASSED, WARNING or FAILED) and one line of text."""
 
     check_name: str
     status: str
@@ -20,16 +20,17 @@ class Finding(NamedTuple):
 
 
 class LoadedRecords(NamedTuple):
-    """A task that was read: every example with its place, before anything was removed, and what is left of them."""
+    """A task with all its examples and their locations before anything is removed, and the examples of its splits."""
 
     task: Task
-    examples_by_part: dict[str, list[tuple[str, Example]]]  # by part
-    location_by_uid: dict[str, str]  # uid -> file and line where it came first
-    dropped_locations: dict[tuple[str, str], list[str]]  # (part, reason) -> places
-    train_examples: list[Example]  # and dev
+    examples_by_part: dict[str, list[tuple[str, Example]]]  # raw part -> (location, example)
+    location_by_uid: dict[str, str]  # uid -> file and line of the first occurrence
+    dropped_locations: dict[tuple[str, str], list[str]]  # (raw part, reason) -> locations
+    train_examples: list[Example]  # of train and dev
     test_examples: list[Example]
 
     def iter_located_examples(self) -> Iterator[tuple[str, Example]]:
+        """Yield (location, example) of all parts."""
         for rows in self.examples_by_part.values():
             yield from rows
 
@@ -37,14 +38,12 @@ class LoadedRecords(NamedTuple):
 def make_finding(
     check_name: str, bad_locations: Sequence[str], problem: str, passed_message: str, failure_status: str = FAILED
 ) -> Finding:
-    """One line: `bad` are the places where it is so, first to last."""
-    return (
-        Finding(check_name, failure_status, f"{len(bad_locations):,} {problem}, first {bad_locations[0]}")
-        if bad_locations
-        else Finding(check_name, PASSED, passed_message)
-    )
+    """Make a finding: `failure_status` with number and first location of the problem, or PASSED if there is none."""
+    if not bad_locations:
+        return Finding(check_name, PASSED, passed_message)
+    return Finding(check_name, failure_status, f"{len(bad_locations):,} {problem}, first {bad_locations[0]}")
 
 
 def get_truncatable_text(example: Example) -> str:
-    """The text that is this example's own."""
+    """Return the truncatable text of an example, which is its main text."""
     return example.prompt[slice(*example.truncatable_span)]

@@ -1,7 +1,7 @@
-"""Is a loader right? The traps of files, records and splits, each looked for: one finding, or line, for each.
+"""Checks of a task's loader for common faults in files, records and splits.
 
-What `describe` shows is for reading; this is for failing: a finding says what is wrong, how often, and where first.
-Those of answers, prompts and label words are in `check_answers`.
+Each check yields one finding per fault with the problem, its count and its first location. The checks of answers,
+prompts and label words are in `answer_checks`.
 """
 
 from collections import Counter
@@ -27,21 +27,21 @@ BYTE_ORDER_MARK = "\ufeff"
 
 
 def check_loader(task: Task) -> Iterator[Finding]:
-    """All findings on a task that has a tokenizer."""
+    """Run all checks on a task that has a tokenizer; an exception of its loader becomes a FAILED finding."""
     try:
         task.prepare_data()
         yield from check_raw_files(task)
-        seen = read_for_checks(task)
-    except Exception as error:  # whatever a loader raises is the verdict on it
-        said = (
-            str(error) if isinstance(error, UsageError) else f"{task.record_location}: {type(error).__name__}: {error}"
-        )
-        yield Finding("records", FAILED, " ".join(said.split())[:300])
+        records = read_for_checks(task)
+    except Exception as error:  # a custom loader may raise anything
+        message = str(error)
+        if not isinstance(error, UsageError):
+            message = f"{task.record_location}: {type(error).__name__}: {message}"
+        yield Finding("records", FAILED, " ".join(message.split())[:300])
         return
-    rows = (f"{task.report['rows'][part]:,} {part}" for part in seen.examples_by_part)
+    rows = (f"{task.report['rows'][part]:,} {part}" for part in records.examples_by_part)
     splits = (f"{count:,} {name}" for name, count in task.report["splits"].items())
     yield Finding("records", PASSED, f"{', '.join(rows)}; in use: {', '.join(splits)}")
-    for each in (
+    for check in (
         check_dropped_records,
         check_duplicates,
         check_leaks,
@@ -49,150 +49,169 @@ def check_loader(task: Task) -> Iterator[Finding]:
         check_empty_texts,
         *ANSWER_CHECKS,
     ):
-        yield from each(seen)
+        yield from check(records)
 
 
 def read_for_checks(task: Task) -> LoadedRecords:
-    """Read once for the places, and once as runs do."""
-    parts, found = task.record_source.find_parts(), {}
-    left_out: dict[tuple[str, str], list[str]] = {}
+    """Read the records once to get their locations, and once as a run does."""
+    examples_by_part = {}
+    dropped_locations: dict[tuple[str, str], list[str]] = {}
 
-    def noted(raw_part: str, reason: str, count: int = 1) -> None:
+    def record_dropped(raw_part: str, reason: str, count: int = 1) -> None:
         if count:
-            left_out.setdefault((raw_part, reason), []).extend([task.record_location] * count)
+            dropped_locations.setdefault((raw_part, reason), []).extend([task.record_location] * count)
 
-    for part in dict.fromkeys(choose_train_and_test(parts)):
-        task.count_dropped = noted  # type: ignore[method-assign]  # of this one object, for as long as it reads
-        found[part] = [(task.record_location, example) for example in task.read_examples(part)]
+    for part in dict.fromkeys(choose_train_and_test(task.record_source.find_parts())):
+        task.count_dropped = record_dropped  # type: ignore[method-assign]  # of this object, during this reading only
+        examples_by_part[part] = [(task.record_location, example) for example in task.read_examples(part)]
         del task.count_dropped
     task.setup()
     pool, _ = task.load_pool()
-    places: dict[str, str] = {}
-    for rows in found.values():
-        for place, example in rows:
-            places.setdefault(example.uid, place)
-    return LoadedRecords(task, found, places, left_out, [*pool["train"], *pool["dev"]], pool["test"])
+    location_by_uid: dict[str, str] = {}
+    for located_examples in examples_by_part.values():
+        for location, example in located_examples:
+            location_by_uid.setdefault(example.uid, location)
+    train_examples = [*pool["train"], *pool["dev"]]
+    return LoadedRecords(task, examples_by_part, location_by_uid, dropped_locations, train_examples, pool["test"])
 
 
-# -------------------------------------------------------------------- files
+# -------------------------------------------------------------------- Files
 
 
 def check_raw_files(task: Task) -> Iterator[Finding]:
-    """Marks and line ends, as they are on disk."""
+    """Check byte order marks and line ends of local files."""
     if not isinstance(task.record_source, LocalSource) or isinstance(task.record_source, GitHubSource):
         return
-    marks, inner, lone = [], [], []
-    ends: Counter[str] = Counter()
+    files_with_mark: list[str] = []
+    inner_marks: list[str] = []
+    lone_returns: list[str] = []
+    line_ends: Counter[str] = Counter()
     for file in task.record_source.find_parts().values():
         for path in file.paths:
             text = (task.record_source.folder / path).read_bytes().decode("utf-8", "replace")
-            marks += [path] * text.startswith(BYTE_ORDER_MARK)
-            inner += [f"{path}:{text.count(chr(10), 0, at) + 1}" for at in [text.find(BYTE_ORDER_MARK, 1)] if at > 0]
-            crlf = text.count("\r\n")
-            ends.update({"CRLF": crlf, "LF": text.count("\n") - crlf})
-            rest = text.replace("\r\n", "\n")
-            lone += [f"{path}:{rest.count(chr(10), 0, at) + 1}" for at in [rest.find("\r")] if at >= 0]
-    fine = f"at the start of {', '.join(marks)}, and taken off" if marks else "none"
-    yield make_finding(
-        "byte order mark", inner, "files with one inside (files joined?); it is taken out", fine, WARNING
-    )
-    used = [name for name, count in ends.items() if count]
-    fine = f"{' and '.join(used) or 'one line'}; records end at LF and lose a CR before it"
-    yield make_finding("line ends", lone, "files with a CR that ends no line; a reader may split there", fine, WARNING)
+            if text.startswith(BYTE_ORDER_MARK):
+                files_with_mark.append(path)
+            if (position := text.find(BYTE_ORDER_MARK, 1)) > 0:
+                inner_marks.append(f"{path}:{count_lines(text, position)}")
+            num_crlf = text.count("\r\n")
+            line_ends.update({"CRLF": num_crlf, "LF": text.count("\n") - num_crlf})
+            text = text.replace("\r\n", "\n")
+            if (position := text.find("\r")) >= 0:
+                lone_returns.append(f"{path}:{count_lines(text, position)}")
+    problem = "files have one inside (concatenated files?); it is removed"
+    passed_message = f"at the start of {', '.join(files_with_mark)}; it is removed" if files_with_mark else "none"
+    yield make_finding("byte order mark", inner_marks, problem, passed_message, WARNING)
+    used = [name for name, count in line_ends.items() if count]
+    problem = "files have a CR that does not end a line; a parser may split there"
+    passed_message = f"{' and '.join(used) or 'one line'}; records end at LF, and a CR before it is removed"
+    yield make_finding("line ends", lone_returns, problem, passed_message, WARNING)
+
+
+def count_lines(text: str, position: int) -> int:
+    """Return the line number, from 1, of a position in a text."""
+    return text.count("\n", 0, position) + 1
 
 
 def iter_delimited_texts(records: LoadedRecords) -> Iterator[tuple[str, str]]:
-    """Places and texts of what comes from files with columns."""
+    """Yield (location, main text) of the examples that come from files with columns."""
     if isinstance(records.task.record_source, LocalSource):
         files = records.task.record_source.find_parts()
         for part, rows in records.examples_by_part.items():
             if all(path.endswith(DELIMITED_SUFFIXES) for path in files[part].paths):
-                yield from ((place, get_truncatable_text(example)) for place, example in rows)
+                yield from ((location, get_truncatable_text(example)) for location, example in rows)
 
 
 def check_quoting(records: LoadedRecords) -> Iterator[Finding]:
-    """What quoting does to columns: lines that a quote swallowed, and quotes that were kept as text."""
+    """Check for faults of quoting: unclosed quotes, quotes kept as text, carriage returns and damaged characters."""
     rows = list(iter_delimited_texts(records))
-    runs = [place for place, text in rows if "\n" in text]
-    columns = [place for place, text in rows if "\n" in text and "\t" in text]
-    said = "texts run over several lines; a quote that is not closed does that"
-    state = FAILED if columns else WARNING
-    yield make_finding(
-        "quoting", columns or runs, said + (", and takes columns too" if columns else ""), "no line swallowed", state
-    )
-    kept = [place for place, text in rows if len(text) > 2 and text[0] == text[-1] == '"']
-    yield make_finding("quotes kept", kept, "texts have the quotes of the file around them", "none", WARNING)
-    bad = [place for place, example in records.iter_located_examples() if "\r" in example.prompt]
-    yield make_finding("carriage returns", bad, "texts with one: split at LF and take the CR off", "none in a text")
-    damaged = [place for place, example in records.iter_located_examples() if "\ufffd" in example.prompt]
-    yield make_finding("damaged characters", damaged, "texts with U+FFFD, lost before they came here", "none", WARNING)
+    multi_line = [location for location, text in rows if "\n" in text]
+    multi_column = [location for location, text in rows if "\n" in text and "\t" in text]
+    problem = "texts span several lines; probably an unclosed quote"
+    passed_message = "no text spans several lines"
+    if multi_column:
+        yield make_finding("quoting", multi_column, f"{problem}, which includes columns too", passed_message)
+    else:
+        yield make_finding("quoting", multi_line, problem, passed_message, WARNING)
+    quoted = [location for location, text in rows if len(text) > 2 and text[0] == text[-1] == '"']
+    yield make_finding("quotes kept", quoted, "texts are enclosed in the quotes of the file", "none", WARNING)
+    returns = [location for location, example in records.iter_located_examples() if "\r" in example.prompt]
+    yield make_finding("carriage returns", returns, "texts with one: split at LF and remove the CR", "none in a text")
+    damaged = [location for location, example in records.iter_located_examples() if "\ufffd" in example.prompt]
+    yield make_finding("damaged characters", damaged, "texts with U+FFFD, damaged in the files", "none", WARNING)
 
 
-# -------------------------------------------------------------------- records and splits
+# -------------------------------------------------------------------- Records and splits
 
 
 def check_dropped_records(records: LoadedRecords) -> Iterator[Finding]:
-    for (part, reason), places in records.dropped_locations.items():
-        yield Finding("left out", WARNING, f"{len(places):,} {part} records: {reason}, first {places[0]}")
-    lost = [
+    """Report dropped records by reason, and check that two readings yield the same examples."""
+    for (part, reason), locations in records.dropped_locations.items():
+        yield Finding("left out", WARNING, f"{len(locations):,} {part} records: {reason}, first {locations[0]}")
+    changed = [
         example.uid
         for example in (*records.train_examples, *records.test_examples)
         if example.uid not in records.location_by_uid
     ]
-    yield make_finding("determinism", lost, "examples came only at a second reading", "read twice, the same examples")
+    yield make_finding("determinism", changed, "examples differ in a second reading", "two readings, the same examples")
 
 
 def check_duplicates(records: LoadedRecords) -> Iterator[Finding]:
-    """The same item more than once in a part; the loader keeps one, or none where labels contradict each other."""
-    more: list[str] = []
-    against: list[str] = []
-    for rows in records.examples_by_part.values():
-        first: dict[str, tuple[str, Example]] = {}
-        for place, example in rows:
-            if example.uid in first:
-                before, other = first[example.uid]
-                same = set(example.answers) & set(other.answers)
-                (more if same else against).append(f"{place}, which repeats {before}")
-            first.setdefault(example.uid, (place, example))
-    yield make_finding("duplicates", more, "records; one of each is kept", "none", WARNING)
-    yield make_finding(
-        "contradictions", against, "records with the text of another and another answer", "none", WARNING
-    )
+    """Check for duplicates in a part; the loader keeps one of them, or none if their labels conflict."""
+    duplicates: list[str] = []
+    contradictions: list[str] = []
+    for located_examples in records.examples_by_part.values():
+        first_by_uid: dict[str, tuple[str, Example]] = {}
+        for location, example in located_examples:
+            if example.uid in first_by_uid:
+                first_location, first = first_by_uid[example.uid]
+                message = f"{location}, which repeats {first_location}"
+                if set(example.answers) & set(first.answers):
+                    duplicates.append(message)
+                else:
+                    contradictions.append(message)
+            first_by_uid.setdefault(example.uid, (location, example))
+    yield make_finding("duplicates", duplicates, "records; one of each is kept", "none", WARNING)
+    problem = "records have the text of another record and a different answer"
+    yield make_finding("contradictions", contradictions, problem, "none", WARNING)
 
 
 def check_leaks(records: LoadedRecords) -> Iterator[Finding]:
-    """The same item in train (or dev) and test: across files, which the loader heals, and after that."""
+    """Check for test examples in train or dev: across files, where the loader removes them, and in the splits."""
     parts = list(records.examples_by_part)
     if len(parts) > 1:
-        others = {example.uid for _, example in records.examples_by_part[parts[0]]}
-        bad = [place for place, example in records.examples_by_part[parts[1]] if example.uid in others]
-        yield make_finding(
-            "test in train", bad, f"{parts[1]} records; they leave {parts[0]}", "none across files", WARNING
-        )
-    prompts, bare = {e.prompt for e in records.train_examples}, {get_letters(e) for e in records.train_examples}
-    exact = [records.location_by_uid[e.uid] for e in records.test_examples if e.prompt in prompts]
-    fine = "no test prompt is trained on"
-    yield make_finding("leaks", exact, "test prompts are trained on: `key` makes two of one item", fine)
+        train_uids = {example.uid for _, example in records.examples_by_part[parts[0]]}
+        repeated = [location for location, example in records.examples_by_part[parts[1]] if example.uid in train_uids]
+        problem = f"{parts[1]} records; they are removed from {parts[0]}"
+        yield make_finding("test in train", repeated, problem, "none across files", WARNING)
+    train_prompts = {example.prompt for example in records.train_examples}
+    train_letters = {get_letters(example) for example in records.train_examples}
+    exact = [records.location_by_uid[e.uid] for e in records.test_examples if e.prompt in train_prompts]
+    problem = "test prompts are in train: their `identity_values` differ"
+    yield make_finding("leaks", exact, problem, "no test prompt is in train")
     near = [
         records.location_by_uid[e.uid]
         for e in records.test_examples
-        if e.prompt not in prompts and get_letters(e) in bare
+        if e.prompt not in train_prompts and get_letters(e) in train_letters
     ]
-    said = "test prompts differ from one in train by case, spaces or punctuation alone"
-    yield make_finding("near leaks", near, said, "none", WARNING)
-    pairs = [
+    problem = "test prompts differ from one in train only by case, spaces or punctuation"
+    yield make_finding("near leaks", near, problem, "none", WARNING)
+    shared = [
         records.location_by_uid[test.uid]
         for _, test in find_leaks(records.train_examples, records.test_examples)
-        if get_letters(test) not in bare
+        if get_letters(test) not in train_letters
     ]
-    said = "test examples share their longest text with train; `group` keeps a document in one split"
-    yield make_finding("shared texts", pairs, said, "none", WARNING)
+    problem = "test examples share their main text with train; `group_text` keeps a document in one split"
+    yield make_finding("shared texts", shared, problem, "none", WARNING)
 
 
 def get_letters(example: Example) -> str:
+    """Return the letters and digits of a prompt after its shared prefix, without case."""
     return "".join(char for char in example.prompt[example.prefix_length :].casefold() if char.isalnum())
 
 
 def check_empty_texts(records: LoadedRecords) -> Iterator[Finding]:
-    bad = [place for place, example in records.iter_located_examples() if not get_truncatable_text(example).strip()]
-    yield make_finding("empty texts", bad, "examples without a text: drop them in `read`", "none")
+    """Check that no main text is empty."""
+    empty = [
+        location for location, example in records.iter_located_examples() if not get_truncatable_text(example).strip()
+    ]
+    yield make_finding("empty texts", empty, "examples without a text: drop them in `read_examples`", "none")

@@ -1,6 +1,8 @@
 """What the pages say of methods, tasks and profiles is what the code says."""
 
 import importlib.util
+import pydoc
+import re
 
 import pytest
 
@@ -74,3 +76,26 @@ def test_a_docstring_keeps_its_equations_and_its_stars():
         "P\\* learns, and `P*` too.", "```text\ny = P* x\nz = 1\n```", "```text\nx = y\n```",
         "**Ours**: x_i \\<- P\\_\\*",
     ]  # fmt: skip
+
+
+def test_the_picture_of_the_rooms_is_what_the_code_imports():
+    picture = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    assert picture == make.draw_rooms(), "`python docs/make.py` draws it anew"
+
+
+def test_every_folder_of_the_packages_is_a_room():
+    folders = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for package in ("tasks", "methods", "benchmark")
+        for path in (ROOT / package).rglob("*.py")
+    }
+    assert folders == set(make.load_rooms())
+
+
+def test_the_way_of_a_cell_names_what_exists_in_at_most_twelve_hops():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## The way of a cell")[2]
+    assert len(re.findall(r"(?m)^\d+\. ", text)) <= 12
+    names = re.findall(r"`(benchmark\.[\w.]+)`", text)
+    assert len(names) >= 12
+    for name in names:
+        assert pydoc.locate(name) is not None, name

@@ -196,7 +196,7 @@ def test_that_nobody_works_is_said_and_that_actors_have_a_low_priority(actors: r
         monkeypatch.setattr(ray_pool, "monotonic", lambda after=after: begun + after)
         actors.busy_workers[0].pack = pack
         actors.warn_if_inactive()
-    assert lines == ["no actor has loaded for 60 s: Ray has 2 CPUs and 0 GPUs, and others may use them"]
+    assert lines == ["no actor has loaded for 60 s: Ray has 2 CPUs and 0 GPUs, which other jobs may be using"]
     for niceness in (0, 15, 15):
         actors.warn_if_low_priority(
             ray_pool.ProcessInfo.current()._replace(niceness=os.getpriority(os.PRIO_PROCESS, 0) + niceness)
@@ -241,7 +241,7 @@ def test_a_grid_has_the_tables_of_the_other_engine(small: Profile, two, tmp_path
         (["--address", "here:1"], "add --engine ray"),
         (["--engine", "ray", "--address", "here"], "write host:port"),
         (["--engine", "ray", "--address", "ray://here:10001"], "write host:port"),
-        (["--engine", "ray", "--address", "127.0.0.1:9"], "nobody answers there"),
+        (["--engine", "ray", "--address", "127.0.0.1:9"], "no server answers there"),
     ],
 )
 def test_who_cannot_be_asked_to_do_the_work(words: list[str], said: str, monkeypatch, capsys):

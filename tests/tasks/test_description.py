@@ -18,7 +18,7 @@ def test_a_description_says_what_the_loader_did(local, pair_lines, tokenizer):
     assert "2 conflicting label, in the train records" in lines
     assert "licence academic research only (CSTS repository)" in lines
     assert any(line.endswith("6 无关 (0)") for line in lines), "tokens of the label word"
-    assert "cut to the limit: train 100.0%, dev 100.0%, test 100.0%" in lines
+    assert "truncated to the limit: train 100.0%, dev 100.0%, test 100.0%" in lines
     whole = max(len(tokenizer(e.prompt + e.answers[0])["input_ids"]) + 1 for e in all_examples(task))
     assert any(line.endswith(f"longest {whole}") for line in lines), "before cutting"
     assert text.count("\n意思：[") == 3
@@ -40,7 +40,7 @@ def test_answers_that_no_window_holds_are_counted(local, tokenizer):
     files = {"train.txt": "".join(rows[:30]), "test.txt": "".join(rows[30:])}
     for most, said in ((200, True), (512, False)):
         text = describe_task(local("cote_bd", files, tokenizer=tokenizer, max_length=most))
-        assert ("\nanswers in what was cut: dev 3, test 5\n" in text) == said
+        assert ("\nanswers lost by truncation: dev 3, test 5\n" in text) == said
 
 
 def test_every_sample_is_described():

@@ -54,8 +54,8 @@ def test_a_task_without_a_fault_passes_everything(found):
 
 
 TEXTS = [  # the fault in the files, the check that sees it, its state, what it says
-    ({"train": "\ufeff" + table(30)}, "byte order mark", PASSED, "at the start of train.tsv, and taken off"),
-    ({"train": table(30, extra="\ufeff第99条\t1\n")}, "byte order mark", WARNING, "1 files with one inside (files joined?); it is taken out, first train.tsv:32"),
+    ({"train": "\ufeff" + table(30)}, "byte order mark", PASSED, "at the start of train.tsv; it is removed"),
+    ({"train": table(30, extra="\ufeff第99条\t1\n")}, "byte order mark", WARNING, "1 files have one inside (concatenated files?); it is removed, first train.tsv:32"),
     ({"train": table(30, end="\r\n")}, "line ends", PASSED, "CRLF and LF; records end"),
     ({"train": table(30, extra="前\r后\t1\n")}, "line ends", WARNING, "first train.tsv:32"),
     ({"train": table(30, extra="前\r后\t1\n")}, "carriage returns", FAILED, "first rated/train.tsv:32"),
@@ -63,13 +63,13 @@ TEXTS = [  # the fault in the files, the check that sees it, its state, what it 
     ({"train": table(30, extra="坏\ufffd字\t1\n")}, "damaged characters", WARNING, "first rated/train.tsv:32"),
     ({"train": table(30, extra="第3条评论\t1\n")}, "duplicates", WARNING, "rated/train.tsv:32, which repeats rated/train.tsv:5"),
     ({"train": table(30, extra="第3条评论\t0\n")}, "contradictions", WARNING, "rated/train.tsv:32, which repeats rated/train.tsv:5"),
-    ({"test": table(10, 50, extra="第3条评论\t1\n")}, "test in train", WARNING, "1 test records; they leave train, first rated/test.tsv:12"),
+    ({"test": table(10, 50, extra="第3条评论\t1\n")}, "test in train", WARNING, "1 test records; they are removed from train, first rated/test.tsv:12"),
     ({"test": table(10, 50, extra="第3条，评论！\t1\n")}, "near leaks", WARNING, "first rated/test.tsv:12"),
     ({"train": table(30, extra="\u200b\t1\n")}, "empty texts", FAILED, "first rated/train.tsv:32"),
     ({"train": table(30) .replace("\t1", "\t0")}, "labels trained", FAILED, "1 labels have no training example, first 好"),
-    ({"test": table(10, 50).replace("\t1", "\t0")}, "labels tested", WARNING, "1 labels are never asked, first 好"),
+    ({"test": table(10, 50).replace("\t1", "\t0")}, "labels tested", WARNING, "1 labels have no test example, first 好"),
     ({"train": table(30).replace("\t1", "\t0", 14)}, "balance", WARNING, "from 1 to 29 examples"),
-    ({"train": table(30, extra="长" * 200 + "\t1\n")}, "length", WARNING, "1 of 41 examples are cut to 200 tokens; the longest has 6"),
+    ({"train": table(30, extra="长" * 200 + "\t1\n")}, "length", WARNING, "1 of 41 examples are truncated to 200 tokens; the longest has 6"),
     ({"train": table(30, extra="没有标签\n")}, "records", FAILED, "rated/train.tsv:32: 1 columns between tabs"),
     ({"train": table(30, extra="别的标签\t2\n")}, "records", FAILED, "rated/train.tsv:32: label '2' is unknown"),
     ({"test": "text\tlabel\n"}, "records", FAILED, "no test examples left of 30 train and 0 test records"),
@@ -101,7 +101,7 @@ def test_a_quote_that_swallows_lines_is_seen(found):
     files = (File("train", ("train.tsv",), reader), File("test", ("test.tsv",), parse_tsv))
     states = found(train=table(30, extra='"开头\t1\n中间\t0\n结尾"\t1\n'), files=files)
     assert states["quoting"][0] == FAILED
-    assert "takes columns too" in states["quoting"][1]
+    assert "includes columns too" in states["quoting"][1]
     assert states["records"][1].startswith("31 train")
 
 
@@ -110,7 +110,7 @@ def test_a_text_over_several_lines_is_a_warning(found, tmp_path):
         'text,label\n"一行\n又一行",1\n' + table(20).partition("\n")[2].replace("\t", ",")
     )
     states = found(files=(File("train", ("train.csv",), parse_csv), File("test", ("test.tsv",), parse_tsv)))
-    assert states["quoting"] == (WARNING, "1 texts run over several lines; a quote that is not closed does that, "
+    assert states["quoting"] == (WARNING, "1 texts span several lines; probably an unclosed quote, "
                                           "first rated/train.csv:3")  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def test_a_document_in_train_and_test_is_a_warning(found):
     states = found(
         test=table(10, 50, extra="第3条评论\t1\n"), read_examples=pairs, template="选坏或好。\n{}\n问{}\n答："
     )
-    assert states["shared texts"] == (WARNING, "1 test examples share their longest text with train; `group` keeps a "
+    assert states["shared texts"] == (WARNING, "1 test examples share their main text with train; `group_text` keeps a "
                                                "document in one split, first rated/test.tsv:12")  # fmt: skip
 
 
@@ -242,7 +242,7 @@ def test_options_whose_place_tells_the_answer(found, right, state):
 
     balance = found(words={}, read_examples=read_examples)["balance"]
     assert balance[0] == state
-    assert ("from 0 to 30" in balance[1] and "the place of an option tells" in balance[1]) == (state == WARNING)
+    assert ("from 0 to 30" in balance[1] and "the position of an option predicts" in balance[1]) == (state == WARNING)
 
 
 def test_prompts_that_start_otherwise_are_no_constant_start(found):

@@ -13,7 +13,7 @@ const rowsFor = {
     const every = Object.entries(scores).map(([method, score]) => {
       const cost = costOf(method)[state.cost], control = data.methods[method].control;
       return { method, mean: score[0], ...ends(score), cost, control, who: who(method), place: score[0],
-        kind: data.methods[method].sources ? "learns from sources first" : "learns alone",
+        kind: data.methods[method].sources ? "with source stages" : "single-task",
         tip: `${method}: ${points(score, method)}, ${seedsText(score)}\n${data.costTitles[state.cost]}: ${costText(state.cost, cost)}` };
     });
     const lowest = Math.min(...every.filter((row) => !row.control).map((row) => row.low ?? row.mean));

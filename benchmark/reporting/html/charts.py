@@ -1,13 +1,14 @@
-"""The page's charts as Vega-Lite specifications. Rows are put in by the page; colours are its CSS variables by name.
+"""Vega-Lite specifications of the page's charts. The page's scripts insert the data rows.
 
-`$a` and `$b` are the two methods that a reader compares, `$other` all the rest: one idea in all charts.
+Values with `$` are replaced by the scripts: `$a`, `$b` and `$other` are the CSS colours of the two compared methods and
+of all others, `$costTitle` is the title of the selected cost.
 """
 
 from typing import Any
 
 from benchmark.system import disk_cache
 
-VEGA_LITE_VERSION = "6.4"  # of Vega-Lite
+VEGA_LITE_VERSION = "6.4"
 ChartSpec = dict[str, Any]
 
 COMPARED_COLOUR = {"field": "who", "type": "nominal", "legend": None,
@@ -19,7 +20,7 @@ PHASE_COLOURS = ["$phase1", "$phase2", "$phase3", "$phase4", "$phase5"]
 
 
 def load_vega_script() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert, without a network; kept: that takes seconds."""
+    """Return Vega, Vega-Lite and Vega-Embed as one script, bundled by vl-convert. Cached: bundling takes seconds."""
     from importlib.metadata import version
 
     import vl_convert
@@ -29,28 +30,31 @@ def load_vega_script() -> str:
 
 
 def build_number_field(field: str, title: str | None = None, **options: Any) -> ChartSpec:
+    """Build a quantitative encoding channel; `options` are further Vega-Lite properties."""
     return {"field": field, "type": "quantitative", "title": title} | options
 
 
 def build_score_field(title: str = "mean x 100") -> ChartSpec:
+    """Build the encoding channel of a mean score x 100, with an axis that need not start at zero."""
     return build_number_field("mean", title, scale={"zero": False, "nice": True, "padding": 12}, axis={"tickCount": 8})
 
 
 def build_layered_chart(*layers: ChartSpec, **options: Any) -> ChartSpec:
+    """Build a chart of layers over the data set `rows`, as wide as its container."""
     return {"data": {"name": "rows"}, "width": "container", "layer": list(layers)} | options
 
 
 def build_trade_off_chart() -> ChartSpec:
-    """Quality against a cost: points with intervals, the frontier, controls across."""
+    """Mean score against a cost: points with intervals, the Pareto frontier, controls as horizontal lines."""
     cost = {
         "scale": {"type": "log", "nice": False, "padding": 40},
         "axis": {"format": "~s", "tickCount": 5, "grid": False},
     }
     x = build_number_field("cost", "$costTitle", **cost)
-    trained, control = "!datum.control && datum.cost > 0", "datum.control"
-    keep, across = [{"filter": trained}], [{"filter": control}]
+    trained = [{"filter": "!datum.control && datum.cost > 0"}]
+    controls = [{"filter": "datum.control"}]
     points = {"x": x, "y": build_score_field()}
-    shapes = {"domain": ["learns alone", "learns from sources first"], "range": ["circle", "diamond"]}
+    shapes = {"domain": ["single-task", "with source stages"], "range": ["circle", "diamond"]}
     shape = {
         "field": "kind",
         "type": "nominal",
@@ -61,36 +65,38 @@ def build_trade_off_chart() -> ChartSpec:
     ends = {"y": build_number_field("low", build_score_field()["title"]), "y2": {"field": "high"}}
     label = {"align": {"expr": "datum.left ? 'right' : 'left'"}, "dx": {"expr": "datum.left ? -9 : 9"}}
     return build_layered_chart(
-        {"transform": across, "mark": {"type": "rule", "strokeDash": [4, 4], "color": "$other"},
+        {"transform": controls, "mark": {"type": "rule", "strokeDash": [4, 4], "color": "$other"},
          "encoding": {"y": build_score_field(), "tooltip": {"field": "tip"}}},
-        {"transform": across, "mark": {"type": "text", "align": "left", "dy": -6, "color": "$soft"},
+        {"transform": controls, "mark": {"type": "text", "align": "left", "dy": -6, "color": "$soft"},
          "encoding": {"x": {"value": 4}, "y": build_score_field(), "text": {"field": "method"}}},
-        {"transform": [{"filter": trained}, {"filter": "datum.frontier"}],
+        {"transform": [*trained, {"filter": "datum.frontier"}],
          "mark": {"type": "line", "interpolate": "step-after", "color": "$line", "strokeWidth": 1.5},
          "encoding": points},
-        {"transform": [*keep, {"filter": "isValid(datum.low)"}], "mark": {"type": "rule", "strokeWidth": 1.5},
+        {"transform": [*trained, {"filter": "isValid(datum.low)"}], "mark": {"type": "rule", "strokeWidth": 1.5},
          "encoding": {"x": x, **ends, "color": COMPARED_COLOUR, "opacity": FOCUS_OPACITY}},
-        {"transform": keep, "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
-         "encoding": {**points, "color": COMPARED_COLOUR, "shape": shape, "opacity": FOCUS_OPACITY, "tooltip": {"field": "tip"}}},
-        {"transform": [*keep, {"filter": "datum.label"}], "mark": {"type": "text", "baseline": "middle", **label},
-         "encoding": {"x": x, "y": build_number_field("place", build_score_field()["title"]), "text": {"field": "method"}, "color": LABEL_COLOUR}},
+        {"transform": trained, "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
+         "encoding": {**points, "color": COMPARED_COLOUR, "shape": shape, "opacity": FOCUS_OPACITY,
+                      "tooltip": {"field": "tip"}}},
+        {"transform": [*trained, {"filter": "datum.label"}], "mark": {"type": "text", "baseline": "middle", **label},
+         "encoding": {"x": x, "y": build_number_field("place", build_score_field()["title"]),
+                      "text": {"field": "method"}, "color": LABEL_COLOUR}},
         height=460,
     )  # fmt: skip
 
 
 def build_shot_curves_chart() -> ChartSpec:
-    """Mean against the number of examples; the two methods with their intervals."""
+    """Mean score against the number of shots; the two compared methods with their intervals."""
     x = {"field": "shots", "type": "ordinal", "sort": None, "title": "examples per label", "axis": {"labelAngle": 0}}
     method = {"field": "method"}
-    chosen = [{"filter": "datum.who != 'other'"}]
-    wide = {"condition": {"test": "datum.who != 'other'", "value": 2.5}, "value": 1}
+    compared = [{"filter": "datum.who != 'other'"}]
+    stroke_width = {"condition": {"test": "datum.who != 'other'", "value": 2.5}, "value": 1}
     return build_layered_chart(
-        {"transform": [*chosen, {"filter": "isValid(datum.low)"}], "mark": {"type": "area", "opacity": 0.15},
-         "encoding": {"x": x, "y": build_number_field("low", "mean x 100", scale={"zero": False}), "y2": {"field": "high"},
-                      "color": COMPARED_COLOUR, "detail": method}},
+        {"transform": [*compared, {"filter": "isValid(datum.low)"}], "mark": {"type": "area", "opacity": 0.15},
+         "encoding": {"x": x, "y": build_number_field("low", "mean x 100", scale={"zero": False}),
+                      "y2": {"field": "high"}, "color": COMPARED_COLOUR, "detail": method}},
         {"mark": {"type": "line", "point": True}, "encoding": {
-            "x": x, "y": build_score_field(), "color": COMPARED_COLOUR, "detail": method, "strokeWidth": wide, "opacity": FOCUS_OPACITY,
-            "tooltip": {"field": "tip"}}},
+            "x": x, "y": build_score_field(), "color": COMPARED_COLOUR, "detail": method, "strokeWidth": stroke_width,
+            "opacity": FOCUS_OPACITY, "tooltip": {"field": "tip"}}},
         {"transform": [{"filter": "datum.last && datum.who != 'other' && isValid(datum.mean)"}],
          "mark": {"type": "text", "align": "left", "dx": 8, "fontWeight": "bold"},
          "encoding": {"x": x, "y": build_score_field(), "text": method, "color": COMPARED_COLOUR}},
@@ -99,7 +105,7 @@ def build_shot_curves_chart() -> ChartSpec:
 
 
 def build_ranks_chart() -> ChartSpec:
-    """Average ranks with half of the critical difference each way: two that do not overlap are told apart."""
+    """Average ranks, ± half the critical difference: two methods differ significantly if their bars do not overlap."""
     y = {"field": "method", "type": "nominal", "sort": None, "title": None}
     x = build_number_field(
         "rank", "average rank (1 is best)", scale={"zero": False, "nice": False, "padding": 10}, axis={"tickCount": 8}
@@ -114,29 +120,30 @@ def build_ranks_chart() -> ChartSpec:
 
 
 def build_time_chart() -> ChartSpec:
-    """Seconds of a cell by phase."""
+    """Seconds per cell by phase, as stacked bars."""
     colours = {"domain": list(PHASES), "range": PHASE_COLOURS}
     phase = {"field": "phase", "type": "nominal", "title": None, "scale": colours}
     phase |= {"sort": list(PHASES), "legend": {"orient": "top", "columns": 5}}
     return {
         "data": {"name": "rows"}, "width": "container", "height": {"step": 22}, "mark": {"type": "bar"},
         "encoding": {"y": {"field": "method", "type": "nominal", "sort": None, "title": None},
-                     "x": build_number_field("seconds", "seconds per cell", stack="zero", axis={"tickCount": 6}), "color": phase,
-                     "order": {"field": "place", "type": "quantitative"}, "tooltip": {"field": "tip"}},
+                     "x": build_number_field("seconds", "seconds per cell", stack="zero", axis={"tickCount": 6}),
+                     "color": phase, "order": {"field": "place", "type": "quantitative"}, "tooltip": {"field": "tip"}},
     }  # fmt: skip
 
 
 def build_learning_curve_chart(field: str, title: str, **scale: Any) -> ChartSpec:
-    """A line per cell over its steps."""
+    """Loss or dev score against the training step, one line per cell."""
     x = build_number_field("step", "step", axis={"tickCount": 5, "format": "d"}, scale={"nice": False})
     y = build_number_field(field, title, scale={"zero": False} | scale)
-    more = {"detail": {"field": "cell"}, "color": COMPARED_COLOUR, "tooltip": {"field": "tip"}}
+    channels = {"detail": {"field": "cell"}, "color": COMPARED_COLOUR, "tooltip": {"field": "tip"}}
     mark = {"type": "line", "strokeWidth": 1.6, "opacity": 0.85, "point": {"size": 14} if field == "dev" else False}
     return {"data": {"name": "rows"}, "width": "container", "height": 180, "mark": mark,
-            "encoding": {"x": x, "y": y, **more}}  # fmt: skip
+            "encoding": {"x": x, "y": y, **channels}}  # fmt: skip
 
 
 def build_all_charts() -> dict[str, ChartSpec]:
+    """Build all charts of the page, by the name that the template uses."""
     return {
         "trade-off": build_trade_off_chart(),
         "shots": build_shot_curves_chart(),

@@ -1,4 +1,4 @@
-// The page as a whole: a change of what is asked goes into the address, then into everything that shows it.
+// The page as a whole: a change of the selection is written to the address, then shown everywhere.
 
 const filters = one("#filters");
 
@@ -27,14 +27,14 @@ function show() {
 function say() {
   const tasks = chosenTasks(), title = data.titles[state.shots], name = selection();
   const counted = name === "all tasks" ? `all ${tasks.length} tasks` : `${tasks.length} ${name}`;
-  const group = name === null ? "no task is both" : tasks.length > 1 ? counted : name;
+  const group = name === null ? "no task matches" : tasks.length > 1 ? counted : name;
   for (const at of all("[data-said=over]")) at.textContent = name === null ? "over no task" : `over ${group}`;
   for (const at of all("[data-said=where]")) at.textContent = `${group} at ${title}, ${data.seeds} seed${data.seeds > 1 ? "s" : ""}`;
   for (const at of all("[data-said=shots]")) at.textContent = title;
   one("[data-said=headline]").textContent = data.headlines[state.shots];
   one("#said").textContent = `${group}, ${title}`;
   const ranks = ranksOf(), chance = ranks?.p < 0.001 ? "p < 0.001" : `p = ${ranks?.p?.toFixed(3)}`;
-  for (const at of all("[data-said=friedman]")) at.textContent = ranks && ranks.p !== null ? `That all methods are alike: ${chance} (Friedman).` : "";
+  for (const at of all("[data-said=friedman]")) at.textContent = ranks && ranks.p !== null ? `Friedman test that all methods are equal: ${chance}.` : "";
   const crossings = one("#crossings");
   if (crossings) crossings.textContent = crossed();
 }
@@ -48,7 +48,7 @@ function crossed() {
   return own.map(([a, b, before, after, place, firstAbove, clear]) => {
     const [up, down] = firstAbove ? [a, b] : [b, a];
     const at = place === null ? "" : `, at about ${place.toFixed(0)}`;
-    const doubt = clear ? "" : "; on one side or both they are not told apart, so this may be chance";
+    const doubt = clear ? "" : "; the difference is not significant on at least one side, so this may be chance";
     return `${up} overtakes ${down} between ${data.titles[before]} and ${data.titles[after]}${at}, ${where}${doubt}.`;
   }).join(" ");
 }
@@ -80,7 +80,7 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest("button"), link = event.target.closest('a[href^="#"]');
   if (button?.dataset.export) save(button.dataset.table, button.dataset.export);
   else if (button?.closest("th[data-key]")) ask(button.closest("table"), button.closest("th").dataset.key);
-  else if (link) { // the address keeps what was asked for
+  else if (link) { // the address keeps the selection
     event.preventDefault();
     const place = one(link.getAttribute("href"));
     place.scrollIntoView();

@@ -1,7 +1,7 @@
-"""The page: report/index.html, one file with all that it needs. Numbers (gather) -> words and rows (view) -> template.
+"""Renders the HTML page report/index.html, a single self-contained file.
 
-Numbers that a reader may ask for are all in it: every selection of tasks has its own averages, intervals, ties and
-flags, computed here, so that filtering in the browser never averages anything.
+`page_data` computes the numbers, `context` the template variables, this module renders the template. The averages,
+intervals, ties and flags of every selection of tasks are precomputed, so the browser only filters and never averages.
 """
 
 import json
@@ -21,7 +21,10 @@ SCRIPT_FILES = ("state.js", "tables.js", "charts.js", "tasks.js", "page.js")
 def write_html_report(
     loaded_results: "LoadedResults", notes: Sequence[str], folder: Path, include_texts: bool = False
 ) -> Path:
-    """`texts`: with those of test examples, whatever the records are."""
+    """Write index.html to `folder` and return its path.
+
+    `include_texts`: include the texts of test examples even if they are not generated samples.
+    """
     from benchmark.reporting.html import context
 
     path = folder / "index.html"
@@ -30,19 +33,19 @@ def write_html_report(
 
 
 def render_html(context: Mapping[str, Any]) -> str:
-    """The template with what it shows; texts are escaped, and data cannot end the script that carries it."""
+    """Render the template. Texts are HTML-escaped, and the embedded data cannot close the script element around it."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from benchmark.reporting.html import charts
 
-    shelf = Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATE_FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return shelf.get_template("template.html").render(
+    return environment.get_template("template.html").render(
         **context,
         style=(TEMPLATE_FOLDER / "style.css").read_text(encoding="utf-8"),
         plots=escape_script(charts.load_vega_script()) if context["drawn"] else "",
@@ -52,11 +55,11 @@ def render_html(context: Mapping[str, Any]) -> str:
 
 
 def embed_json(data: Any) -> str:
-    """JSON that HTML reads as nothing but text."""
+    """Serialise data as JSON that is safe inside an HTML script element."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def escape_script(script: str) -> str:
-    """A script that does not end before its end."""
+    """Escape a script so that it cannot close its own script element."""
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--")

@@ -1,4 +1,4 @@
-"""The command that runs a cell again: the profile, what was changed in it, and the cell's own place in the grid."""
+"""Builds the command that runs a cell again: the profile, its overrides, and the cell's coordinates in the grid."""
 
 import shlex
 from collections.abc import Iterator
@@ -11,42 +11,54 @@ from benchmark.config.profile import Profile
 from benchmark.system.redaction import get_backbone_display_name
 from tasks.suites import CHINESE, SUITES
 
-RERUN_FOLDER = "results/again"  # elsewhere, or the finished cell would only be found
-OMITTED_FIELDS = {"name", "about", "suite", "methods", "tasks", "shots", "seeds", "results", "wandb", "workers", "pack",
-       "backbone"}  # fmt: skip
-FOLDER_PLACEHOLDER = "DIR"  # in place of a folder of this machine
+RERUN_FOLDER = "results/again"  # another folder: in the original one the finished cell would be cached
+# fields that the command sets otherwise, or that do not change a score
+OMITTED_FIELDS = {
+    "name",
+    "about",
+    "suite",
+    "methods",
+    "tasks",
+    "shots",
+    "seeds",
+    "results",
+    "wandb",
+    "workers",
+    "pack",
+    "backbone",
+}
+FOLDER_PLACEHOLDER = "DIR"  # replaces paths of this machine
 
 
 def build_rerun_command(profile: Profile) -> str:
-    """Without the cell: a page adds --methods, --tasks, --shots and --seeds."""
-    words = [
+    """Build the command without the cell; the page adds --methods, --tasks, --shots and --seeds."""
+    arguments = [
         "python -m benchmark run",
         f"--profile {shlex.quote(get_profile_argument(profile))}",
         *iterate_changed_flags(profile),
     ]
-    return " ".join([*words, f"--results {RERUN_FOLDER}"])
+    return " ".join([*arguments, f"--results {RERUN_FOLDER}"])
 
 
 def get_profile_argument(profile: Profile) -> str:
+    """Return the value of --profile: the name of a preset, or NAME.yaml."""
     return profile.name if profile.name in profiles.list_presets() else f"{profile.name}.yaml"
 
 
 def iterate_changed_flags(profile: Profile) -> Iterator[str]:
-    """Flags for every field that is not as the profile's file has it."""
+    """Yield flags for every field that differs from the preset; none for a profile from a YAML file."""
     if get_profile_argument(profile) != profile.name:
         return
-    shipped = SUITES.get(profile.suite.name) == profile.suite
-    changed = {"suite": profile.suite.name if shipped else asdict(profile.suite), "tasks": profile.tasks}
-    old, new = asdict(profiles.load_profile(profile.name, changed)), asdict(profile)
+    is_builtin_suite = SUITES.get(profile.suite.name) == profile.suite
+    changed = {"suite": profile.suite.name if is_builtin_suite else asdict(profile.suite), "tasks": profile.tasks}
+    old = asdict(profiles.load_profile(profile.name, changed))
+    new = asdict(profile)
     if profile.suite != CHINESE:
-        yield f"--suite {profile.suite.name}" if shipped else format_setting("suite", asdict(profile.suite))
+        yield f"--suite {profile.suite.name}" if is_builtin_suite else format_setting("suite", asdict(profile.suite))
     if new["backbone"]["name"] != old["backbone"]["name"]:
-        folder = Path(new["backbone"]["name"]).expanduser().is_dir()
-        name = (
-            f"{FOLDER_PLACEHOLDER}/{get_backbone_display_name(new['backbone']['name'])}"
-            if folder
-            else new["backbone"]["name"]
-        )
+        name = new["backbone"]["name"]
+        if Path(name).expanduser().is_dir():
+            name = f"{FOLDER_PLACEHOLDER}/{get_backbone_display_name(name)}"
         yield f"--backbone {shlex.quote(name)}"
     for field, value in new["backbone"].items():
         if field not in ("name", "device") and value != old["backbone"][field]:
@@ -58,11 +70,11 @@ def iterate_changed_flags(profile: Profile) -> Iterator[str]:
 
 
 def iterate_changed_settings(field_path: str, default_value: Any, value: Any) -> Iterator[str]:
-    """A setting for a value, or for each part of it that differs where parts can be set alone."""
+    """Yield --set flags for a changed value; for a mapping, one flag per changed key if keys can be set separately."""
     if default_value == value:
         return
-    alone = isinstance(default_value, dict) and isinstance(value, dict) and default_value.keys() <= value.keys()
-    if not alone or any("." in key for key in value):  # a path's dots are between its parts
+    is_mapping = isinstance(default_value, dict) and isinstance(value, dict) and default_value.keys() <= value.keys()
+    if not is_mapping or any("." in key for key in value):  # a dot separates the keys of a field path
         yield format_setting(field_path, value)
         return
     for key in sorted(value):
@@ -70,6 +82,7 @@ def iterate_changed_settings(field_path: str, default_value: Any, value: Any) ->
 
 
 def format_setting(field_path: str, value: Any) -> str:
+    """Format a --set flag with the value as one line of YAML, quoted for the shell."""
     import yaml
 
     text = yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n...\n").strip()

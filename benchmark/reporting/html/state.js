@@ -1,5 +1,5 @@
 "use strict";
-// What a reader asked for: in the address, so that it can be sent to somebody; and the numbers that answer it.
+// The selection, kept in the address so that it can be shared, and access to the numbers it selects.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const state = { ...data.default };

@@ -6,7 +6,7 @@ const speak = (text) => (CHINESE.test(text) ? { lang: "zh" } : {});
 function errors(task) {
   const found = data.examples[task], at = found?.shots[state.shots];
   const gone = [state.a, state.b].filter((method) => !at?.said[method]);
-  if (gone.length) return [element("p", { class: "soft" }, `No predictions of ${gone.join(" and ")} here at ${data.titles[state.shots]}.`)];
+  if (gone.length) return [element("p", { class: "soft" }, `No stored predictions of ${gone.join(" and ")} at ${data.titles[state.shots]}.`)];
   const place = (method) => at.methods.indexOf(method), right = (x, y) => at.both[place(x)][place(y)];
   const both = right(state.a, state.b), onlyA = right(state.a, state.a) - both, onlyB = right(state.b, state.b) - both;
   const counts = [[`both right`, both], [`only ${state.a} right`, onlyA], [`only ${state.b} right`, onlyB],
@@ -16,8 +16,8 @@ function errors(task) {
   const rank = (i) => (at.said[state.a][i][1] !== at.said[state.b][i][1] ? 0 : at.said[state.a][i][1] ? 2 : 1);
   const shown = found.examples.map((_, i) => i).filter((i) => rank(i) < 2).sort((i, j) => rank(i) - rank(j));
   const why = found.why ? [element("p", { class: "soft" }, found.why)] : [];
-  const none = shown.length ? [] : [element("p", { class: "soft" }, "Both are right on all examples kept here.")];
-  const seed = element("p", { class: "soft" }, `Seed ${found.seed}; of the examples on which methods differ most, those that at least one of these two got wrong.`);
+  const none = shown.length ? [] : [element("p", { class: "soft" }, "Both are right on all examples shown here.")];
+  const seed = element("p", { class: "soft" }, `Seed ${found.seed}; among the examples on which methods differ most, those that at least one of these two got wrong.`);
   return [list, seed, ...why, ...none, ...shown.map((i) => example(found.examples[i], at.said, i))];
 }
 
@@ -36,7 +36,7 @@ function example(shown, said, place) {
 
 function cells(task) {
   const own = data.cells.filter(([, of, shots, , stage]) => of === task && stage === "target" && [state.shots, "0"].includes(String(shots)));
-  const heads = ["Cell", "State", "Score", "Seconds", "Runs again with"];
+  const heads = ["Cell", "State", "Score", "Seconds", "Command to repeat"];
   const rows = own.map(([method, , shots, seed, , what, score, seconds, identity, reason]) => {
     const place = shots === 0 ? "" : ` --shots ${shots} --seeds ${seed}`;
     const command = `${data.command} --methods ${method} --tasks ${task}${place}`;
@@ -45,7 +45,7 @@ function cells(task) {
       element("td", {}, what + (reason ? `: ${reason}` : "")), element("td", { class: "number" }, score === null ? "" : score.toFixed(1)),
       element("td", { class: "number" }, seconds.toFixed(1)), element("td", {}, element("code", {}, command)));
   });
-  const table = element("table", {}, element("caption", {}, `Cells of ${task} at ${data.titles[state.shots]}, one seed a row`),
+  const table = element("table", {}, element("caption", {}, `Cells of ${task} at ${data.titles[state.shots]}, one row per seed`),
     element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)))), element("tbody", {}, ...rows));
   const fold = element("details", {}, element("summary", {}, `${own.length} cells`),
     element("div", { class: "scroll", role: "region", "aria-label": `Cells of ${task}`, tabindex: "0" }, table));

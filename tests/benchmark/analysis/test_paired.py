@@ -116,8 +116,8 @@ def test_predictions_that_cannot_be_used_say_why(small, answered, fake):
     kept = kept_of(small)
     assert [kept.compute_difference(LORA, PROMPT, task).num_seeds for task in small.tasks] == [2, 2, 2]
     assert [kept.unusable_cells[f"lora/{task}/4/0"].split()[-1] for task in small.tasks] == [
-        "gone",
-        "scored",
+        "missing",
+        "scoring",
         "examples",
     ]
     worth = significance.compute_significance(
@@ -126,7 +126,7 @@ def test_predictions_that_cannot_be_used_say_why(small, answered, fake):
     )
     assert (
         sum(
-            note.startswith("1 cells are in no difference")
+            note.startswith("1 cells are excluded from the differences")
             for note in build.describe_significance(build_leaderboard(small, results), worth)
         )
         == 3
@@ -239,7 +239,8 @@ def test_a_reader_is_told_what_the_letters_can_find(clear):
         [100 * gap.compute_detectable_difference(1 - 0.05 / pairs) for gap in gaps] for pairs in (1, 3)
     ]  # three have letters
     alone, letters = (f"{min(own):.1f} to {max(own):.1f}" for own in sizes)
-    assert f"80 % probability from {alone} points on; by the letters, as the first of 3 pairs, from {letters}." in text
+    planned = f"(80 % power): {alone} points for one planned comparison"
+    assert f"{planned}, {letters} after Holm correction for 3 pairs." in text
     assert min(sizes[1]) > 1.2 * min(sizes[0])
 
 
@@ -252,7 +253,7 @@ def test_one_seed_is_said_and_decides_nothing(small, answered):
     row = worth.entries["prompt", 4, "choice tasks"]
     assert (row.tie_letters, row.unranked_reason, row.corrected_p_value) == ("", "", None)
     assert f"{100 * row.difference.mean:+.1f} (1 seed)" in out.getvalue()
-    assert "One seed says nothing about another" in out.getvalue()
+    assert "One seed gives no variance over seeds" in out.getvalue()
 
 
 def test_rows_are_compared_with_lora_or_the_method_they_are_variants_of_or_the_best(small, fake):

@@ -146,7 +146,7 @@ def test_a_worker_that_was_killed_while_it_had_no_pack_costs_nothing(small: Prof
 
     monkeypatch.setattr(process_pool, "spawn_worker", hire)
     process_pool.run_in_worker_processes(place, 1)
-    assert place.progress.seen == ["the worker that should have it is gone", "done", "done", "done"]
+    assert place.progress.seen == ["the worker exited before it received the pack", "done", "done", "done"]
     assert (len(hired), place.num_unfinished) == (2, 0)
 
 

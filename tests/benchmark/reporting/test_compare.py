@@ -48,15 +48,15 @@ def test_one_screen_says_where_by_how_much_at_what_cost_and_in_words(one, answer
     assert row(said, "choice tasks")[2:6] == ["75.0", "±0.0", "75.0", "±0.0"]
     assert row(said, "trained parameters")[2:] == ["1", "k", "1", "k"]
     text = " ".join(said.split())
-    assert "lora and prompt are tied on 1 of 3 tasks at this size; lora is ahead on 1; prompt is ahead on 1." in text
-    assert "Over all 3 tasks they are not told apart (p = 1); a true difference would be found" in text
+    assert "lora and prompt do not differ significantly on 1 of 3 tasks; lora is better on 1; prompt is better on 1." in text
+    assert "Over all 3 tasks they do not differ significantly (p = 1); smallest detectable difference" in text
     assert "Bootstrap over both" in text
 
 
 def test_the_order_of_the_names_turns_the_sign_and_nothing_else(one, answered):
     fill(one, answered, {("lora", "afqmc"): [1, 1]})
     assert "-50.0" in row(screen(one, "prompt", "lora"), "afqmc")
-    assert "lora is ahead on 1" in screen(one, "prompt", "lora")
+    assert "lora is better on 1" in screen(one, "prompt", "lora")
 
 
 def test_the_cheaper_one_is_named(one, answered):
@@ -74,7 +74,7 @@ def test_two_that_no_seed_changes_are_compared_on_the_examples(one, answered):
     fill(fixed, answered, {("zero_shot", "afqmc"): [1, 1]})
     said = screen(fixed, "zero_shot", "majority")
     assert row(said, "afqmc")[-1] == "zero_shot"
-    assert "over the test examples; no seed changes either" in " ".join(said.split())
+    assert "over the test examples; both methods are independent of the seed" in " ".join(said.split())
 
 
 def test_each_number_of_shots_has_its_screen(small, answered):
@@ -94,8 +94,8 @@ def test_what_is_missing_is_said(one, answered):
     fill(one, answered, {}, but=("lora/afqmc/4/0", "lora/afqmc/4/1", "lora/afqmc/4/2"))
     said = screen(one, "lora", "prompt")
     assert row(said, "afqmc")[-2:] == ["not", "run"]
-    assert "No mean over all tasks: 1 have no pair of results, such as afqmc" in said
-    assert "tied on 2 of 2 tasks" in said
+    assert "No mean over all tasks: 1 lack results of both methods, e.g. afqmc" in said
+    assert "do not differ significantly on 2 of 2 tasks" in said
 
 
 def test_one_seed_has_no_verdict(one, answered):
@@ -130,5 +130,5 @@ def test_bad_pairs_are_one_line(one, answered, capsys):
     ]
     words += ["--tasks", "afqmc,chnsent,cote_bd"]
     assert main(["compare", "lora", "prompt", *words]) == 0
-    assert "tied on 3 of 3" in capsys.readouterr().out
+    assert "do not differ significantly on 3 of 3" in capsys.readouterr().out
     assert main(["compare", "lora", *words]) == 2

@@ -92,7 +92,7 @@ def test_it_filters_and_the_address_keeps_it(tab, whole):
     ]
     assert tab.ask("all('details.task').filter(one => !one.hidden).length") == 2
     tab.open(whole, "#role=source&family=sentiment&shots=nonsense&a=nobody")
-    assert tab.ask("one('#said').textContent").startswith("no task is both")
+    assert tab.ask("one('#said').textContent").startswith("no task matches")
     assert tab.ask("state.a") == "lora"
 
 
