@@ -1,7 +1,8 @@
 """LoRA: y = W x + (alpha / r) B A x, with W frozen (Hu et al. 2021, arXiv:2106.09685, eq. 3).
 
-A starts Kaiming uniform, as in peft, and B at 0. Trained: r (d_in + d_out) numbers for every linear it is put on. The
-scale alpha / sqrt(r) is rsLoRA (arXiv:2312.03732). Rank, alpha, linears and rate are our choice.
+A [r, d_in] is initialised Kaiming uniform, as in peft, and B [d_out, r] to 0. Trained: r (d_in + d_out) numbers for
+every adapted linear. The scale alpha / sqrt(r) is rsLoRA (arXiv:2312.03732). Rank, alpha, linears and learning rate are
+our choice.
 """
 
 from collections.abc import Sequence
@@ -18,51 +19,49 @@ from tasks.core.types import EncodedExample, UsageError
 
 
 class LowRankDelta(nn.Module):
-    """Adds scale * B A x to a linear's output. B starts at 0, so at first it changes nothing."""
+    """Low-rank update that adds scale * B A x to a linear's output. B is initialised to 0: the initial update is 0."""
 
     def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float, slot_context: SlotContext) -> None:
         super().__init__()
-        self.weight_shape, self.rank, self.scale, self.dropout, self.slot_context = (
-            linear.weight.shape,
-            rank,
-            scale,
-            dropout,
-            slot_context,
-        )
-        self.a, self.b = (
-            SlotParameter(slot_context),
-            SlotParameter(slot_context),
-        )  # A [r, in] and B [out, r] of each slot
+        self.weight_shape = linear.weight.shape  # [out, in]
+        self.rank = rank
+        self.scale = scale
+        self.dropout = dropout
+        self.slot_context = slot_context
+        self.a = SlotParameter(slot_context)  # A [r, in] of each slot
+        self.b = SlotParameter(slot_context)  # B [out, r] of each slot
 
     def add_slot(self, generator: torch.Generator) -> None:
-        """Add one slot."""
+        """Add one slot, with A and B at their initial values."""
         self.a.add_slot(
             nn.init.kaiming_uniform_(torch.empty(self.rank, self.weight_shape[1]), a=5**0.5, generator=generator)
         )
         self.b.add_slot(torch.zeros(self.weight_shape[0], self.rank))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """x [b, s, in], y [b, s, out] -> [b, s, out]"""
+        """Add the update to the output y of the linear: x [b, s, in], y [b, s, out] -> [b, s, out]."""
         return torch.add(y, self.apply_dropout(x) @ self.a().mT @ self.b().mT, alpha=self.scale)
 
     def apply_dropout(self, x: Tensor) -> Tensor:
-        """Dropout on x, from a stream of its own."""
+        """Apply dropout to x, drawn from the dropout generator of the slot context."""
         if not (self.dropout and self.training):
             return x
         keep = torch.empty_like(x).bernoulli_(1 - self.dropout, generator=self.slot_context.dropout_generator)
         return x * keep / (1 - self.dropout)
 
     def get_factors(self, slot: int) -> tuple[Tensor, Tensor]:
-        """A [r, in] and B [out, r] with which a plain LoRA of the same scale gives this slot's numbers."""
+        """A [r, in] and B [out, r] of a plain LoRA of the same scale that is equivalent to this slot."""
         return self.a.for_slot(slot), self.b.for_slot(slot)
 
     def get_delta_weight(self, slot: int) -> Tensor:
-        """What it adds to the linear's weight [out, in]."""
+        """The update of the linear's weight for this slot [out, in]."""
         a, b = self.get_factors(slot)
         return self.scale * b @ a
 
 
 class LoRA(Method):
+    """Low-rank adaptation of frozen linears, one pair of factors per linear and slot."""
+
     name = "lora"
     paper = "Hu et al. 2021, arXiv:2106.09685"
     trained_part = "A and B at each linear"
@@ -74,7 +73,7 @@ class LoRA(Method):
         alpha: float = 16.0
         sites: str = "q k v o"
         rslora: bool = False
-        dropout: float = 0.0  # above 0 a cell trains unpacked: its noise must not depend on its neighbours' lengths
+        dropout: float = 0.0  # above 0 a cell cannot be packed: its noise would depend on the lengths of other cells
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -87,13 +86,13 @@ class LoRA(Method):
     def build(self) -> None:
         c = self.config
         scale = c.alpha / (c.rank**0.5 if c.rslora else c.rank)
-        parts = (c.rank, scale, c.dropout, self.slot_context)
-        self.deltas = self.backbone.attach(c.sites, lambda linear: self.build_delta(linear, *parts))
+        arguments = (c.rank, scale, c.dropout, self.slot_context)
+        self.deltas = self.backbone.attach(c.sites, lambda linear: self.build_delta(linear, *arguments))
 
     def build_delta(
         self, linear: nn.Linear, rank: int, scale: float, dropout: float, slot_context: SlotContext
     ) -> LowRankDelta:
-        """What is put on one linear."""
+        """Create the module that adapts one linear; subclasses override it."""
         return LowRankDelta(linear, rank, scale, dropout, slot_context)
 
     def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
@@ -123,7 +122,8 @@ class LoRA(Method):
     def peft_format(self, slot: int = 0) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         if not self.is_mergeable:
             return None
-        c, tensors = self.config, {}
+        c = self.config
+        tensors: dict[str, Tensor] = {}
         for key, delta in self.deltas.items():
             path = f"base_model.model.{self.backbone.get_module_path(key)}"
             tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = delta.get_factors(slot)

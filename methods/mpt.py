@@ -1,18 +1,18 @@
-"""MPT: one prompt for all tasks, made each task's own by a low-rank matrix (Wang et al. 2023, arXiv:2303.02861).
+"""MPT: one shared prompt, modulated for each task by a low-rank matrix (Wang et al. 2023, arXiv:2303.02861).
 
   P_k = P* o (u_k v_k)                                                       (o: elementwise)
   sources:  L = CE + lambda (KL(p_teacher || p) + mean squared distance of hidden states);   target:  L = CE
 
-P* [l, d] is one for all sources; u_k [l, r] and v_k [r, d] are task k's. The teachers are ordinary prompts of the
-sources, frozen, and not kept. A target starts from P*, the mean of the u_k and the mean of the v_k (not of their
-products) and trains all three, or, with `target: u v`, shares P* and trains two. Trained: l d + r (l + d) numbers for a
-target, l d + T r (l + d) with T sources. Equation numbers are left out: the paper was not at hand.
+P* [l, d] is shared by all sources; u_k [l, r] and v_k [r, d] belong to task k. The teachers are the sources' prompts
+from prompt tuning, frozen and not saved. A target starts from P*, the mean of the u_k and the mean of the v_k (not of
+their products) and trains all three, or, with `trainable_on_target: u v`, only the last two. Trained: l d + r (l + d)
+numbers for a target, l d + T r (l + d) with T sources. The paper was not available to us, so equations have no numbers.
 
-Ours: KL is the mean over answer tokens at temperature 1, over the whole vocabulary; hidden states are those after the
-last norm, at text positions only, because raw ones have huge outliers. P* starts as the mean of the teachers; u and v
-at 1 in the first rank, further ranks at N(0, 0.02) and 0, so that P_k = P* at first (at N(0, 0.02) throughout, as in
-peft, P_k would start near 0). u and v have entries of size 1: their rate does not scale with the embedding. A batch is
-drawn over all sources, as for every method here, and not over a number of tasks that is drawn first.
+Our choices: KL is the mean over answer tokens at temperature 1, over the whole vocabulary; hidden states are compared
+after the final norm, at text positions only, because those before it have huge outliers. P* is initialised to the mean
+of the teachers; u and v to 1 in the first rank, in further ranks to N(0, 0.02) and 0, so that initially P_k = P* (with
+N(0, 0.02) throughout, as in peft, P_k would be near 0). u and v have entries of size 1, so their learning rate does not
+scale with the embedding. A batch is drawn from all sources, as for every method here, not from a random subset of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +30,8 @@ from tasks.core.types import Batch, EncodedExample, UsageError
 
 
 class MPT(Prompt):
+    """Multitask prompt tuning: distil the sources' prompts into one, then adapt it to the target."""
+
     name = "mpt"
     paper = "Wang et al. 2023, arXiv:2303.02861"
     trained_part = (
@@ -46,14 +48,14 @@ class MPT(Prompt):
         rank: int = 1
         factor_lr: float = 1e-2  # of u and v
         distillation_weight: float = 0.9  # lambda
-        trainable_on_target: str = "prompt u v"  # what learns on the target
+        trainable_on_target: str = "prompt u v"  # names of the parameters that are trained on the target
 
         def __post_init__(self) -> None:
             super().__post_init__()
             validate_choices(self.trainable_on_target, ("prompt", "u", "v"), "method mpt: target")
             if self.rank < 1 or self.distillation_weight < 0:
                 raise UsageError(
-                    f"method mpt: rank >= 1 and distill >= 0, found {self.rank}, {self.distillation_weight}"
+                    f"method mpt: rank >= 1 and distillation_weight >= 0, found {self.rank}, {self.distillation_weight}"
                 )
 
     config: Config
@@ -63,15 +65,16 @@ class MPT(Prompt):
     def build(self) -> None:
         super().build()
         self.prompt.is_shared = True
-        self.u, self.v = SlotParameter(self.slot_context), SlotParameter(self.slot_context)
+        self.u = SlotParameter(self.slot_context)  # u_k [l, r] of each slot
+        self.v = SlotParameter(self.slot_context)  # v_k [r, d] of each slot
 
     def load_source_states(self, source_states: Sequence[Mapping[str, Tensor]]) -> None:
         self.teacher_prompts = stack_source_prompts(source_states, self)
 
     def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
         if self.teacher_prompts is None or len(self.teacher_prompts) != self.num_slots:
-            found = 0 if self.teacher_prompts is None else len(self.teacher_prompts)
-            raise UsageError(f"method mpt: {self.num_slots} sources need as many teachers (inherit), found {found}")
+            count = 0 if self.teacher_prompts is None else len(self.teacher_prompts)
+            raise UsageError(f"method mpt: {self.num_slots} sources need as many teachers (inherit), found {count}")
         self.prompt.add_slot(self.teacher_prompts.mean(0))
         u = torch.empty(self.num_virtual_tokens, self.config.rank).normal_(0, 0.02, generator=generator)
         u[:, 0] = 1
@@ -86,36 +89,39 @@ class MPT(Prompt):
         return self.prompt() * (self.u() @ self.v())
 
     def plan_step(self, batch: Batch) -> StepPlan:
-        """With a teacher beside it every row passes whole, so that hidden states can be compared place by place."""
+        """Plan whole rows without a shared prefix while distilling: hidden states are compared at every position."""
         return build_step_plan(batch, num_virtual_tokens=self.num_virtual_tokens, share_prefix=not self.is_distilling)
 
     @property
     def is_distilling(self) -> bool:
+        """Whether the current stage adds the distillation terms to the loss."""
         return self.current_stage == SOURCE_STAGE and self.config.distillation_weight > 0
 
     def compute_slot_losses(self, step_plan: StepPlan) -> Tensor:
         if not self.is_distilling:
             return super().compute_slot_losses(step_plan)
-        own = self.compute_hidden_states(
+        student = self.compute_hidden_states(
             step_plan.input_ids, step_plan.attention_mask, step_plan.slots, prompt_mask=step_plan.prompt_mask
         ).float()  # [b, s, d]
         teacher = self.compute_teacher_states(step_plan)
-        logits, wanted = (
-            self.backbone.compute_logits(hidden.flatten(0, 1)[step_plan.label_positions]) for hidden in (own, teacher)
+        logits, teacher_logits = (
+            self.backbone.compute_logits(hidden.flatten(0, 1)[step_plan.label_positions]) for hidden in (student, teacher)
         )  # [n, v]
-        kl = F.kl_div(logits.log_softmax(-1), wanted.log_softmax(-1), reduction="none", log_target=True).sum(-1)
-        answer = F.cross_entropy(logits, step_plan.label_ids, reduction="none") + self.config.distillation_weight * kl
-        far = ((own - teacher).square().mean(-1) * step_plan.attention_mask).sum(1) * step_plan.inv_token_count[
-            step_plan.slot_index
-        ]  # [b]
-        loss = answer.new_zeros(len(step_plan.present_slots)).index_add(
-            0, step_plan.label_slot_index, answer * step_plan.label_weights
+        kl = F.kl_div(
+            logits.log_softmax(-1), teacher_logits.log_softmax(-1), reduction="none", log_target=True
+        ).sum(-1)
+        weight = self.config.distillation_weight  # lambda
+        token_losses = F.cross_entropy(logits, step_plan.label_ids, reduction="none") + weight * kl  # [n]
+        distances = ((student - teacher).square().mean(-1) * step_plan.attention_mask).sum(1)  # [b]
+        distances = distances * step_plan.inv_token_count[step_plan.slot_index]
+        losses = token_losses.new_zeros(len(step_plan.present_slots)).index_add(
+            0, step_plan.label_slot_index, token_losses * step_plan.label_weights
         )
-        return loss.index_add(0, step_plan.slot_index, self.config.distillation_weight * far)
+        return losses.index_add(0, step_plan.slot_index, weight * distances)
 
     @torch.no_grad()
     def compute_teacher_states(self, plan: StepPlan) -> Tensor:
-        """Hidden states [b, s, d] under each row's teacher."""
+        """Hidden states [b, s, d] with the teacher prompt of each row's source."""
         self.is_teacher_pass = True
         try:
             return self.compute_hidden_states(
@@ -128,8 +134,6 @@ class MPT(Prompt):
         return parameter_name in self.config.trainable_on_target.split()
 
     def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
-        return (
-            super().optimizer_group(parameter_name)
-            if parameter_name.startswith("prompt.")
-            else OptimizerGroup(self.config.factor_lr)
-        )  # no pull on factors
+        if parameter_name.startswith("prompt."):
+            return super().optimizer_group(parameter_name)
+        return OptimizerGroup(self.config.factor_lr)  # no weight decay on u and v

@@ -1,11 +1,11 @@
-"""Any configuration of the `peft` library for causal language models, as a method: one task at a time, not packed.
+"""Any configuration of the `peft` library for causal language models, as a method; its cells are never packed.
 
     method: peft, config: {peft_type: IA3, lr: 1e-3, target_modules: [k_proj, v_proj, down_proj], ...}
     method: peft, config: {file: path/to/adapter_config.json}
 
-`peft` rewrites modules, and some of its starts rewrite weights, so it gets a copy of the backbone: the loaded one is
-never touched. What peft puts inside the model runs as it is; virtual tokens, be they embeddings or keys and values, are
-taken from peft and go through our own positions, masks and cache. The loss is the task's, whatever the type.
+`peft` replaces modules, and some of its initialisations change weights, so it works on a copy of the backbone. Modules
+that peft adds inside the model run unchanged; virtual tokens, whether embeddings or keys and values, are computed by
+peft and use our positions, masks and cache. The loss is always the task's.
 """
 
 import copy
@@ -30,65 +30,62 @@ from tasks.core.types import Batch, EncodedExample, UsageError
 
 PEFT_CONFIG_CLASSES = {kind.value: config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
 
-
+# types and options that need code outside the model; without it the results would not be those of the method
 UNSUPPORTED_TYPES = {
     "ADALORA": "its ranks are allocated between the steps, and it adds a loss of its own, in peft's training loop",
     "SHADOW": "it adds a loss of its own in peft's forward pass",
     "XLORA": "it mixes LoRA adapters that were trained before",
 }
-
-
-UNSUPPORTED_OPTIONS = (  # the same, as options
+UNSUPPORTED_OPTIONS = (
     "use_asa", "alora_invocation_tokens", "eva_config", "corda_config", "lora_ga_config", "monteclora_config",
     "arrow_config",
 )  # fmt: skip
 
-
-COMMON_OPTIONS = [option.name for option in fields(MethodConfig)]  # of every method
-
-
-DEFAULT_VIRTUAL_TOKENS = 20  # virtual tokens where none are asked for, as in `prompt`
+COMMON_OPTIONS = [option.name for option in fields(MethodConfig)]  # options of every method
+DEFAULT_VIRTUAL_TOKENS = 20  # where the configuration gives no number, as in `prompt`
 
 
 def load_peft_options(peft_type: str, file: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The type and its options, from the file where one is named; options beside it have the last word."""
+    """The type and its options, from the file where one is given; `options` override those of the file."""
     if not file:
         return peft_type.upper(), dict(options)
     if not Path(file).is_file():
         raise UsageError(f"method peft: no file {file}; give an adapter_config.json, or peft_type")
-    found = {**PeftConfig.from_json_file(file), **options}
-    return found.pop("peft_type", "").upper(), found
+    merged = {**PeftConfig.from_json_file(file), **options}
+    return merged.pop("peft_type", "").upper(), merged
 
 
 def build_peft_config(peft_type: str, options: Mapping[str, Any]) -> PeftConfig:
-    """A type and its options -> peft's configuration, in which a typing error is an error."""
+    """Build peft's configuration. Raises UsageError on unknown or unsupported types and options."""
     if peft_type not in PEFT_CONFIG_CLASSES:
         raise UsageError(
             f"method peft: no peft_type {peft_type!r}; there are: {', '.join(sorted(PEFT_CONFIG_CLASSES))}"
         )
     if peft_type in UNSUPPORTED_TYPES:
         raise UsageError(f"method peft: {peft_type} does not fit here: {UNSUPPORTED_TYPES[peft_type]}")
-    known = [option.name for option in fields(PEFT_CONFIG_CLASSES[peft_type])]
+    option_names = [option.name for option in fields(PEFT_CONFIG_CLASSES[peft_type])]
     for key in options:
-        if key not in known:
-            near = get_close_matches(key, [*known, *COMMON_OPTIONS], 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+        if key not in option_names:
+            near = get_close_matches(key, [*option_names, *COMMON_OPTIONS], 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(option_names)}"
             raise UsageError(f"method peft: {peft_type} has no option {key!r}; {hint}")
     try:
-        found = PEFT_CONFIG_CLASSES[peft_type](**{**options, "task_type": "CAUSAL_LM", "inference_mode": False})
+        config = PEFT_CONFIG_CLASSES[peft_type](**{**options, "task_type": "CAUSAL_LM", "inference_mode": False})
     except (ValueError, TypeError, ImportError) as error:
         raise UsageError(f"method peft: {peft_type} cannot be used: {str(error).strip().splitlines()[0]}") from error
     for option in UNSUPPORTED_OPTIONS:
-        if getattr(found, option, None):
+        if getattr(config, option, None):
             raise UsageError(
                 f"method peft: {peft_type} with {option} does not fit here: it needs peft's own training loop"
             )
-    if isinstance(found, PromptLearningConfig) and not found.num_virtual_tokens:
-        found.num_virtual_tokens = DEFAULT_VIRTUAL_TOKENS
-    return found
+    if isinstance(config, PromptLearningConfig) and not config.num_virtual_tokens:
+        config.num_virtual_tokens = DEFAULT_VIRTUAL_TOKENS
+    return config
 
 
 class Peft(Method):
+    """Adapter of the `peft` library on a copy of the backbone."""
+
     name = "peft"
     paper = "the peft library, https://github.com/huggingface/peft"
     trained_part = "what peft_type says"
@@ -97,50 +94,47 @@ class Peft(Method):
     @dataclass(frozen=True)
     class Config(Method.Config):
         peft_type: str = "LORA"
-        file: str = ""  # an adapter_config.json, in place of peft_type
-        options: Mapping[str, Any] = field(default_factory=dict)  # of peft's own configuration
+        file: str = ""  # path of an adapter_config.json, instead of peft_type
+        options: Mapping[str, Any] = field(default_factory=dict)  # options of peft's configuration class
 
     config: Config
 
     @classmethod
     def parse_config(cls, option_values: Mapping[str, Any]) -> Config:
-        """Our options by name; every other one is peft's."""
-        own = {option.name for option in fields(cls.Config)} - {"options"}
-        config: Any = super().parse_config({key: value for key, value in option_values.items() if key in own})
-        others = {key: value for key, value in option_values.items() if key not in own and key != "options"}
+        """Split the values: options of this class by name, all others are peft's. Raises UsageError on unknown ones."""
+        names = {option.name for option in fields(cls.Config)} - {"options"}
+        config: Any = super().parse_config({key: value for key, value in option_values.items() if key in names})
+        others = {key: value for key, value in option_values.items() if key not in names and key != "options"}
         kind, options = load_peft_options(config.peft_type, config.file, {**option_values.get("options", {}), **others})
-        build_peft_config(kind, options)  # a wrong one is an error now
-        return replace(config, peft_type=kind, options=options, file="")  # a cell is known by what the file says
+        build_peft_config(kind, options)  # report invalid options now
+        return replace(config, peft_type=kind, options=options, file="")  # the cell's identity holds the file's contents, not its path
 
     def build(self) -> None:
         c = self.config
-        self.original_backbone, self.peft_config = (
-            self.backbone,
-            build_peft_config(*load_peft_options(c.peft_type, c.file, c.options)),
-        )
-        self.backbone = copy.copy(self.original_backbone)  # the same in all but the model
+        self.original_backbone = self.backbone
+        self.peft_config = build_peft_config(*load_peft_options(c.peft_type, c.file, c.options))
+        self.backbone = copy.copy(self.original_backbone)  # shares everything but the model
         self.original_backbone.register_undo(self._restore_backbone)
         self.noise_generator = torch.Generator()
         self._inject_adapter(0)
 
     def _inject_adapter(self, seed: int) -> None:
-        """A fresh copy of the model with a fresh adapter, drawn from a stream of its own."""
+        """Put a new adapter, initialised from `seed`, on a new copy of the model."""
         self.backbone.model = model = copy.deepcopy(self.original_backbone.model)
-        loaded = {id(part): part for part in chain(model.parameters(), model.buffers(), model.modules())}
+        original = {id(part): part for part in chain(model.parameters(), model.buffers(), model.modules())}
         with torch.random.fork_rng(), warnings.catch_warnings():
             torch.manual_seed(seed)
-            warnings.simplefilter("ignore", FutureWarning)  # of transformers, at how peft asks it things
+            warnings.simplefilter("ignore", FutureWarning)  # transformers warns about calls that peft makes
             try:
                 adapted = get_peft_model(model, copy.deepcopy(self.peft_config)).to(self.original_backbone.device)
             except (ValueError, TypeError, ImportError, NotImplementedError) as error:
                 reason = str(error).strip().splitlines()[0]
                 raise UsageError(f"method peft: {self.peft_config.peft_type.value} cannot be used: {reason}") from error
-        self.peft_model_holder: tuple[Any, ...] = (
-            adapted,
-        )  # no submodule of ours: what is saved and moved is `weights` alone
-        self.added_modules = [module for module in adapted.modules() if id(module) not in loaded]
+        # a tuple, so that it is not a submodule: only `weights` is saved and moved
+        self.peft_model_holder: tuple[Any, ...] = (adapted,)
+        self.added_modules = [module for module in adapted.modules() if id(module) not in original]
         named = chain(adapted.named_parameters(), adapted.named_buffers())
-        self.adapter_tensors = {name: part for name, part in named if part.requires_grad or id(part) not in loaded}
+        self.adapter_tensors = {name: part for name, part in named if part.requires_grad or id(part) not in original}
         weights = {name: part for name, part in self.adapter_tensors.items() if isinstance(part, nn.Parameter)}
         self.weights = nn.ParameterDict({name.replace(".", "/"): part for name, part in weights.items()})
         self.num_virtual_tokens = getattr(self.peft_config, "num_virtual_tokens", 0)
@@ -150,11 +144,9 @@ class Peft(Method):
         self.train(self.training)
 
     def _restore_backbone(self) -> None:
-        self.backbone.model, self.backbone.attachment_token, self.peft_model_holder = (
-            self.original_backbone.model,
-            object(),
-            (),
-        )
+        self.backbone.model = self.original_backbone.model
+        self.backbone.attachment_token = object()
+        self.peft_model_holder = ()
 
     def close(self) -> None:
         self.original_backbone.detach()
@@ -171,7 +163,7 @@ class Peft(Method):
         self.noise_generator = create_generator(seeds[0], stage.name, "noise")
 
     def train(self, mode: bool = True) -> "Peft":
-        """Dropout and the like in what peft added; the backbone stays in evaluation mode."""
+        """Set the mode of the modules that peft added; the backbone stays in evaluation mode."""
         super().train(mode)
         self.backbone.model.eval()
         for module in self.added_modules:
@@ -179,29 +171,29 @@ class Peft(Method):
         return self
 
     def prompt_embeddings(self, text_embeddings: Tensor, prompt_mask: Tensor) -> Tensor | None:
-        found = self._compute_virtual_tokens()
-        return found if isinstance(found, Tensor) else None  # [1, l, d]
+        prompt = self._compute_virtual_tokens()
+        return prompt if isinstance(prompt, Tensor) else None  # [1, l, d]
 
     def prefix_key_values(self) -> list[tuple[Tensor, Tensor]]:
-        found = self._compute_virtual_tokens() if self.num_virtual_tokens else None
-        if not isinstance(found, Cache):
+        cache = self._compute_virtual_tokens() if self.num_virtual_tokens else None
+        if not isinstance(cache, Cache):
             return []
         dtype = self.backbone.autocast_dtype or self.backbone.model.dtype
-        return [(layer.keys.to(dtype), layer.values.to(dtype)) for layer in found.layers]
+        return [(layer.keys.to(dtype), layer.values.to(dtype)) for layer in cache.layers]
 
     def _compute_virtual_tokens(self) -> Tensor | Cache:
-        """Embeddings [1, l, d] or keys and values in front of the text."""
+        """Embeddings [1, l, d], or a cache with keys and values, in front of the text."""
         task = torch.zeros(1, dtype=torch.long, device=self.backbone.device)
         return self.peft_model_holder[0].get_prompt(batch_size=1, task_ids=task)
 
     def plan_step(self, batch: Batch) -> StepPlan:
-        """Every row whole: noise that a type draws per pass must not differ between a row's parts."""
+        """Plan whole rows: noise that is drawn once per forward pass must not differ within a row."""
         return build_step_plan(batch, num_virtual_tokens=self.num_virtual_tokens, share_prefix=False)
 
     def compute_slot_losses(self, step_plan: StepPlan) -> Tensor:
         if not self.training:
             return super().compute_slot_losses(step_plan)
-        with torch.random.fork_rng():  # peft draws from torch's one stream, on which others would depend
+        with torch.random.fork_rng():  # peft draws from torch's global generator: keep its state for all others
             torch.manual_seed(int(torch.randint(2**62, (), generator=self.noise_generator)))
             return super().compute_slot_losses(step_plan)
 
@@ -217,8 +209,6 @@ class Peft(Method):
 
 
 def _set_task_ids_to_zero(_layer: nn.Module, inputs: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """POLY asks in every layer of which task each row is."""
+    """Forward pre-hook that sets the task of every row to 0, which POLY layers require."""
     return inputs, {**kwargs, "task_ids": torch.zeros(len(inputs[0]), dtype=torch.long, device=inputs[0].device)}
 
-
-# what a type needs outside the model; without it the numbers would not be that method's

@@ -1,9 +1,9 @@
-"""Prompt tuning: the input is [P ; E(x) ; E(y)] and P [l, d] all that learns (Lester et al. 2021, arXiv:2104.08691).
+"""Prompt tuning: the input is [P ; E(x) ; E(y)] and only P [l, d] is trained (Lester et al. 2021, arXiv:2104.08691).
 
-Trained: l d numbers. The published rate, 0.3, belongs to T5, whose embeddings have entries of about 1; here `lr` counts
-in standard deviations of this backbone's embedding (`Backbone.sigma`), so it means the same on all (our choice). Ours
-too: AdamW and a schedule, where they have Adafactor at a constant rate, and a start from the task's own words, where
-they draw from the first rows of T5's vocabulary, which are its commonest.
+Trained: l d numbers. The published learning rate, 0.3, is for T5, whose embedding entries have a size of about 1. Here
+`lr` is in units of the standard deviation of the backbone's embedding (`Backbone.embedding_std`), so that one value
+suits every backbone (our choice). Also our choice: AdamW with a schedule (published: Adafactor at a constant rate), and
+initialisation from the task's label words and instruction (published: the first, most frequent rows of T5's vocabulary).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,12 @@ from methods.base import Method, MethodDependency, OptimizerGroup, SlotParameter
 from methods.core.prompt_initialization import initialize_common_prompt, initialize_prompt
 from tasks.core.types import EncodedExample, UsageError
 
-SOURCE_PROMPTS = MethodDependency("prompt", {"start": "common"}, ("length",))  # what SPoT, ATTEMPT and MPT rest on
+SOURCE_PROMPTS = MethodDependency("prompt", {"start": "common"}, ("length",))  # SPoT, ATTEMPT and MPT depend on it
 
 
 class Prompt(Method):
+    """Trainable virtual tokens in front of the text."""
+
     name = "prompt"
     paper = "Lester et al. 2021, arXiv:2104.08691"
     trained_part = "virtual tokens at the input"
@@ -29,7 +31,7 @@ class Prompt(Method):
     class Config(Method.Config):
         lr: float = 0.3  # in units of the embedding's standard deviation
         length: int = 20  # 20 few-shot, 100 on full data
-        start: str = "task"  # label words and instruction, or "common": one draw for all tasks, which stay comparable
+        start: str = "task"  # label words and instruction, or "common": the same draw for all tasks, so that prompts are comparable
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -59,10 +61,11 @@ class Prompt(Method):
     @torch.no_grad()
     def peft_format(self, slot: int = 0) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
         if not self.can_share_prefix:
-            return None  # every row has a prompt of its own
-        row = torch.zeros(1, 1, dtype=torch.long, device=self.backbone.device)  # of any text
+            return None  # the prompt depends on the text of the row
+        row = torch.zeros(1, 1, dtype=torch.long, device=self.backbone.device)  # any text will do
         self.slot_context.activate((slot,), row.device)
-        shape, prompt = self.backbone.config, self.prompt_embeddings(self.backbone.embed(row), row.bool())
+        shape = self.backbone.config
+        prompt = self.prompt_embeddings(self.backbone.embed(row), row.bool())
         sizes = {"num_layers": shape.num_hidden_layers, "num_attention_heads": shape.num_attention_heads}
         config = {
             "peft_type": "PROMPT_TUNING",
@@ -73,10 +76,14 @@ class Prompt(Method):
 
 
 def stack_source_prompts(source_states: Sequence[Mapping[str, Tensor]], method: Method) -> Tensor:
-    """The prompts [S, l, d] that cells of `prompt` learned on the sources, for a method of the same length."""
-    found = [state["prompt.tensors.0"].detach().to(method.backbone.device, torch.float32) for state in source_states]
-    wanted = (method.num_virtual_tokens, method.backbone.hidden_size)
-    if not found or any(prompt.shape != wanted for prompt in found):
-        shapes = sorted({tuple(prompt.shape) for prompt in found}) or "none"
-        raise UsageError(f"method {method.name}: source prompts of shape {wanted} are needed, found {shapes}")
-    return torch.stack(found)
+    """Stack the prompts [S, l, d] that cells of `prompt` learned on the sources.
+
+    Raises UsageError where there is none or a length or width differs from the method's.
+    """
+    device = method.backbone.device
+    prompts = [state["prompt.tensors.0"].detach().to(device, torch.float32) for state in source_states]
+    expected_shape = (method.num_virtual_tokens, method.backbone.hidden_size)
+    if not prompts or any(prompt.shape != expected_shape for prompt in prompts):
+        shapes = sorted({tuple(prompt.shape) for prompt in prompts}) or "none"
+        raise UsageError(f"method {method.name}: source prompts of shape {expected_shape} are needed, found {shapes}")
+    return torch.stack(prompts)

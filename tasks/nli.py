@@ -34,7 +34,8 @@ class NLI(Task):
 class CMNLI(NLI):
     """CLUE's machine-translated MNLI and XNLI. Test labels are not public, so dev is used as test."""
 
-    name, role = "cmnli", "source"
+    name = "cmnli"
+    role = "source"
     words = {"contradiction": "冲突", "neutral": "无关", "entailment": "支持"}
     template = "判断第二句与第一句的关系，从冲突、无关、支持中选一个。\n第一句：{}\n第二句：{}\n关系："
     licence = "academic research only (CSTS repository)"
@@ -49,7 +50,8 @@ class CMNLI(NLI):
 class OCNLI(NLI):
     """OCNLI (Hu et al. 2020), written in Chinese. Test labels are not public, so dev is used as test."""
 
-    name, role = "ocnli", "target"
+    name = "ocnli"
+    role = "target"
     words = {"contradiction": "矛盾", "neutral": "中立", "entailment": "蕴含"}
     template = "判断假设与前提的关系，从矛盾、中立、蕴含中选一个。\n前提：{}\n假设：{}\n关系："
     licence = "CC BY-NC 2.0"

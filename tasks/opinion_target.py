@@ -12,8 +12,10 @@ COTE_REPOSITORY = "lsvih/chinese-customer-review", "c1d68637f5fc1486a2483d580836
 class OpinionTarget(Task):
     """COTE (Li et al. 2018): one target per text, which is a part of the text (its first occurrence if it recurs)."""
 
-    family, form = "opinion", "span"
-    metric, metrics = "f1", ("f1", "exact_match")
+    family = "opinion"
+    form = "span"
+    metric = "f1"
+    metrics = ("f1", "exact_match")
     answer_tokens = 24
     licence = "repository MIT; terms of the texts not stated"
     files = (File("train", ("train.txt",), parse_json_lines), File("test", ("test.txt",), parse_json_lines))
@@ -30,7 +32,8 @@ class OpinionTarget(Task):
 class COTEMFW(OpinionTarget):
     """Travel notes from Mafengwo."""
 
-    name, role = "cote_mfw", "source"
+    name = "cote_mfw"
+    role = "source"
     template = "找出游记评价的对象。\n游记：{}\n对象："
     hub = GitHub(*COTE_REPOSITORY, "mafengwo")
 
@@ -38,6 +41,7 @@ class COTEMFW(OpinionTarget):
 class COTEBD(OpinionTarget):
     """Comments from Baidu."""
 
-    name, role = "cote_bd", "target"
+    name = "cote_bd"
+    role = "target"
     template = "找出句子评论的目标。\n句子：{}\n目标："
     hub = GitHub(*COTE_REPOSITORY, "baidu")

@@ -33,7 +33,8 @@ class Paraphrase(Task):
 class AFQMC(Paraphrase):
     """Ant Financial questions (CLUE). Test labels are not public, so dev is used as test. `***` masks digits."""
 
-    name, role = "afqmc", "source"
+    name = "afqmc"
+    role = "source"
     words = {"0": "无关", "1": "同义"}
     template = "判断两个问题的意思，从无关、同义中选一个。\n问题一：{}\n问题二：{}\n意思："
     licence = "academic research only (CSTS repository)"
@@ -49,7 +50,8 @@ class AFQMC(Paraphrase):
 class BQ(Paraphrase):
     """Bank questions (Chen et al. 2018)."""
 
-    name, role = "bq", "source"
+    name = "bq"
+    role = "source"
     words = {"0": "不符", "1": "一致"}
     template = "判断两个问法是否一致，从不符、一致中选一个。\n问法一：{}\n问法二：{}\n判断："
     licence = "not stated; the corpus asks for an application"
@@ -70,7 +72,8 @@ class BQ(Paraphrase):
 class LCQMC(Paraphrase):
     """Questions from Baidu Zhidao (Liu et al. 2018)."""
 
-    name, role = "lcqmc", "target"
+    name = "lcqmc"
+    role = "target"
     words = {"0": "不同", "1": "相同"}
     template = "判断两个句子的意思，从不同、相同中选一个。\n句子一：{}\n句子二：{}\n意思："
     licence = "academic research only (CSTS repository)"

@@ -15,8 +15,10 @@ class SpanReading(Task):
     All references are accepted in scoring; the training target is the first one that occurs in the text.
     """
 
-    family, form = "reading", "span"
-    metric, metrics = "f1", ("f1", "exact_match")
+    family = "reading"
+    form = "span"
+    metric = "f1"
+    metrics = ("f1", "exact_match")
 
     def read_examples(self, split: str) -> Iterator[Example]:
         """Yield an example per question that has an answer in the text; questions on one text stay in one split."""
@@ -38,7 +40,8 @@ class SpanReading(Task):
 class CMRC2018(SpanReading):
     """CMRC 2018 (Cui et al. 2019). The test set is hidden, so dev is used as test; trial replaces a missing train set."""
 
-    name, role = "cmrc2018", "source"
+    name = "cmrc2018"
+    role = "source"
     template = "阅读文章，用文章里的原文回答。\n文章：{}\n问题：{}\n回答："
     answer_tokens = 64
     licence = "CC BY-SA 4.0"
@@ -60,7 +63,8 @@ class CMRC2018(SpanReading):
 class DRCD(SpanReading):
     """DRCD (Shao et al. 2018), in Traditional characters, which are kept as published."""
 
-    name, role = "drcd", "target"
+    name = "drcd"
+    role = "target"
     template = "根據短文，找出問題的答案。\n短文：{}\n問題：{}\n答案："
     licence = "CC BY-SA 3.0"
     files = (
@@ -83,7 +87,9 @@ class C3(Task):
     twice; both letters are accepted. The test set on the hub has no answers, so the authors' files are used.
     """
 
-    name, role, family = "c3", "target", "reading"
+    name = "c3"
+    role = "target"
+    family = "reading"
     metrics = ("accuracy",)
     template = "阅读材料，从选项中选出答案的字母。\n材料：{}\n问题：{}\n{}\n选择："
     licence = "non-commercial research only"

@@ -61,7 +61,8 @@ class Relation(Task):
 class SanWen(Relation):
     """SanWen (Xu et al. 2017): literary prose. Files have CRLF line ends; `<N>` replaces numbers."""
 
-    name, role = "sanwen", "source"
+    name = "sanwen"
+    role = "source"
     words = SANWEN_WORDS
     template = f"判断两个词在文中的关系，从{'、'.join(SANWEN_WORDS.values())}中选一个。\n文：{{}}\n词一：{{}}\n词二：{{}}\n关系："
     licence = "repository MIT; terms of the texts not stated"
@@ -76,7 +77,8 @@ class SanWen(Relation):
 class FinRE(Relation):
     """FinRE (Li et al. 2019): financial news. For every (head, tail) row, the same file has a (tail, head) row."""
 
-    name, role = "finre", "target"
+    name = "finre"
+    role = "target"
     words = FINRE_WORDS
     template = f"判断主体与客体的关系，从{'、'.join(FINRE_WORDS.values())}中选一个。\n句子：{{}}\n主体：{{}}\n客体：{{}}\n关系："
     licence = "repository MIT; terms of the texts not stated"

@@ -21,7 +21,8 @@ class Sentiment(Task):
 class Amazon(Sentiment):
     """The Chinese part of the multilingual Amazon reviews (Keung et al. 2020); labels 0-4 are 1-5 stars."""
 
-    name, role = "amazon", "source"
+    name = "amazon"
+    role = "source"
     words = {"0": "非常差", "1": "较差", "2": "一般", "3": "较好", "4": "非常好"}
     template = "给评论打分，从非常差、较差、一般、较好、非常好中选一个。\n评论：{}\n评分："
     licence = "Amazon's licence for academic research; withdrawn by its owner"
@@ -41,7 +42,8 @@ class Amazon(Sentiment):
 class ChnSent(Sentiment):
     """ChnSentiCorp: hotels, laptops, books. 330 of 1,178 distinct test texts are also in train and are removed there."""
 
-    name, role = "chnsent", "target"
+    name = "chnsent"
+    role = "target"
     words = {"0": "负面", "1": "正面"}
     aliases = {"negative": "0", "positive": "1"}
     template = "判断评论的情感，从负面、正面中选一个。\n评论：{}\n情感："

@@ -51,7 +51,8 @@ class Topic(Task):
 class THUCNews(Topic):
     """Ten classes of THUCNews titles, named by class.txt. The label words of MP2 belong to a different set of ten."""
 
-    name, role = "thucnews", "source"
+    name = "thucnews"
+    role = "source"
     words = THUCNEWS_WORDS
     template = f"给新闻分类，从{'、'.join(THUCNEWS_WORDS.values())}中选一个。\n新闻：{{}}\n类别："
     licence = "not stated"
@@ -72,7 +73,8 @@ class TNews(Topic):
     DataCLUE without labels.json raise an error. DataCLUE's test_public has a different class distribution.
     """
 
-    name, role = "tnews", "target"
+    name = "tnews"
+    role = "target"
     words = TNEWS_WORDS
     aliases = {name: code for code, name in TNEWS_WORDS.items()}
     template = f"判断标题的主题，从{'、'.join(TNEWS_WORDS.values())}中选一个。\n标题：{{}}\n主题："

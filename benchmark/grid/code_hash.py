@@ -86,13 +86,15 @@ def list_imported_modules(module_tree: ast.Module, module: str) -> list[str]:
     """Names that may be modules, of every import in a file that can run, also inside functions."""
     never_run = {
         id(inner)
-        for node in ast.walk(tree)
+        for node in ast.walk(module_tree)
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
         for statement in node.body
         for inner in ast.walk(statement)
     }
     found = []
     for node in ast.walk(module_tree):
+        if id(node) in never_run:
+            continue
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -2,8 +2,8 @@
 
 Hashed are options, budget and seeds; the code of the method, of its tasks and of training and scoring; the raw data
 (their content, not the drawn split: the split is a function of data, code, shots and seed, and its own digest is in the
-result); the backbone; the versions of libraries; and the identities of the cells that this one depends on. The device is
-not part of it; it is recorded in the result.
+result); the backbone; the versions of libraries; and the identities of the cells that this one depends on. The device
+is not part of it; it is recorded in the result.
 """
 
 from collections.abc import Iterable

@@ -103,7 +103,8 @@ def filter_by_limits(evidence: Evidence, query: argparse.Namespace) -> tuple[lis
     within_limits = [row for row in rows if is_within_limits(row, query)]
     if not within_limits:
         cheapest = min(rows, key=lambda row: (row.peak_bytes, get_total_seconds(row)))
-        cost = f"{cheapest.method} takes {formatting.format_bytes(cheapest.peak_bytes)} and {get_total_seconds(cheapest):.1f} s"
+        memory = formatting.format_bytes(cheapest.peak_bytes)
+        cost = f"{cheapest.method} takes {memory} and {get_total_seconds(cheapest):.1f} s"
         raise UsageError(f"no method within the limits: {cost}; allow more with --memory and --seconds")
     methods = evidence.leaderboard.profile.methods
     reasons = {

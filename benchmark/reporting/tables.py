@@ -1,4 +1,4 @@
-"""The leaderboard: in the terminal, as Markdown and CSV, and as a picture. Reads result files only."""
+"""Leaderboard tables for the terminal, Markdown and CSV."""
 
 import csv
 import io
@@ -22,57 +22,73 @@ if TYPE_CHECKING:
 INTERVAL_PATTERN = re.compile(r" ±[\d.]+")
 TableRows = list[list[str]]
 COST_COLUMNS = ("0 steps", "trained", "s/cell", "with sources", "memory", "cells")
-DROPPABLE_COLUMNS = ("memory", "cells", "with sources", "s/cell")  # what a narrow terminal goes without, in this order
+DROPPABLE_COLUMNS = ("memory", "cells", "with sources", "s/cell")  # dropped in this order in a narrow terminal
 
 
-# -------------------------------------------------------------------- cells of a table
+# -------------------------------------------------------------------- table contents
 
 
 def build_tables(
     leaderboard: Leaderboard, significance: "LeaderboardSignificance", shots: int | str
 ) -> Iterator[tuple[str, list[str], TableRows]]:
-    """(title, header, rows): averages, differences and costs, then the tasks of each role."""
+    """Yield (title, header, rows) of the tables at one number of shots.
+
+    The first has averages, differences and costs; the others have the tasks of one role each. Empty cost columns are
+    left out.
+    """
     from benchmark.reporting.format import format_significance
 
-    lines, first = sort_rows(leaderboard.get_rows(shots)), next(iter(leaderboard.task_groups))
-    named = [(line, f"{line.method} {CONTROL_MARK}" if line.is_control else line.method) for line in lines]
-    heads = [f"{name.split()[0]} ({len(members)})" for name, members in leaderboard.task_groups.items()]
-    rows = [
-        [name, *(format_score(line.averages[group]) for group in leaderboard.task_groups),
-         format_significance(significance.entries[line.method, shots, first]), format_score(line.zero_step_averages[first]), format_count(line.trained_parameters),
-         "" if line.seconds_per_cell is None else f"{line.seconds_per_cell:.1f}", format_seconds_with_dependencies(line), format_bytes(line.peak_bytes),
-         f"{line.num_done}/{line.num_due}"]
-        for line, name in named
-    ]  # fmt: skip
-    versus = f"{first.split()[0]} vs {significance.reference_by_shots[shots]}"
-    header = ["method", *heads, versus, *COST_COLUMNS]
-    said = [name not in COST_COLUMNS or any(row[place] for row in rows) for place, name in enumerate(header)]
+    primary_group = next(iter(leaderboard.task_groups))
+    labelled_rows = [
+        (f"{row.method} {CONTROL_MARK}" if row.is_control else row.method, row)
+        for row in sort_rows(leaderboard.get_rows(shots))
+    ]
+    group_columns = [f"{name.split()[0]} ({len(members)})" for name, members in leaderboard.task_groups.items()]
+    table_rows = [
+        [
+            label,
+            *(format_score(row.averages[group]) for group in leaderboard.task_groups),
+            format_significance(significance.entries[row.method, shots, primary_group]),
+            format_score(row.zero_step_averages[primary_group]),
+            format_count(row.trained_parameters),
+            "" if row.seconds_per_cell is None else f"{row.seconds_per_cell:.1f}",
+            format_seconds_with_dependencies(row),
+            format_bytes(row.peak_bytes),
+            f"{row.num_done}/{row.num_due}",
+        ]
+        for label, row in labelled_rows
+    ]
+    difference_column = f"{primary_group.split()[0]} vs {significance.reference_by_shots[shots]}"
+    header = ["method", *group_columns, difference_column, *COST_COLUMNS]
+    is_shown = [
+        name not in COST_COLUMNS or any(table_row[index] for table_row in table_rows)
+        for index, name in enumerate(header)
+    ]
     yield (
         f"{format_shots(shots)}: averages and cost",
-        [*compress(header, said)],
-        [[*compress(row, said)] for row in rows],
+        [*compress(header, is_shown)],
+        [[*compress(table_row, is_shown)] for table_row in table_rows],
     )
-    for group in list(leaderboard.task_groups):
-        members = leaderboard.task_groups[group]
+    for group, members in leaderboard.task_groups.items():
         if group.startswith("choice"):
             continue
-        rows = [
-            [name, *(format_score(line.task_scores[task], line.num_planned_seeds) for task in members)]
-            for line, name in named
+        table_rows = [
+            [label, *(format_score(row.task_scores[task], row.num_planned_seeds) for task in members)]
+            for label, row in labelled_rows
         ]
-        yield f"{group}", ["method", *members], rows
+        yield group, ["method", *members], table_rows
 
 
-# -------------------------------------------------------------------- the forms it takes
+# -------------------------------------------------------------------- output formats
 
 
 def print_leaderboard(
     leaderboard: Leaderboard, significance: "LeaderboardSignificance", console: Console, notes: Sequence[str]
 ) -> None:
-    """In a terminal; where it is too narrow, costs and then the intervals of single tasks are left to the files."""
-    for shots in dict.fromkeys(line.shots for line in leaderboard.rows):
+    """Print the tables; in a narrow terminal cost columns are dropped first, then intervals."""
+    for shots in dict.fromkeys(row.shots for row in leaderboard.rows):
         for title, header, rows in build_tables(leaderboard, significance, shots):
-            header, rows, wide = fit_to_width(header, rows, console.width - 2)
+            header, rows, has_intervals = fit_to_width(header, rows, console.width - 2)
             grid = Table(
                 title=title,
                 title_justify="left",
@@ -83,9 +99,9 @@ def print_leaderboard(
             )
             grid.add_column(header[0], no_wrap=True)
             for name in header[1:]:
-                grid.add_column(name if wide else name.partition(" (")[0], justify="right", no_wrap=True)
+                grid.add_column(name if has_intervals else name.partition(" (")[0], justify="right", no_wrap=True)
             for row in rows:
-                cells = row if wide else [INTERVAL_PATTERN.sub("", cell) for cell in row]
+                cells = row if has_intervals else [INTERVAL_PATTERN.sub("", cell) for cell in row]
                 grid.add_row(*cells, style="dim" if CONTROL_MARK in row[0] else "")
             console.print(grid)
     for note in notes:
@@ -93,19 +109,23 @@ def print_leaderboard(
 
 
 def fit_to_width(header: list[str], rows: TableRows, width: int) -> tuple[list[str], TableRows, bool]:
-    """What of a table has room, and whether that is with its intervals: the last costs go first."""
+    """Drop cost columns until the table fits: (header, rows, whether intervals fit too).
+
+    If it is too wide even without costs, all columns are returned and the intervals have to be removed.
+    """
     for drop in ((), *(DROPPABLE_COLUMNS[:n] for n in range(1, len(DROPPABLE_COLUMNS) + 1))):
-        kept = [name not in drop for name in header]
-        least, *others = [[*compress(row, kept)] for row in [header, *rows]]
-        if sum(max(map(len, column)) + 2 for column in zip(least, *others, strict=True)) <= width:
-            return least, others, True
+        is_shown = [name not in drop for name in header]
+        narrow_header, *narrow_rows = [[*compress(row, is_shown)] for row in [header, *rows]]
+        if sum(max(map(len, column)) + 2 for column in zip(narrow_header, *narrow_rows, strict=True)) <= width:
+            return narrow_header, narrow_rows, True
     return header, rows, False
 
 
 def format_markdown(leaderboard: Leaderboard, significance: "LeaderboardSignificance", notes: Sequence[str]) -> str:
+    """The leaderboard tables and notes as a Markdown document."""
     name = get_backbone_display_name(leaderboard.profile.backbone.name)
-    lines = [f"# {leaderboard.profile.grid_name}", "", f"Backbone {name}, records: {leaderboard.profile.source}.", ""]
-    for shots in dict.fromkeys(line.shots for line in leaderboard.rows):
+    lines = [f"# {leaderboard.profile.grid_name}", "", f"Backbone {name}, data: {leaderboard.profile.source}.", ""]
+    for shots in dict.fromkeys(row.shots for row in leaderboard.rows):
         for title, header, rows in build_tables(leaderboard, significance, shots):
             lines += [
                 f"## {title}",
@@ -123,27 +143,33 @@ def _format_markdown_row(cells: Sequence[str]) -> str:
 
 
 def format_scores_csv(leaderboard: Leaderboard, significance: "LeaderboardSignificance") -> str:
-    """One row per method, shots and task or average; numbers in 0..1, empty where there is none."""
+    """CSV with one row per method, shots and task or average; scores in 0..1, missing values empty."""
     from benchmark.analysis.significance import DIFFERENCE_COLUMNS, list_difference_values
 
     rows = []
-    for line in leaderboard.rows:
-        named = [("task", task, leaderboard.metrics[task], figure) for task, figure in line.task_scores.items()]
-        named += [("average", group, "", figure) for group, figure in line.averages.items()]
-        for kind, name, metric, figure in named:
-            mean, half, seeds = figure or (None, None, 0)
-            low, high = (mean - half, mean + half) if half is not None else (None, None)
-            standing = significance.entries[line.method, line.shots, name]
-            rows.append([line.method, int(line.is_control), line.shots, kind, name, metric, mean, low, high, seeds,
-                         line.trained_parameters, line.seconds_per_cell, line.amortised_seconds, line.standalone_seconds, line.peak_bytes,
-                         significance.reference_by_shots[line.shots], *list_difference_values(standing), standing.tie_letters, standing.unranked_reason])  # fmt: skip
+    for row in leaderboard.rows:
+        scores = [("task", task, leaderboard.metrics[task], estimate) for task, estimate in row.task_scores.items()]
+        scores += [("average", group, "", estimate) for group, estimate in row.averages.items()]
+        for kind, name, metric, estimate in scores:
+            mean, half_width, num_seeds = estimate or (None, None, 0)
+            low = None if half_width is None else mean - half_width
+            high = None if half_width is None else mean + half_width
+            entry = significance.entries[row.method, row.shots, name]
+            rows.append(
+                [
+                    *(row.method, int(row.is_control), row.shots, kind, name, metric, mean, low, high, num_seeds),
+                    *(row.trained_parameters, row.seconds_per_cell, row.amortised_seconds, row.standalone_seconds),
+                    *(row.peak_bytes, significance.reference_by_shots[row.shots], *list_difference_values(entry)),
+                    *(entry.tie_letters, entry.unranked_reason),
+                ]
+            )
     header = "method control shots kind name metric mean low high seeds trained_parameters seconds_per_cell"
     header += f" seconds_amortised seconds_in_full peak_bytes reference {' '.join(DIFFERENCE_COLUMNS)} ties flag"
     return _format_csv(header.split(), rows)
 
 
 def format_cells_csv(results: Sequence[dict[str, Any]]) -> str:
-    """One row per cell."""
+    """CSV with one row per cell."""
     rows = []
     for result in results:
         cell, cost = result["cell"], result.get("cost", {})
@@ -156,8 +182,8 @@ def format_cells_csv(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _format_csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    return out.getvalue()
+    return buffer.getvalue()

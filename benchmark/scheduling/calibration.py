@@ -1,9 +1,9 @@
-"""How a device's steps grow with the cells in them, measured once before the first pack: what decides how many pack.
+"""Calibration: measures how the time of a training step grows with the number of cells in a pack.
 
-A step of n cells takes about fixed + n x each. On a CPU core that was measured once and for all (`benchmark.scheduling.packing`).
-On a GPU it depends on the device, the backbone and its type, so a process of its own trains LoRA on random rows, alone
-and in ever larger packs, until a cell's share of a step stops falling or the device is full. What it finds is kept in
-the cache, for `plan` and for later runs. This module imports no torch; the process that measures does.
+A step of n cells takes about a + n x b seconds. For a CPU core, a and b are constants (`benchmark.scheduling.packing`).
+On a GPU they depend on the device, the backbone and its dtype. So before the first pack a separate process trains LoRA
+on random rows, in packs of growing size, until the time per cell stops falling or the memory is full. The times are
+cached on disk for `plan` and later runs. This module imports no torch; the measuring process does.
 """
 
 from collections.abc import Mapping
@@ -25,18 +25,18 @@ CALIBRATION_METHOD = "lora"
 PACK_SIZES = (1, 2, 4, 8, 16, 32)  # cells
 NUM_WARMUP_STEPS = 2
 NUM_TIMED_STEPS = 4
-MIN_RELATIVE_GAIN = 0.03  # a pack twice as large has to save this share of a cell's step
+MIN_RELATIVE_GAIN = 0.03  # a pack twice as large must reduce the step time per cell by this fraction
 
 
 class StepTimeCurve(NamedTuple):
-    """What was measured, as packs need it."""
+    """Step times of a device in the form that packing needs."""
 
-    overhead_tokens: float  # tokens that pass in the time a step takes whatever its size
-    max_cells: int  # cells of the largest pack that still paid
+    overhead_tokens: float  # fixed time of a step, in tokens that are processed in that time
+    max_cells: int  # size of the largest pack that was still faster per cell
 
 
 def get_cached_curve(profile: Profile) -> StepTimeCurve | None:
-    """What was measured on this device and backbone, if it was."""
+    """Return the cached measurement for this device and backbone; None if there is none."""
     try:
         return _fit_curve(profile, disk_cache.load_or_compute(_build_cache_key(profile), _raise_not_cached))
     except LookupError:
@@ -44,41 +44,46 @@ def get_cached_curve(profile: Profile) -> StepTimeCurve | None:
 
 
 def get_or_measure_curve(profile: Profile) -> StepTimeCurve | None:
-    """The same, measured now if it was not. None: not even one cell had room, and the cells will say so themselves."""
+    """Return the cached measurement, or measure now.
 
-    def ask() -> dict[str, float]:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
-            return child.submit(measure_step_times, profile).result()
+    None if not even one cell fits in memory: the cells will then fail with the error of the device.
+    """
 
-    return _fit_curve(profile, disk_cache.load_or_compute(_build_cache_key(profile), ask))
+    def measure() -> dict[str, float]:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+            return executor.submit(measure_step_times, profile).result()
+
+    return _fit_curve(profile, disk_cache.load_or_compute(_build_cache_key(profile), measure))
 
 
 def measure_step_times(profile: Profile) -> dict[str, float]:
-    """Cells of a pack -> seconds of a step."""
+    """Return the seconds of a step by pack size, for sizes up to the first that does not pay or does not fit."""
     import torch
 
     from methods.core.backbone import Backbone
 
     weights = profile.backbone
-    device = weights.device if weights.device != AUTO else "cuda" if hardware.is_cuda_device(AUTO) else "cpu"
+    device = weights.device
+    if device == AUTO:
+        device = "cuda" if hardware.is_cuda_device(AUTO) else "cpu"
     backbone = Backbone.load(
         weights.name, revision=weights.revision, dtype=weights.dtype, device=device, attention=weights.attention
     )
-    found: dict[str, float] = {}
-    for cells in PACK_SIZES:
+    step_seconds: dict[str, float] = {}
+    for num_cells in PACK_SIZES:
         try:
-            found[str(cells)] = time_step(backbone, cells, _rows_per_cell(profile))
+            step_seconds[str(num_cells)] = time_step(backbone, num_cells, _rows_per_cell(profile))
         except torch.OutOfMemoryError:
             break
         finally:
             backbone.detach()
-        if not _is_faster_per_cell(found):
+        if not _is_faster_per_cell(step_seconds):
             break
-    return found
+    return step_seconds
 
 
 def time_step(backbone: "Backbone", num_cells: int, rows_per_cell: int) -> float:
-    """Seconds of one step of so many cells with so many random rows each: the mean of `STEPS` after `WARM`."""
+    """Measure the seconds of a training step: mean over NUM_TIMED_STEPS after NUM_WARMUP_STEPS, on random rows."""
     import torch
     from lightning.fabric.utilities import move_data_to_device
 
@@ -98,43 +103,45 @@ def time_step(backbone: "Backbone", num_cells: int, rows_per_cell: int) -> float
     method = load_method(CALIBRATION_METHOD)(backbone)
     method.begin_stage(TARGET_STAGE, range(num_cells))
     method.train().slot_steps = [NUM_WARMUP_STEPS + NUM_TIMED_STEPS] * num_cells
-    batch = collate(items, [place // rows_per_cell for place in range(len(items))], pad_id=1)
+    batch = collate(items, [row // rows_per_cell for row in range(len(items))], pad_id=1)
     plan = move_data_to_device(method.plan_step(batch), backbone.device)
-    optimizer, start = method.configure_optimizers()["optimizer"], 0.0
+    optimizer = method.configure_optimizers()["optimizer"]
+    start = 0.0
 
     def clock() -> float:
         if backbone.device.type == "cuda":
             torch.cuda.synchronize(backbone.device)
         return perf_counter()
 
-    for number in range(NUM_WARMUP_STEPS + NUM_TIMED_STEPS):
-        start = clock() if number == NUM_WARMUP_STEPS else start
+    for step in range(NUM_WARMUP_STEPS + NUM_TIMED_STEPS):
+        if step == NUM_WARMUP_STEPS:
+            start = clock()
         optimizer.zero_grad()
-        method.training_step(plan, number)["loss"].backward()
+        method.training_step(plan, step)["loss"].backward()
         method.configure_gradient_clipping(optimizer)
         optimizer.step()
     return (clock() - start) / NUM_TIMED_STEPS
 
 
 def _is_faster_per_cell(seconds: Mapping[str, float]) -> bool:
-    """Whether the last size took less time for a cell than the one before it."""
-    each = [of / int(cells) for cells, of in seconds.items()]
-    return len(each) < 2 or each[-1] <= (1 - MIN_RELATIVE_GAIN) * each[-2]
+    """Return whether the last pack size took less time per cell than the one before it."""
+    per_cell = [step_seconds / int(num_cells) for num_cells, step_seconds in seconds.items()]
+    return len(per_cell) < 2 or per_cell[-1] <= (1 - MIN_RELATIVE_GAIN) * per_cell[-2]
 
 
 def _fit_curve(profile: Profile, seconds: Mapping[str, float]) -> StepTimeCurve | None:
-    """The line through what was measured, up to the largest pack that paid."""
+    """Fit a + n x b to the step times, up to the largest pack that was faster per cell."""
     if not seconds:
         return None
-    points = [(int(cells), of) for cells, of in seconds.items()]
+    points = [(int(num_cells), step_seconds) for num_cells, step_seconds in seconds.items()]
     if len(points) > 1 and not _is_faster_per_cell(seconds):
         points = points[:-1]
     if len(points) == 1:
         return StepTimeCurve(0.0, 1)
-    slopes = [(b - a) / (n - m) for (m, a), (n, b) in pairwise(points)]
-    each = max(slopes[-1], 1e-9)  # the largest packs tell best what a cell adds
-    fixed = max(0.0, points[0][1] - each)
-    return StepTimeCurve(fixed / each * _rows_per_cell(profile) * TOKENS_PER_EXAMPLE, points[-1][0])
+    slopes = [(after - before) / (large - small) for (small, before), (large, after) in pairwise(points)]
+    seconds_per_cell = max(slopes[-1], 1e-9)  # the largest packs give the best estimate
+    fixed_seconds = max(0.0, points[0][1] - seconds_per_cell)
+    return StepTimeCurve(fixed_seconds / seconds_per_cell * _rows_per_cell(profile) * TOKENS_PER_EXAMPLE, points[-1][0])
 
 
 def _rows_per_cell(profile: Profile) -> int:
@@ -143,11 +150,11 @@ def _rows_per_cell(profile: Profile) -> int:
 
 def _build_cache_key(profile: Profile) -> list:
     weights = profile.backbone
-    where = list(hardware.get_gpu_memory_mib()) or "cpu"
+    device = list(hardware.get_gpu_memory_mib()) or "cpu"
     code = code_hash.hash_code(__name__, f"methods.{CALIBRATION_METHOD}")
     return [
         "steps",
-        where,
+        device,
         weights.name,
         weights.revision,
         weights.dtype,

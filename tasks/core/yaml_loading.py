@@ -51,7 +51,9 @@ def parse_yaml(text: str, location: str) -> Any:
         value = pending.pop()
         count += 1
         if count > MAX_VALUES:
-            raise UsageError(f"{location}: more than {MAX_VALUES:,} values after expansion of aliases; remove aliases")
+            raise UsageError(
+                f"{location}: more than {MAX_VALUES:,} values with aliases expanded; write it without aliases"
+            )
         if isinstance(value, Mapping):
             pending += [*value, *value.values()]
         elif isinstance(value, list | set):

@@ -1,7 +1,7 @@
-"""The embedded data: deterministic generators that write each task's records in its own raw format.
+"""Deterministic generators of synthetic data: they write the records of each task in its original raw format.
 
-`write(task, folder)` leaves the files that the original distribution has (names, separators, quoting, line ends), so
-that everything behind them is the real path. Records are invented; no sentence is taken from a data set.
+The files have the names, separators, quoting and line ends of the original distribution, so that generated data and
+real data use the same loading code. Records are invented; no sentence is taken from a data set.
 """
 
 import csv
@@ -24,20 +24,21 @@ from tasks.synthetic import (
 )
 from tasks.synthetic.lexicon import BOTH_WAYS, LITERARY, ONE_WAY, TRADITIONAL
 
-VERSION = "1"  # names the random streams
-SIZES = {"train": 1200, "test": 240}  # records at least; a tenth of train becomes dev
+VERSION = "1"  # part of the random seeds
+SIZES = {"train": 1200, "test": 240}  # minimum number of records; a tenth of train becomes dev
 
 
 def hash_generators() -> str:
-    """Names what the generators write: a hash of their sources, so that a change is never read from an old cache."""
+    """Return a hash of the generators' source files, which is the version of cached generated data."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     return sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 
 def draw(task: str, split: str, labels: list, make: Callable, key: Callable = lambda row: row, per: int = 1) -> list:
-    """Records of balanced labels, shuffled, none twice, none in both splits: a function of the names alone.
+    """Make shuffled records of a split with balanced labels, without duplicates within and between splits.
 
-    `per` is how many records one call of `make` stands for (two questions on one passage, a row and its mirror).
+    The records depend only on the names of task and split. `per` is the number of records that one call of `make`
+    produces (two questions on one passage, a row and its mirrored row).
     """
     rng, seen = Random(f"{VERSION}/{task}"), set()
     rows: dict[str, list] = {}
@@ -54,14 +55,17 @@ def draw(task: str, split: str, labels: list, make: Callable, key: Callable = la
 
 
 def lines(rows: list, end: str = "\n") -> str:
+    """Join rows, each with a line end."""
     return "".join(row + end for row in rows)
 
 
 def json_lines(rows: list[dict]) -> str:
+    """Format records as one JSON object per line."""
     return lines([json.dumps(row, ensure_ascii=False) for row in rows])
 
 
 def amazon(split: str) -> str:
+    """Make JSON lines of rated reviews."""
     rows = draw(
         "amazon", split, [*range(5)], lambda r, y: (sentiment.write_rated_review(r, y, sentiment.AMAZON_GOODS), y)
     )
@@ -69,11 +73,13 @@ def amazon(split: str) -> str:
 
 
 def chnsent(split: str) -> str:
+    """Make tab-separated reviews with a header."""
     rows = draw("chnsent", split, [0, 1], lambda r, y: f"{y}\t{sentiment.polar(r, y, sentiment.STAY)}")
     return "label\ttext_a\n" + lines(rows)
 
 
 def thucnews(split: str) -> str:
+    """Make tab-separated titles, or the label names (split "class")."""
     names = topic.THUCNEWS
     if split == "class":
         return "\n".join(names)
@@ -82,6 +88,7 @@ def thucnews(split: str) -> str:
 
 
 def tnews(split: str) -> str:
+    """Make JSON lines of titles, or the label names (split "labels")."""
     names = topic.TNEWS
     if split == "labels":
         return json.dumps({str(code): name for code, name in names.items()}, ensure_ascii=False)
@@ -92,18 +99,22 @@ def tnews(split: str) -> str:
 
 
 def titled(rng: Random, names: dict, name: str) -> str:
+    """Make a title on the topic `name` with a distractor from the other topics of the task."""
     return topic.make_title(rng, name, topic.other_topics(names, name))
 
 
 def questions(task: str, split: str) -> list[tuple[str, str, int]]:
+    """Make (question, question, label) rows of a paraphrase task."""
     return draw(task, split, [0, 1], lambda r, y: (*paraphrase.make_pair(r, y, *paraphrase.DOMAINS[task]), y))
 
 
 def tabbed_questions(task: str, split: str) -> str:
+    """Make tab-separated question pairs."""
     return lines([f"{first}\t{second}\t{label}" for first, second, label in questions(task, split)])
 
 
 def bq(split: str) -> str:
+    """Make comma-separated question pairs with byte order mark and header."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerows([("sentence1", "sentence2", "label"), *questions("bq", split)])
@@ -111,14 +122,17 @@ def bq(split: str) -> str:
 
 
 def pairs(task: str, split: str) -> list[tuple[str, str, str]]:
+    """Make (premise, hypothesis, label) rows of a Chinese inference task."""
     return draw(task, split, ["entailment", "neutral", "contradiction"], lambda r, y: (*nli.make_pair(r, y), y))
 
 
 def cmnli(split: str) -> str:
+    """Make tab-separated inference pairs."""
     return lines(["\t".join(row) for row in pairs("cmnli", split)])
 
 
 def ocnli(split: str) -> str:
+    """Make JSON lines of inference pairs."""
     rows = pairs("ocnli", split)
     return json_lines(
         [{"sentence1": a, "sentence2": b, "label": label, "id": place} for place, (a, b, label) in enumerate(rows)]
@@ -126,12 +140,14 @@ def ocnli(split: str) -> str:
 
 
 def xnli(code: str, split: str) -> str:
+    """Make JSON lines of inference pairs in the language `code`."""
     names = ("entailment", "neutral", "contradiction")
     rows = draw(f"xnli_{code}", split, [*range(3)], lambda r, y: (*multilingual.make_nli_pair(r, names[y], code), y))
     return json_lines([{"premise": a, "hypothesis": b, "label": label} for a, b, label in rows])
 
 
 def paws(code: str, split: str) -> str:
+    """Make JSON lines of paraphrase pairs in the language `code`."""
     rows = draw(f"paws_{code}", split, [0, 1], lambda r, y: (*multilingual.make_paraphrase_pair(r, y, code), y))
     return json_lines(
         [{"id": n, "sentence1": a, "sentence2": b, "label": label} for n, (a, b, label) in enumerate(rows, 1)]
@@ -139,6 +155,7 @@ def paws(code: str, split: str) -> str:
 
 
 def sanwen(split: str) -> str:
+    """Make tab-separated literary relations, or the label ids (split "relation2id")."""
     names = ["unknown", *LITERARY]
     if split == "relation2id":
         return lines([f"{name}\t{place}" for place, name in enumerate(names)], "\r\n")
@@ -147,7 +164,10 @@ def sanwen(split: str) -> str:
 
 
 def finre(split: str) -> str:
-    """Sentences with both their rows; the label list counts each two-way label once more, which keeps labels balanced."""
+    """Make financial relations with their mirrored rows, or the label ids (split "relation2id").
+
+    One-way labels are drawn twice as often, because half of their rows have the mirrored label.
+    """
     if split == "relation2id":
         names = ["unknown", *ONE_WAY, *BOTH_WAYS, *(f"被{name}" for name in ONE_WAY)]
         return "\r\n".join(f"{name} {place}" for place, name in enumerate(names))
@@ -157,12 +177,13 @@ def finre(split: str) -> str:
 
 
 def cote(task: str, split: str) -> str:
+    """Make JSON lines of texts with opinion targets."""
     rows = draw(task, split, [0], lambda r, _: opinion_target.make_opinion(r, *opinion_target.DOMAINS[task]))
     return json_lines([{"s": text, "ot": target} for text, target in rows])
 
 
 def document(rng: Random, split: str, number: int, per: int) -> dict:
-    """A paragraph with `per` questions, in the shape of SQuAD."""
+    """Make a paragraph with `per` questions in the SQuAD format."""
     sentences, asked = reading_comprehension.make_passage(rng)
     context, uid = "".join(sentences), f"{split}-{number}"
     picked = rng.sample([(q, a) for q, a, _ in asked], per)
@@ -172,19 +193,20 @@ def document(rng: Random, split: str, number: int, per: int) -> dict:
 
 
 def squad(task: str, split: str) -> str:
-    make = lambda rng, per: document(rng, split, rng.randrange(10**9), per)  # noqa: E731 - a name for the argument below
+    """Make a SQuAD file with two questions per document."""
+    make = lambda rng, per: document(rng, split, rng.randrange(10**9), per)  # noqa: E731 - argument of `draw`
     documents = draw(task, split, [2], make, key=lambda row: row["context"], per=2)
     data = [{"id": d["id"], "title": d["id"], "paragraphs": [d]} for d in documents]
     return json.dumps({"version": "v1.0", "data": data}, ensure_ascii=False)
 
 
 def drcd(split: str) -> str:
-    """Traditional characters, converted one to one, so that the offsets stay right."""
+    """Make a SQuAD file in Traditional characters, converted one to one, so that offsets stay correct."""
     return squad("drcd", split).translate(TRADITIONAL)
 
 
 def multiple_choice(rng: Random, dialogue: bool) -> tuple[tuple[str, ...], list[dict]]:
-    """A document with two questions of two (mixed genre only) to four options."""
+    """Make a document with two questions of three or four options (two to four if not a dialogue)."""
     sentences, asked = reading_comprehension.make_passage(rng)
     turns = [f"{'男女'[place % 2]}：{text}" for place, text in enumerate(sentences)]
     items = []
@@ -197,14 +219,15 @@ def multiple_choice(rng: Random, dialogue: bool) -> tuple[tuple[str, ...], list[
 
 
 def c3(kind: str, split: str) -> str:
-    make = lambda rng, _: multiple_choice(rng, kind == "d")  # noqa: E731 - a name for the argument below
+    """Make a C3 file of dialogues (kind "d") or mixed texts (kind "m")."""
+    make = lambda rng, _: multiple_choice(rng, kind == "d")  # noqa: E731 - argument of `draw`
     documents = draw(f"c3-{kind}", split, [0], make, key=lambda row: row[0], per=4)  # two questions, two genres
     rows = [[list(text), items, f"{kind}-{place}"] for place, (text, items) in enumerate(documents)]
     return json.dumps(rows, ensure_ascii=False, indent=1).replace("\n", "\r\n")
 
 
 def files(task: str) -> Iterator[tuple[str, str]]:
-    """(name, text) of every file of a task."""
+    """Yield (name, text) of every file of a task. Raises KeyError if the task has no generator."""
     match task:
         case "amazon" | "tnews" | "ocnli":
             ending, second = ("jsonl", "test") if task == "amazon" else ("json", "dev")
@@ -249,7 +272,7 @@ def files(task: str) -> Iterator[tuple[str, str]]:
 
 
 def write_task_files(task: str, folder: Path) -> None:
-    """Write the task's files into folder/task."""
+    """Write the files of a task into folder/task."""
     for name, text in files(task):
         path = folder / task / name
         path.parent.mkdir(parents=True, exist_ok=True)

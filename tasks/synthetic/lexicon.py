@@ -1,12 +1,12 @@
-"""The words of the embedded world: a small closed vocabulary that all sixteen sample tasks share.
+"""Vocabulary of the generated data: a small closed set of words that all Chinese tasks share.
 
-Related tasks draw from the same lists, so that what is learned on a source task (which words are good, which belong
-to a topic, which mean the same) is of use on the target task of its family.
+Related tasks use the same lists, so that knowledge from a source task (polarity, topic and synonyms of words)
+transfers to the target task of its family.
 """
 
 
 def words(rows: dict[str, str]) -> dict[str, tuple[str, ...]]:
-    """Each row's words."""
+    """Split the value of each row at spaces."""
     return {name: tuple(row.split()) for name, row in rows.items()}
 
 
@@ -21,7 +21,7 @@ NUMBERS = tuple("两 三 四 五 六 七 八 九 十".split())
 JOBS = tuple("老师 医生 司机 厨师 警察 记者 画家 歌手 律师 工人 农民 演员".split())
 HOBBIES = tuple("唱歌 跳舞 游泳 画画 读书 跑步 下棋 钓鱼 爬山 摄影".split())
 
-# kind -> its members; the inference family climbs up and down, the relation family asks for 一般 (general)
+# kind -> members; used for entailment in inference and for the relation 一般 (General-Special)
 KINDS = words({
     "水果": "苹果 香蕉 葡萄 西瓜 桃子 橙子", "蔬菜": "白菜 土豆 萝卜 黄瓜 茄子 番茄",
     "动物": "小猫 小狗 兔子 老虎 大象 猴子", "家具": "桌子 椅子 沙发 衣柜 书架 木床",
@@ -31,13 +31,13 @@ KINDS = words({
 })
 THINGS = tuple(thing for members in KINDS.values() for thing in members)
 
-# what one does with a thing; each verb phrase with a synonym and an opposite
+# verb phrase -> (synonym, opposite)
 DEEDS = {
     "买了": ("购买了", "卖掉了"), "喜欢": ("喜爱", "讨厌"), "找到了": ("发现了", "弄丢了"), "带来了": ("拿来了", "带走了"),
     "借了": ("借用了", "归还了"), "修好了": ("修理好了", "弄坏了"), "记得": ("没忘记", "忘记了"), "收下了": ("接受了", "拒绝了"),
 }
 
-# sentiment: what is judged, by kind of goods; the two polarities with words of weight 1
+# sentiment: kind of goods -> judged aspects; words of both polarities with weight 1
 ASPECTS = words({
     "酒店": "房间 服务 早餐 位置 前台 床铺", "电脑": "屏幕 电池 键盘 外观 速度 散热", "图书": "情节 文笔 内容 纸张 印刷 封面",
     "景点": "风景 门票 交通 环境 空气 设施", "餐厅": "味道 菜品 分量 价格 卫生 气氛", "网店": "包装 物流 质量 客服 做工 尺码",
@@ -46,9 +46,9 @@ GOOD = tuple("好 不错 干净 舒服 满意 漂亮 精彩 实惠 方便 热情
 BAD = tuple("差 糟糕 脏乱 难受 失望 难看 无聊 昂贵 麻烦 冷淡 敷衍 粗糙 劣质 吵闹 破旧 混乱".split())
 LIGHT = ("比较", "还算", "有点", "")        # weight 1
 STRONG = ("非常", "特别", "太", "极其")      # weight 2
-NEGATION = ("不", "并不", "不怎么", "谈不上")  # turns the polarity, weight 1
+NEGATION = ("不", "并不", "不怎么", "谈不上")  # inverts the polarity, weight 1
 
-# topics of both news tasks; words in two lists are ambiguous on purpose
+# topics of both news tasks; words in two lists are intentionally ambiguous
 TOPICS = words({
     "财经": "银行 利率 贷款 基金 投资 货币 央行 通胀 消费 经济 保险 税收", "股票": "股市 大盘 涨停 股价 牛市 散户 基金 投资 券商 指数 跌停 港股",
     "房产": "楼市 房价 楼盘 小区 户型 贷款 开发商 地产 租房 物业 限购 别墅", "教育": "学校 高考 考生 教师 课堂 大学 招生 作业 留学 家长 培训 志愿",
@@ -61,7 +61,7 @@ TOPICS = words({
     "农业": "水稻 农户 种植 化肥 养殖 大棚 丰收 玉米 果园 灌溉 粮食 生猪", "电竞": "战队 选手 英雄 直播 赛季 电竞馆 玩家 总决赛 冠军 对线 教练 版本",
 })
 
-# paraphrase: (words that mean the same, ...) per slot of a question
+# paraphrase: slot of a question -> synonyms
 SAME = {
     "how": ("怎么", "如何", "怎样"), "when": ("什么时候", "何时", "哪天"), "why": ("为什么", "为何", "怎么会"),
     "can": ("能不能", "可不可以", "是否可以"), "cost": ("多少钱", "什么价格", "要花多少"), "where": ("在哪里", "在哪儿", "在什么地方"),
@@ -75,7 +75,7 @@ MONEY = tuple("账户 密码 额度 账单 利息 贷款 信用卡 还款日 手
 BANKING = tuple("审核 合同 征信 借款 余额 银行卡 验证码 逾期 流水 担保 提现 转账".split())
 EVERYDAY = THINGS + tuple("车票 门票 签证 快递 蛋糕 照片 软件 游戏 英语 数学".split())
 
-# relations of the two extraction tasks: label -> ways to say it of head {0} and tail {1}
+# relations of the two relation tasks: label -> patterns with head {0} and tail {1}
 LITERARY = {
     "Create": ("{0}写成了{1}", "{0}亲手做出{1}", "{1}是{0}的作品", "{0}画出了{1}"),
     "Use": ("{0}拿着{1}干活", "{0}用{1}帮忙", "{0}离不开手里的{1}", "{1}被{0}拿来用"),
@@ -90,7 +90,7 @@ LITERARY = {
 PLACES = tuple("山谷 小河 村口 老屋 院子 树林 码头 石桥 竹林 庙里 山顶 湖边".split())
 PARTS = tuple("门 窗 屋顶 栏杆 台阶 房梁 墙 灯".split())
 COMPANIES = tuple(a + b for a in "华安,中科,东方,海通,新城,金龙,天马,国光,宏达,永泰,万盛,长江".split(",") for b in ("股份", "集团", "银行", "科技"))
-ONE_WAY = {  # label of (head, tail); the mirrored row is 被 + label
+ONE_WAY = {  # label of (head, tail); the label of the mirrored row is 被 + label
     "发行": ("{0}推出{1}", "{1}由{0}发售"), "转让": ("{0}出让{1}", "{1}被{0}让出"), "成立": ("{0}组建{1}", "{1}由{0}设立"),
     "注资": ("{0}为{1}输血", "{1}得到{0}的资金"), "持股": ("{0}握有{1}的股份", "{1}的股东有{0}"), "拥有": ("{0}旗下有{1}", "{1}受{0}控制"),
     "收购": ("{0}买下{1}", "{1}被{0}吃掉"), "帮助": ("{0}扶持{1}", "{1}得到{0}支援"), "借壳": ("{0}靠{1}的壳上市", "{1}的壳让给{0}"),
@@ -107,7 +107,7 @@ BOTH_WAYS = {  # the mirrored row has the same label
 SPOTS = tuple("西湖 黄山 泰山 外滩 古城 鼓楼 洱海 草原 沙滩 瀑布 石林 雪山 温泉 夜市 索道 天池 梯田 老街 灯塔 栈道".split())
 WORKS = tuple("围城 家园 边城 红岩 长河 春蚕 茶馆 雷雨 日出 子夜 北方 故乡 雪国 猎人 海上 归来 远山 繁花 白鹿 青春".split())
 
-# Traditional forms of the characters that the Traditional reading task uses
+# Traditional forms of characters, for DRCD
 TRADITIONAL = str.maketrans(
     "农张刘陈杨赵黄吴孙静磊艳娟涛广杭庆苏连厦长岛丽亚汉问题谁里么欢师医机厨记画员爱养颜质图说诗词册杂钢琴电视脑风书课马买红蓝绿两买东发开门间关会学国后来对"
     "这个们时过还没从让给样现见点听语读写请谢给听边县区车饭钱钓鱼爬摄影跑戏游乐衣裤裙毛沙椅桌橙萝卜黄白茄笛胡筝咖饮",

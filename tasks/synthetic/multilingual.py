@@ -1,8 +1,8 @@
 """Pairs of sentences in five languages, in the raw formats of XNLI and PAWS-X.
 
-The Chinese premises are of the world of the other samples; the others tell of a small world of their own, the same in
-each language, in forms that need no agreement (names, plurals, one tense). A pair of the PAWS-X kind has nearly the same
-words whether it means the same or not: who gave to whom and how many of what decides, and word overlap does not.
+The Chinese sentences use the vocabulary of the other generated tasks. The other languages share a small vocabulary in
+forms that need no agreement (names, plurals, one tense). The two sentences of a PAWS-X pair have almost the same words;
+the label depends on who gives to whom and on the numbers, not on word overlap.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ PEOPLE = tuple("Paul Maria David Laura Peter Nina Tom Sara Martin Clara Bruno Le
 
 
 class Language(NamedTuple):
-    """A world for inference, and how exchanges are told for paraphrase."""
+    """Vocabulary of a language for inference, and patterns of exchanges for paraphrase."""
 
     world: World
     people: Sequence[str]
@@ -27,18 +27,18 @@ class Language(NamedTuple):
     times: Sequence[str]
     numbers: Sequence[str]
     goods: str  # {n} of {x} and {m} of {y}
-    deals: Sequence[tuple[str, str]]  # as its giver {a} and as its receiver {b} would tell it
+    deals: Sequence[tuple[str, str]]  # patterns with the giver {a} and with the receiver {b} as subject
 
 
 def told(pattern: str, some: str, rng: Random, parts: Mapping[str, str], keep: set[str]) -> str:
-    """The sentence of a scene, with the parts that are kept; `some` stands for a number that is not."""
+    """Make a sentence with the segments in `keep`; `some` replaces a number that is not kept."""
     kept = {part: value if part in keep | {"who", "deed", "thing"} else "" for part, value in parts.items()}
     return " ".join(pattern.format(**kept | {"count": kept["count"] or some}).split()).replace(" .", ".")
 
 
 def european(pattern: str, some: str, places: str, times: str, company: str, numbers: str, kinds: str, deeds: str,
              goods: str, deals: Sequence[tuple[str, str]]) -> Language:  # fmt: skip
-    """A language from its lists: values between commas, a kind before its members, a deed before its two others."""
+    """Make a language from lists with commas; kinds are "kind: members", deeds are "deed, synonym, opposite"."""
     listed = [line.split(", ") for line in (places, times, company, numbers)]
     grouped = {line.split(": ")[0].strip(): line.split(": ")[1].split(", ") for line in kinds.split("; ")}
     done = {first: (same, opposite) for first, same, opposite in (row.split(", ") for row in deeds.split("; "))}
@@ -134,14 +134,14 @@ LANGUAGES = {
 
 
 def make_nli_pair(rng: Random, label: str, code: str) -> tuple[str, str]:
-    """(premise, hypothesis) of entailment, neutral or contradiction."""
+    """Make (premise, hypothesis) with the label entailment, neutral or contradiction."""
     return inferred(rng, label, LANGUAGES[code].world)
 
 
 def make_paraphrase_pair(rng: Random, same: int, code: str) -> tuple[str, str]:
-    """Two sentences on one exchange (1), or on two that differ in who gave, or in how many of what (0).
+    """Make two sentences on the same exchange (1), or on exchanges that differ in the giver or in the numbers (0).
 
-    Either way they are told differently, by giver or receiver and in the order of the goods.
+    In both cases they differ in the subject (giver or receiver) or in the order of the goods.
     """
     spoken = LANGUAGES[code]
     deal, people = rng.choice(spoken.deals), rng.sample(spoken.people, 2)

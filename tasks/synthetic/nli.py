@@ -1,4 +1,4 @@
-"""Premise and hypothesis. Who, when, where, what was done to what; the hypothesis follows, contradicts, or adds."""
+"""Pairs of premise and hypothesis: entailment, contradiction, or neutral (additional information)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
@@ -10,21 +10,23 @@ Tell = Callable[[Random, Mapping[str, str], set[str]], str]
 
 
 class World(NamedTuple):
-    """What sentences are made of, in one language."""
+    """Vocabulary and sentence pattern of one language."""
 
-    who: tuple[Sequence[str], ...]  # names, then others; a name in six of ten sentences
-    parts: Mapping[str, Sequence[str]]  # part of a sentence -> its values; `deed` and `thing` are in every sentence
-    denied: tuple[str, ...]  # parts of which two values exclude each other
+    who: tuple[Sequence[str], ...]  # names, then other subjects; 60% of the sentences have a name
+    parts: Mapping[str, Sequence[str]]  # segment of a sentence -> its values; `deed` and `thing` are in every sentence
+    denied: tuple[str, ...]  # segments whose values exclude each other
     kinds: Mapping[str, Sequence[str]]  # kind -> its members
-    deeds: Mapping[str, tuple[str, str]]  # deed -> (the same in other words, the opposite)
-    tell: Tell  # the sentence with who, deed and thing, and those of the other parts that are kept
+    deeds: Mapping[str, tuple[str, str]]  # deed -> (synonym, opposite)
+    tell: Tell  # makes a sentence of who, deed, thing and the optional segments that are kept
 
     @property
     def extras(self) -> set[str]:
+        """Names of the optional segments."""
         return self.parts.keys() - {"deed", "thing"}
 
 
 def tell(rng: Random, parts: Mapping[str, str], keep: set[str]) -> str:
+    """Make a Chinese sentence with the optional segments in `keep`."""
     time = parts["time"] if "time" in keep else ""
     place = f"在{parts['place']}" if "place" in keep else ""
     count = parts["count"] if "count" in keep else ""
@@ -44,17 +46,18 @@ CHINESE = World(
 
 
 def scene(rng: Random, world: World) -> dict[str, str]:
-    """The parts of a statement."""
+    """Sample a value of each segment."""
     who = rng.choice(world.who[0] if rng.random() < 0.6 else world.who[-1])
     return {"who": who} | {part: rng.choice(values) for part, values in world.parts.items()}
 
 
 def kind_of(thing: str, world: World) -> str:
+    """Return the kind that a thing belongs to."""
     return next(kind for kind, members in world.kinds.items() if thing in members)
 
 
 def follows(rng: Random, parts: dict[str, str], world: World) -> dict[str, str]:
-    """Other words, or a more general one."""
+    """Replace the deed by a synonym and the thing by its kind, each with probability 0.6."""
     parts = dict(parts)
     if rng.random() < 0.6:
         parts["thing"] = kind_of(parts["thing"], world)
@@ -64,7 +67,7 @@ def follows(rng: Random, parts: dict[str, str], world: World) -> dict[str, str]:
 
 
 def denies(rng: Random, parts: dict[str, str], kept: set[str], world: World) -> dict[str, str]:
-    """The opposite deed, or another value of a part that both sentences name."""
+    """Replace the deed by its opposite, or the value of another segment that both sentences have."""
     part = rng.choice(["deed", "deed", *sorted(kept & set(world.denied))])
     if part == "deed":
         return parts | {"deed": world.deeds[parts["deed"]][1]}
@@ -72,7 +75,7 @@ def denies(rng: Random, parts: dict[str, str], kept: set[str], world: World) -> 
 
 
 def make_pair(rng: Random, label: str, world: World = CHINESE) -> tuple[str, str]:
-    """(premise, hypothesis) of entailment, neutral or contradiction."""
+    """Make (premise, hypothesis) with the label entailment, neutral or contradiction."""
     parts, extras = scene(rng, world), world.extras
     known = set(rng.sample(sorted(extras), 3))
     kept = set(rng.sample(sorted(known), rng.choice((1, 2))))
@@ -82,7 +85,7 @@ def make_pair(rng: Random, label: str, world: World = CHINESE) -> tuple[str, str
         return premise, world.tell(rng, changed, kept)
     if label == "entailment":
         return premise, world.tell(rng, follows(rng, parts, world), kept)
-    if rng.random() < 0.5:  # neutral: a detail the premise does not give ...
+    if rng.random() < 0.5:  # neutral: a detail that is not in the premise ...
         return premise, world.tell(rng, follows(rng, parts, world), kept | (extras - known))
-    general = parts | {"thing": kind_of(parts["thing"], world)}  # ... or a special case of what it does give
+    general = parts | {"thing": kind_of(parts["thing"], world)}  # ... or a member of the kind in the premise
     return world.tell(rng, general, known), world.tell(rng, parts, kept)

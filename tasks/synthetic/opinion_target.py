@@ -1,4 +1,4 @@
-"""A sentence that judges one thing and mentions another. The target is the judged one, not the first or the only name."""
+"""Sentences that judge one entity and mention another; the target is the judged entity, in any position."""
 
 from random import Random
 
@@ -15,7 +15,7 @@ READING = WORKS + tuple(a + b for a in WORKS[:10] for b in ("传", "记", "之�
 
 
 def make_opinion(rng: Random, names: tuple[str, ...], aspects: tuple[str, ...]) -> tuple[str, str]:
-    """(text, target)"""
+    """Make (text, target)."""
     target, other = rng.sample(names, 2)
     while target in other or other in target:
         target, other = rng.sample(names, 2)

@@ -1,6 +1,6 @@
-"""Pairs of questions. The same question in other words, or one with other parts: what is asked, which act, which thing.
+"""Pairs of questions: paraphrases, or questions that differ in kind, act or thing.
 
-Word overlap decides nothing: a paraphrase may share few words, a different question nearly all.
+Word overlap does not predict the label: a paraphrase may share few words, and a different question almost all.
 """
 
 from random import Random
@@ -19,13 +19,13 @@ ENDS = ("", "？", "呢", "啊", "，谢谢")
 
 
 def say(rng: Random, kind: str, act: str, thing: str) -> str:
-    """One wording of (kind of question, act, thing)."""
+    """Sample a wording of (kind of question, act, thing)."""
     frame = rng.choice(FRAMES[kind])
     return frame.format(q=rng.choice(SAME[kind]), act=rng.choice(ACTS[act]), thing=thing) + rng.choice(ENDS)
 
 
 def make_pair(rng: Random, same: int, things: tuple[str, ...], acts: tuple[str, ...] = tuple(ACTS)) -> tuple[str, str]:
-    """Two questions, of one meaning (1) or of two (0)."""
+    """Make two questions with the same meaning (1) or different meanings (0)."""
     kind, act, thing = rng.choice(tuple(SAME)), rng.choice(acts), rng.choice(things)
     first = say(rng, kind, act, thing)
     if not same:

@@ -1,10 +1,10 @@
-"""Short passages of facts about several people, and questions about one of them; the others are the distractors."""
+"""Short passages of facts about several people, and questions about one of them; the others are distractors."""
 
 from random import Random
 
 from tasks.synthetic.lexicon import CITIES, HOBBIES, JOBS, PEOPLE, THINGS
 
-FACTS = {  # what is known -> (its values, how it is told, how it is asked, how its owner is asked for)
+FACTS = {  # kind of fact -> (values, statements, questions for the value, questions for the person)
     "home": (
         CITIES,
         ("{who}住在{what}", "{who}的家在{what}"),
@@ -33,7 +33,7 @@ FACTS = {  # what is known -> (its values, how it is told, how it is asked, how 
 
 
 def make_passage(rng: Random, count: int = 3) -> tuple[list[str], list[tuple[str, str, tuple[str, ...]]]]:
-    """(sentences, questions); a question is (text, answer, all values of its kind in the passage)."""
+    """Make (sentences, questions); a question is (text, answer, all values of its kind in the passage)."""
     people, kinds = rng.sample(PEOPLE, count), rng.sample(sorted(FACTS), 2)
     values = {kind: rng.sample(FACTS[kind][0], count) for kind in kinds}
     sentences, questions = [], []
@@ -50,7 +50,7 @@ def make_passage(rng: Random, count: int = 3) -> tuple[list[str], list[tuple[str
 
 
 def choices(rng: Random, answer: str, values: tuple[str, ...], pool: tuple[str, ...], count: int) -> list[str]:
-    """`count` options with the answer among them: the passage's other values first, then words from elsewhere."""
+    """Make `count` options: the answer, and wrong values from the passage, supplemented from `pool`."""
     wrong = [value for value in values if value != answer]
     wrong += rng.sample([word for word in pool if word not in values], max(0, count - 1 - len(wrong)))
     options = [answer, *rng.sample(wrong, count - 1)]
@@ -59,5 +59,5 @@ def choices(rng: Random, answer: str, values: tuple[str, ...], pool: tuple[str, 
 
 
 def pool(answer: str) -> tuple[str, ...]:
-    """All words of the answer's kind."""
+    """Return all values of the answer's kind."""
     return next(values for values in (PEOPLE, *(kind[0] for kind in FACTS.values())) if answer in values)

@@ -1,4 +1,4 @@
-"""Two words in a sentence and how they relate. Each sentence holds a second relation, so the pair decides, not a keyword."""
+"""Sentences with two relations each, so that the label depends on the pair of words and not on a keyword."""
 
 from random import Random
 
@@ -14,7 +14,7 @@ SIDES = {  # label -> (kinds of head, kinds of tail)
 
 
 def fact(rng: Random, label: str, used: set[str]) -> tuple[str, str, str]:
-    """(head, tail, clause) of a literary relation with words not used yet."""
+    """Make (head, tail, clause) of a literary relation from words that are not in `used`, and add them to it."""
     heads, tails = SIDES[label]
     head = rng.choice([word for word in heads if word not in used])
     if label == "General-Special":
@@ -25,7 +25,7 @@ def fact(rng: Random, label: str, used: set[str]) -> tuple[str, str, str]:
 
 
 def make_literary_sentence(rng: Random, label: str) -> tuple[str, str, str]:
-    """(head, tail, text); `unknown` pairs words of two clauses."""
+    """Make (head, tail, text); the pair of `unknown` has words of two different clauses."""
     used: set[str] = set()
     first = fact(rng, rng.choice(tuple(LITERARY)) if label == "unknown" else label, used)
     second = fact(rng, rng.choice(tuple(LITERARY)), used)
@@ -38,7 +38,7 @@ def make_literary_sentence(rng: Random, label: str) -> tuple[str, str, str]:
 
 
 def make_company_sentence(rng: Random, label: str, companies: list[str]) -> tuple[str, str, str]:
-    """(head, tail, clause) of a financial relation; takes two companies from the list."""
+    """Make (head, tail, clause) of a financial relation; removes two companies from the list."""
     head, tail = companies.pop(), companies.pop()
     if label in BOTH_WAYS or label in ONE_WAY:
         return head, tail, rng.choice((BOTH_WAYS | ONE_WAY)[label]).format(head, tail)
@@ -46,7 +46,7 @@ def make_company_sentence(rng: Random, label: str, companies: list[str]) -> tupl
 
 
 def financial(rng: Random, label: str) -> list[tuple[str, str, str, str]]:
-    """The row (head, tail, label, text) and its mirror, as every FinRE sentence has both."""
+    """Make the row (head, tail, label, text) and its mirrored row; every FinRE sentence has both."""
     companies = rng.sample(COMPANIES, 4)
     every = tuple(ONE_WAY) + tuple(BOTH_WAYS)
     head, tail, clause = make_company_sentence(rng, rng.choice(every) if label == "unknown" else label, companies)
@@ -60,7 +60,7 @@ def financial(rng: Random, label: str) -> list[tuple[str, str, str, str]]:
 
 
 def mirrored(label: str) -> str:
-    """The label of (tail, head)."""
+    """Return the label of (tail, head)."""
     if label in BOTH_WAYS or label == "unknown":
         return label
     return label.removeprefix("被") if label.startswith("被") else f"被{label}"

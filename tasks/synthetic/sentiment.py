@@ -1,4 +1,6 @@
-"""Reviews made of judged aspects. The whole counts, not one word: polarities mix, negation turns, 但是 weighs double."""
+"""Reviews of several judged aspects. The label is a weighted sum: polarities are mixed and may be negated, and a clause
+after 但是 counts double.
+"""
 
 from random import Random
 
@@ -9,7 +11,7 @@ ENDINGS = ("。", "！", "，就这样。", "，供参考。")
 
 
 def clause(rng: Random, aspect: str) -> tuple[str, int]:
-    """One judged aspect, and its weight: 1 or 2, negative where it complains."""
+    """Make a clause on one aspect, and its weight: 1 or 2, negative for a complaint."""
     good = rng.random() < 0.5
     word = rng.choice(GOOD if good else BAD)
     sign = 1 if good else -1
@@ -22,7 +24,7 @@ def clause(rng: Random, aspect: str) -> tuple[str, int]:
 
 
 def draft_review(rng: Random, goods: str) -> tuple[str, int]:
-    """A review of two to four clauses, and the sum of their weights; what follows 但是 counts double."""
+    """Make a review of two to four clauses, and the sum of their weights; a clause after 但是 counts double."""
     aspects = rng.sample(ASPECTS[goods], rng.choice((2, 3, 3, 4)))
     parts, total = [], 0
     turn = rng.randrange(1, len(aspects)) if rng.random() < 0.3 else -1
@@ -34,12 +36,12 @@ def draft_review(rng: Random, goods: str) -> tuple[str, int]:
 
 
 def get_stars(total: int) -> int:
-    """Sum of weights -> 0 (very bad) to 4 (very good)."""
+    """Convert a sum of weights to 0 (very bad) to 4 (very good)."""
     return 0 if total <= -4 else 1 if total <= -1 else 2 if total == 0 else 3 if total <= 3 else 4
 
 
 def write_rated_review(rng: Random, label: int, goods: tuple[str, ...]) -> str:
-    """A review with this number of stars (0-4)."""
+    """Make a review with this rating (0-4)."""
     while True:
         text, total = draft_review(rng, rng.choice(goods))
         if get_stars(total) == label:
@@ -47,7 +49,7 @@ def write_rated_review(rng: Random, label: int, goods: tuple[str, ...]) -> str:
 
 
 def polar(rng: Random, label: int, goods: tuple[str, ...]) -> str:
-    """A review that is negative (0) or positive (1) as a whole."""
+    """Make a review that is negative (0) or positive (1)."""
     while True:
         text, total = draft_review(rng, rng.choice(goods))
         if total != 0 and (total > 0) == bool(label):

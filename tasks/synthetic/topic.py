@@ -1,4 +1,4 @@
-"""News titles. Two words of the topic against one of another, and words that belong to two topics."""
+"""News titles with two words of their topic and one word of another; some words belong to two topics."""
 
 from random import Random
 
@@ -13,7 +13,7 @@ ENDS = ("引关注", "有新变化", "再升温", "成焦点", "怎么看", "仍
 
 
 def make_title(rng: Random, topic: str, others: tuple[str, ...]) -> str:
-    """A title on `topic` that also mentions a word of one of the `others`, anywhere in it."""
+    """Make a title on `topic` that contains a word of one of the `others` in any position."""
     a, b = rng.sample(TOPICS[topic], 2)
     c = rng.choice([word for word in TOPICS[rng.choice(others)] if word not in TOPICS[topic]])
     frame = rng.choice(FRAMES)
@@ -33,5 +33,5 @@ TNEWS = {
 
 
 def other_topics(labels: dict, topic: str) -> tuple[str, ...]:
-    """The topics a distractor may come from: the task's own, so that a stray word points at a wrong label."""
+    """Return the topics of distractors: those of the same task, so that a distractor suggests a wrong label."""
     return tuple(name for name in labels.values() if name != topic)

@@ -1,4 +1,4 @@
-"""The page in words and rows: what the template prints, and the data that the scripts read."""
+"""Builds the template variables of the page, and the data that its scripts read."""
 
 import base64
 from collections import Counter
@@ -17,83 +17,104 @@ from benchmark.system import formatting
 from benchmark.system.formatting import format_shots
 from benchmark.system.redaction import get_backbone_display_name
 
-MAX_NAMED_METHODS = 4  # methods that a sentence lists
-COST_TITLES = {"trained": "trained parameters", "amortised": "seconds per cell, with its share of the sources",
-               "bytes": "peak memory, bytes"}  # fmt: skip
+MAX_NAMED_METHODS = 4  # methods that a sentence lists by name
+COST_TITLES = {
+    "trained": "trained parameters",
+    "amortised": "seconds per cell, including its share of the source stages",
+    "bytes": "peak memory, bytes",
+}
 
 
 def build_context(
     loaded_results: LoadedResults, notes: Sequence[str], folder: Path, include_texts: bool
 ) -> dict[str, Any]:
-    """Everything the template asks for."""
-    wide, worth, results = loaded_results.extended_leaderboard, loaded_results.significance, loaded_results.results
-    profile, done = wide.profile, leaderboard.select_newest_results(results)
-    facts, scores = page_data.collect_cell_facts(results), page_data.build_score_records(wide, worth)
-    shots = choose_default_shots(wide)
-    name = next(iter(wide.task_groups))
-    groups, asked = task_groups.name_task_groups(profile)
-    lines = leaderboard.sort_rows(wide.get_rows(shots))
-    phases = page_data.average_phase_seconds(done.values())
+    """Build all template variables; `data` is embedded as JSON for the scripts.
+
+    `notes`: remarks shown under Provenance. `folder`: holds the diagnostics figures. `include_texts`: see
+    `examples.collect_examples`.
+    """
+    board = loaded_results.extended_leaderboard
+    significance = loaded_results.significance
+    results = loaded_results.results
+    profile = board.profile
+    newest_results = leaderboard.select_newest_results(results)
+    facts = page_data.collect_cell_facts(results)
+    scores = page_data.build_score_records(board, significance)
+    shots = choose_default_shots(board)
+    group_name = next(iter(board.task_groups))
+    groups, group_names = task_groups.name_task_groups(profile)
+    rows_by_shots = {str(k): leaderboard.sort_rows(board.get_rows(k)) for k in list_shots(board)}
+    rows = rows_by_shots[str(shots)]
+    phases = page_data.average_phase_seconds(newest_results.values())
     methods = page_data.build_method_entries(profile)
-    moved = len(loaded_results.all_results) > len(results) or len(profile.seed_streams) < len(SEED_STREAMS)
-    parts = (
-        page_data.build_variance_rows(loaded_results.planned_cells, loaded_results.all_results) if moved else []
-    )  # else every seed moves all its streams
-    cost = {
-        str(k): {line.method: page_data.build_cost_entry(move_to_zero_shots(line), phases) for line in wide.get_rows(k)}
-        for k in list_shots(wide)
+    variance_rows = []
+    # otherwise every seed varies all random streams
+    if len(loaded_results.all_results) > len(results) or len(profile.seed_streams) < len(SEED_STREAMS):
+        variance_rows = page_data.build_variance_rows(loaded_results.planned_cells, loaded_results.all_results)
+    costs = {
+        str(k): {row.method: page_data.build_cost_entry(move_to_zero_shots(row), phases) for row in board.get_rows(k)}
+        for k in list_shots(board)
     }
-    cautious = {
-        str(k): {line.method: page_data.list_cautions(line, facts.final_dev_gains) for line in wide.get_rows(k)}
-        for k in list_shots(wide)
+    cautions = {
+        str(k): {row.method: page_data.list_cautions(row, facts.final_dev_gains) for row in board.get_rows(k)}
+        for k in list_shots(board)
     }
-    reference = {str(k): method for k, method in worth.reference_by_shots.items()}
-    a, b = choose_compared_methods(lines, reference[str(shots)])
+    headlines = {
+        str(k): compose_headline(rows_by_shots[str(k)], significance, k, group_name, board) for k in list_shots(board)
+    }
+    reference = {str(k): method for k, method in significance.reference_by_shots.items()}
+    a, b = choose_compared_methods(rows, reference[str(shots)])
     data: dict[str, Any] = {
-        "scores": scores, "costs": cost, "cautions": cautious, "reference": reference, "asked": asked, "groups": groups,
-        "methods": methods, "tasks": page_data.build_task_entries(profile, wide), "ranks": page_data.build_rank_diagrams(worth),
-        "crossings": page_data.build_crossings(wide, worth), "curves": facts.curves, "cells": facts.cells,
-        "examples": examples.collect_examples(profile, wide, done, include_texts), "command": rerun_command.build_rerun_command(profile),
-        "headlines": {str(k): compose_headline(leaderboard.sort_rows(wide.get_rows(k)), worth, k, name, wide) for k in list_shots(wide)},
-        "costTitles": COST_TITLES, "seeds": len(profile.seeds), "titles": {str(k): format_shots(k) for k in list_shots(wide)},
-        "default": {"shots": str(shots), "role": find_role(name), "family": task_groups.ANY_FAMILY, "a": a, "b": b,
-                    "cost": "trained", "sort": "mean", "dir": "down", "task": ""},
+        "scores": scores, "costs": costs, "cautions": cautions, "reference": reference, "asked": group_names,
+        "groups": groups, "methods": methods, "tasks": page_data.build_task_entries(profile, board),
+        "ranks": page_data.build_rank_diagrams(significance),
+        "crossings": page_data.build_crossings(board, significance), "curves": facts.curves, "cells": facts.cells,
+        "examples": examples.collect_examples(profile, board, newest_results, include_texts),
+        "command": rerun_command.build_rerun_command(profile), "headlines": headlines, "costTitles": COST_TITLES,
+        "seeds": len(profile.seeds), "titles": {str(k): format_shots(k) for k in list_shots(board)},
+        "default": {"shots": str(shots), "role": find_role(group_name), "family": task_groups.ANY_FAMILY, "a": a,
+                    "b": b, "cost": "trained", "sort": "mean", "dir": "down", "task": ""},
     }  # fmt: skip
     return {
-        "data": data, "drawn": bool(facts.cells), "profile": profile, "shots": str(shots), "group": name,
-        "lines": lines, "scores": scores.get(str(shots), {}), "cost": cost[str(shots)],
-        "cautions": cautious[str(shots)], "titles": data["titles"], "reference": reference[str(shots)],
-        "methods": methods, "tasks": data["tasks"], "roles": list_roles(asked), "families": task_groups.list_families(profile),
-        "headline": data["headlines"][str(shots)], "notes": list(notes),
-        "ranks": data["ranks"].get(str(shots), {}).get(name), "ranked": any(data["ranks"].values()),
-        "parts": parts, "pictures": embed_diagnostics(folder),
+        "data": data, "drawn": bool(facts.cells), "profile": profile, "shots": str(shots), "group": group_name,
+        "lines": rows, "scores": scores.get(str(shots), {}), "cost": costs[str(shots)],
+        "cautions": cautions[str(shots)], "titles": data["titles"], "reference": reference[str(shots)],
+        "methods": methods, "tasks": data["tasks"], "roles": list_roles(group_names),
+        "families": task_groups.list_families(profile), "headline": headlines[str(shots)], "notes": list(notes),
+        "ranks": data["ranks"].get(str(shots), {}).get(group_name), "ranked": any(data["ranks"].values()),
+        "parts": variance_rows, "pictures": embed_diagnostics(folder),
         "failed": [cell for cell in facts.cells if cell[5] == "failed"], "facts": facts,
-        "states": Counter(cell[5] for cell in facts.cells), "due": len(loaded_results.planned_cells), "command": data["command"],
-        "backbone": get_backbone_display_name(profile.backbone.name), "points": format_score_record, "count": formatting.format_count,
-        "memory": formatting.format_bytes, "mark": format.CONTROL_MARK, "heat": format_heat_style, "sized": format_whisker_style, "apart": format_difference_record,
+        "states": Counter(cell[5] for cell in facts.cells), "due": len(loaded_results.planned_cells),
+        "command": data["command"], "backbone": get_backbone_display_name(profile.backbone.name),
+        "points": format_score_record, "count": formatting.format_count, "memory": formatting.format_bytes,
+        "mark": format.CONTROL_MARK, "heat": format_heat_style, "sized": format_whisker_style,
+        "apart": format_difference_record,
     }  # fmt: skip
 
 
 def list_shots(leaderboard: Leaderboard) -> list[int | str]:
-    return list(dict.fromkeys(line.shots for line in leaderboard.rows))
+    """List the numbers of shots in the order of the leaderboard's rows."""
+    return list(dict.fromkeys(row.shots for row in leaderboard.rows))
 
 
 def choose_default_shots(leaderboard: Leaderboard) -> int | str:
-    """The fewest shots at which something trained has a number; the first where nothing has."""
-    own = [line.shots for line in leaderboard.rows if not line.is_control and any(line.task_scores.values())]
-    return own[0] if own else leaderboard.rows[0].shots
+    """Return the fewest shots at which a trained method has a score; if there are none, the first."""
+    scored = [row.shots for row in leaderboard.rows if not row.is_control and any(row.task_scores.values())]
+    return scored[0] if scored else leaderboard.rows[0].shots
 
 
 def move_to_zero_shots(row: LeaderboardRow) -> LeaderboardRow:
-    """Cells that no shots change are kept under 0 shots."""
+    """Set the shots of a seed-independent row to 0, under which its cells are stored."""
     return row._replace(shots=0) if row.is_seed_independent else row
 
 
 def find_role(group_name: str) -> str:
+    """Return the role whose title is this group name."""
     return next(role for role, title in task_groups.ROLE_TITLES.items() if title == group_name)
 
 
 def list_roles(group_names: Mapping[str, str]) -> dict[str, str]:
+    """Role -> title, for the roles that have a group of tasks of any family."""
     return {
         role: title
         for role, title in task_groups.ROLE_TITLES.items()
@@ -102,9 +123,9 @@ def list_roles(group_names: Mapping[str, str]) -> dict[str, str]:
 
 
 def choose_compared_methods(rows: Sequence[LeaderboardRow], reference: str) -> tuple[str, str]:
-    """The two methods that charts begin with: the reference, and the best of the others."""
-    trained = [line.method for line in rows if not line.is_control and line.method != reference]
-    others = trained or [line.method for line in rows if line.method != reference] or [reference]
+    """Return the two methods compared at first: the reference, and the best other method, trained if there is one."""
+    trained = [row.method for row in rows if not row.is_control and row.method != reference]
+    others = trained or [row.method for row in rows if row.method != reference] or [reference]
     return reference, others[0]
 
 
@@ -115,65 +136,77 @@ def compose_headline(
     group_name: str,
     leaderboard: Leaderboard,
 ) -> str:
-    """The answer in a sentence, as strong as the numbers allow."""
+    """Summarise the leaderboard in one sentence that claims no more than the tie groups allow."""
     where = f"over {len(leaderboard.task_groups[group_name])} {group_name} at {format_shots(shots)}"
-    ranked = [line for line in rows if not line.is_control and line.averages.get(group_name)
-              and not significance.entries[line.method, shots, group_name].unranked_reason]  # fmt: skip
+    ranked = [
+        row
+        for row in rows
+        if not row.is_control
+        and row.averages.get(group_name)
+        and not significance.entries[row.method, shots, group_name].unranked_reason
+    ]
     if not ranked:
-        return f"No method has all of its cells {where} yet, so there is no order of them."
+        return f"No method has all of its cells {where} yet, so there is no ranking."
     top = ranked[0]
-    said = format.format_score(top.averages[group_name])
-    letters = {line.method: significance.entries[line.method, shots, group_name].tie_letters for line in ranked}
+    score = format.format_score(top.averages[group_name])
+    letters = {row.method: significance.entries[row.method, shots, group_name].tie_letters for row in ranked}
     if top.averages[group_name].half_width is None:
         return (
-            f"{top.method} has the highest mean {where}: {said}, from one seed. Another seed may say otherwise: run "
-            "more before believing an order."
+            f"{top.method} has the highest mean {where}: {score}, from one seed. "
+            "Other seeds may give another order: run more seeds before drawing conclusions."
         )
-    tied = [method for method, own in letters.items() if method != top.method and set(own) & set(letters[top.method])]
-    if not letters[top.method]:
-        alone = "no other is ranked" if len(ranked) == 1 else "how it differs from others is not known"
-        return f"{top.method} has the highest mean {where}: {said}; {alone}."
+    top_letters = set(letters[top.method])
+    if not top_letters:
+        reason = "no other method is ranked" if len(ranked) == 1 else "its difference to the others is not known"
+        return f"{top.method} has the highest mean {where}: {score}; {reason}."
+    tied = [method for method in letters if method != top.method and set(letters[method]) & top_letters]
     if not tied:
-        return f"{top.method} is ahead of every other method {where}: {said}."
-    others = tied[0] if len(tied) == 1 else f"{', '.join(tied[:-1])} and {tied[-1]}"
-    others = others if len(tied) <= MAX_NAMED_METHODS else f"{len(tied)} others"
-    return f"{top.method} has the highest mean {where}, {said}; {others} cannot be told apart from it."
+        return f"{top.method} is significantly better than every other method {where}: {score}."
+    if len(tied) == 1:
+        return f"{top.method} has the highest mean {where}, {score}; {tied[0]} is not significantly different."
+    others = f"{', '.join(tied[:-1])} and {tied[-1]}" if len(tied) <= MAX_NAMED_METHODS else f"{len(tied)} others"
+    return f"{top.method} has the highest mean {where}, {score}; {others} are not significantly different."
 
 
 # -------------------------------------------------------------------- cells of the tables
 
 
 def format_score_record(score_record: Sequence[Any] | None, num_planned_seeds: int) -> str:
-    """66.9 ±2.6, with what is missing of an interval or of seeds."""
+    """Format a score record, e.g. `66.9 ±2.6 (3/5)`; the seeds are shown only if some are missing."""
     if not score_record:
         return ""
-    mean, half, seeds = score_record[:3]
-    spread = f" ±{half:.1f}" if half is not None else ""
-    return f"{mean:.1f}{spread}" + (f" ({seeds}/{num_planned_seeds})" if seeds < num_planned_seeds else "")
+    mean, half_width, num_seeds = score_record[:3]
+    interval = f" ±{half_width:.1f}" if half_width is not None else ""
+    seeds = f" ({num_seeds}/{num_planned_seeds})" if num_seeds < num_planned_seeds else ""
+    return f"{mean:.1f}{interval}{seeds}"
 
 
 def format_difference_record(score_record: Sequence[Any] | None) -> str:
-    """-2.1 ±1.3"""
+    """Format the difference to the reference, e.g. `-2.1 ±1.3`."""
     if not score_record or score_record[3] is None:
         return ""
     return f"{score_record[3]:+.1f}" + ("" if score_record[4] is None else f" ±{score_record[4]:.1f}")
 
 
 def format_whisker_style(score_records: Mapping[str, Sequence[Any]], method: str) -> str:
-    """Where a score's interval lies between the lowest and the highest end of one in the table, 0 to 100, as CSS."""
+    """Format a score's interval as CSS variables, scaled to 0..100 over the range of all intervals in the table."""
     if method not in score_records:
         return "display:none"
     spans = {
         name: (score[0] - (score[1] or 0.0), score[0] + (score[1] or 0.0)) for name, score in score_records.items()
     }
-    low, high = max(0.0, min(one for one, _ in spans.values())), min(100.0, max(one for _, one in spans.values()))
-    places = (spans[method][0], score_records[method][0], spans[method][1])
-    ends = [100 * (min(high, max(low, value)) - low) / (high - low) if high > low else 50.0 for value in places]
-    return ";".join(f"--{name}:{end:.1f}" for name, end in zip(("low", "mean", "high"), ends, strict=True))
+    low = max(0.0, min(start for start, _ in spans.values()))
+    high = min(100.0, max(end for _, end in spans.values()))
+    values = {"low": spans[method][0], "mean": score_records[method][0], "high": spans[method][1]}
+    positions = {
+        name: 100 * (min(high, max(low, value)) - low) / (high - low) if high > low else 50.0
+        for name, value in values.items()
+    }
+    return ";".join(f"--{name}:{position:.1f}" for name, position in positions.items())
 
 
 def format_heat_style(score_records: Mapping[str, Sequence[Any]], method: str) -> str:
-    """How a method stands among the others on a task, 0 to 1, as CSS."""
+    """Format a method's score relative to the others on a task as a CSS variable from 0 to 1."""
     if method not in score_records:
         return ""
     means = [score[0] for score in score_records.values()]
@@ -182,18 +215,18 @@ def format_heat_style(score_records: Mapping[str, Sequence[Any]], method: str) -
 
 
 def embed_diagnostics(folder: Path) -> list[dict[str, str]]:
-    """What methods learned from their sources, drawn beside the page; small enough to be carried in it."""
+    """Load the diagnostics figures (inside-*.png) of the folder as base64 PNGs with 256 colours."""
     import io
 
     from PIL import Image
 
-    found = []
+    figures = []
     for path in sorted(folder.glob("inside-*.png")):
-        sink = io.BytesIO()
+        buffer = io.BytesIO()
         with Image.open(path) as image:
-            image.convert("RGB").quantize(256).save(sink, "PNG", optimize=True)
-            size = image.size
+            image.convert("RGB").quantize(256).save(buffer, "PNG", optimize=True)
+            width, height = image.size
         name = path.stem.removeprefix("inside-")
-        data = base64.b64encode(sink.getvalue()).decode()
-        found.append({"method": name, "data": data, "width": size[0], "height": size[1]})
-    return found
+        data = base64.b64encode(buffer.getvalue()).decode()
+        figures.append({"method": name, "data": data, "width": width, "height": height})
+    return figures

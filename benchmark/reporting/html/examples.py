@@ -1,8 +1,9 @@
-"""Test examples on which methods differ, with what each answered, and for each pair how often it was right or wrong.
+"""Selects test examples on which methods differ, with their answers and the number of correct answers per pair.
 
-Read from the kept predictions of the first seed. Prompts are not in them: they are read from the task's own records
-once, and only shown where they have the hash that was asked. A page is made to be handed on, and few data sets may be:
-texts are in it where they are the generated samples, or where they were asked for; else ids, and who was right.
+The answers come from the stored predictions of the first seed. Prompts are not stored there: they are read from the
+task's data, and shown only if their hash matches the prediction's. Pages are shared, but few data sets may be
+redistributed: texts are included only for generated samples or on request (`--texts`); otherwise the page has example
+ids and whether each method was right.
 """
 
 import io
@@ -19,18 +20,20 @@ from benchmark.system import disk_cache, hashing
 from benchmark.system.hashing import hash_prompt
 from tasks.core.types import UsageError
 
-MAX_EXAMPLES = 12  # examples of a task
-EXAMPLES_PER_DIRECTION = 2  # examples on which a pair differs that are wanted, each way
-MAX_CANDIDATES = 500  # of the test set's first: prompts of the whole of a large one are not kept
-PROMPT_HEAD_LENGTH = 420  # characters of a long prompt: it ends in the question
+MAX_EXAMPLES = 12  # examples shown per task
+EXAMPLES_PER_DIRECTION = 2  # examples wanted per ordered pair of methods (first right, second wrong)
+MAX_CANDIDATES = 500  # only the first test examples are candidates, so that few prompts are cached
+PROMPT_HEAD_LENGTH = 420  # characters shown of the start and end of a long prompt; the question is at the end
 PROMPT_TAIL_LENGTH = 260
 PREDICTION_COLUMNS = ["uid", "asked", "target", "predicted", "correct"]
 SYNTHETIC_ORIGIN = "sample"
-TEXTS_WITHHELD = "texts are not in this page: not all data sets may be handed on. `benchmark report --texts` adds them."
+TEXTS_WITHHELD = (
+    "Texts are not included: some data sets may not be redistributed. `benchmark report --texts` includes them."
+)
 
 
 class CellAnswers(NamedTuple):
-    """Of one cell."""
+    """Predictions of one cell; all fields have one entry per test example."""
 
     uids: tuple[str, ...]
     prompt_hashes: tuple[str, ...]
@@ -45,64 +48,67 @@ def collect_examples(
     newest_results: Mapping[tuple, Mapping[str, Any]],
     include_texts: bool = False,
 ) -> dict[str, dict]:
-    """task -> what its section shows, where there are predictions. `done`: (method, task, shots, seed) -> result.
+    """Build the examples section of each task that has stored predictions. Task -> section, see `build_section`.
 
-    `texts`: with what was asked and answered, whatever the records are.
+    `newest_results`: (method, task, shots, seed) -> result. `include_texts`: include prompts and answers even if the
+    data are not generated samples.
     """
-    found = {}
+    sections = {}
     for task in leaderboard.metrics:
-        cells, open_ = {}, True
-        for line in leaderboard.rows:
-            key = (
-                (line.method, task, 0, 0)
-                if line.is_seed_independent
-                else (line.method, task, line.shots, profile.seeds[0])
-            )
-            if (result := newest_results.get(key)) and (answers := load_answers(profile, result)):
-                cells[line.method, line.shots] = answers
-                open_ = open_ and (include_texts or is_synthetic(result))
+        cells = {}
+        show_texts = True
+        for row in leaderboard.rows:
+            shots, seed = (0, 0) if row.is_seed_independent else (row.shots, profile.seeds[0])
+            result = newest_results.get((row.method, task, shots, seed))
+            answers = load_answers(profile, result) if result else None
+            if answers:
+                cells[row.method, row.shots] = answers
+                show_texts = show_texts and (include_texts or is_synthetic(result))
         if cells:
-            own = build_section(profile, task, cells, open_)
-            found[task] = own if open_ else withhold_texts(own, task)
-    return found
+            section = build_section(profile, task, cells, show_texts)
+            sections[task] = section if show_texts else withhold_texts(section, task)
+    return sections
 
 
 def is_synthetic(result: Mapping[str, Any]) -> bool:
-    """Whether a cell's records are the generated samples: it says so, or is of old and has their hash."""
+    """Return whether a cell used generated samples, by its recorded origin or, in older results, by the data hash."""
     if origin := result["data"].get("origin"):
         return origin == SYNTHETIC_ORIGIN
-    own = hashing.hash_json([hashing.hash_json([SYNTHETIC_ORIGIN, data_hash.hash_synthetic_generators()])])
-    return result["parts"]["records"] == own
+    synthetic_hash = hashing.hash_json([hashing.hash_json([SYNTHETIC_ORIGIN, data_hash.hash_synthetic_generators()])])
+    return result["parts"]["records"] == synthetic_hash
 
 
 def withhold_texts(section: dict, task: str) -> dict:
-    """A section without the answers too, but for words that are the task's own."""
-    words = set(specs.get_task_spec(task).words.values())
-    for shown in section["examples"]:
-        shown["target"] = shown["target"] if shown["target"] in words else None
-    for own in section["shots"].values():
-        said = own["said"].items()
-        own["said"] = {name: [[text if text in words else None, ok] for text, ok in each] for name, each in said}
+    """Remove the answers from a section, except label words, which belong to the task and not to the data."""
+    label_words = set(specs.get_task_spec(task).words.values())
+    for example in section["examples"]:
+        if example["target"] not in label_words:
+            example["target"] = None
+    for comparison in section["shots"].values():
+        comparison["said"] = {
+            method: [[text if text in label_words else None, is_correct] for text, is_correct in answers]
+            for method, answers in comparison["said"].items()
+        }
     return section
 
 
 def load_answers(profile: Profile, result: Mapping[str, Any]) -> CellAnswers | None:
-    """What a cell answered; nothing where its predictions are gone or are not those that were scored."""
+    """Load the predictions of a cell; None if the file is missing or does not match the hash in the result."""
     import pyarrow.parquet
 
-    kept = result["predictions"]
+    predictions_file = result["predictions"]
     try:
-        data = (profile.results_folder / kept["file"]).read_bytes()
+        data = (profile.results_folder / predictions_file["file"]).read_bytes()
     except OSError:
         return None
-    if sha256(data).hexdigest() != kept["sha256"]:
+    if sha256(data).hexdigest() != predictions_file["sha256"]:
         return None
     file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
     if not set(PREDICTION_COLUMNS) <= set(file.schema_arrow.names):
         return None
     columns = file.read(columns=PREDICTION_COLUMNS)
-    uids, asked, targets, said = (tuple(columns[name].to_pylist()) for name in PREDICTION_COLUMNS[:-1])
-    return CellAnswers(uids, asked, targets, said, columns["correct"].to_numpy())
+    uids, prompt_hashes, targets, predictions = (tuple(columns[name].to_pylist()) for name in PREDICTION_COLUMNS[:-1])
+    return CellAnswers(uids, prompt_hashes, targets, predictions, columns["correct"].to_numpy())
 
 
 def build_section(
@@ -111,42 +117,50 @@ def build_section(
     answers_by_variant: Mapping[tuple[str, int | str], CellAnswers],
     include_prompts: bool = True,
 ) -> dict:
-    """The examples, what was answered to them, and by shots how often two methods were both right."""
+    """Build a section: the chosen examples, and by shots the answers and how often each two methods were both right."""
     first = next(iter(answers_by_variant.values()))
-    same = {
+    # cells with other prompts have another test split
+    comparable = {
         key: answers for key, answers in answers_by_variant.items() if answers.prompt_hashes == first.prompt_hashes
-    }  # the others: another split
-    right = np.stack([answers.is_correct for answers in same.values()])
-    places = choose_examples(right[:, :MAX_CANDIDATES], MAX_EXAMPLES)
-    asked, why = load_prompt_texts(profile, task, first, places) if include_prompts else ({}, TEXTS_WITHHELD)
-    shown = [
-        {"uid": first.uids[i], "target": first.gold_answers[i], "prompt": asked.get(first.uids[i])} for i in places
-    ]
-    said = {
-        key: [[answers.predictions[i], bool(answers.is_correct[i])] for i in places] for key, answers in same.items()
     }
-    pairs: dict = {}
-    for shots in dict.fromkeys(shots for _, shots in same):
-        names = [method for method, at in same if at == shots]
-        own = np.stack([same[name, shots].is_correct for name in names]).astype(int)
-        pairs[str(shots)] = {
-            "methods": names,
-            "both": (own @ own.T).tolist(),
-            "said": {name: said[name, shots] for name in names},
+    is_correct = np.stack([answers.is_correct for answers in comparable.values()])
+    indices = choose_examples(is_correct[:, :MAX_CANDIDATES], MAX_EXAMPLES)
+    if include_prompts:
+        prompts, note = load_prompt_texts(profile, task, first, indices)
+    else:
+        prompts, note = {}, TEXTS_WITHHELD
+    examples = [
+        {"uid": first.uids[i], "target": first.gold_answers[i], "prompt": prompts.get(first.uids[i])} for i in indices
+    ]
+    comparisons: dict = {}
+    for shots in dict.fromkeys(shots for _, shots in comparable):
+        answers_by_method = {
+            method: answers for (method, variant_shots), answers in comparable.items() if variant_shots == shots
         }
-    return {"n": len(first.uids), "seed": profile.seeds[0], "examples": shown, "why": why, "shots": pairs}
+        correct = np.stack([answers.is_correct for answers in answers_by_method.values()]).astype(int)
+        comparisons[str(shots)] = {
+            "methods": list(answers_by_method),
+            "both": (correct @ correct.T).tolist(),
+            "said": {
+                method: [[answers.predictions[i], bool(answers.is_correct[i])] for i in indices]
+                for method, answers in answers_by_method.items()
+            },
+        }
+    return {"n": len(first.uids), "seed": profile.seeds[0], "examples": examples, "why": note, "shots": comparisons}
 
 
 def choose_examples(is_correct: np.ndarray, max_examples: int) -> list[int]:
-    """[m, n] -> the examples by which most pairs are seen to differ, both ways, then others that some got wrong."""
+    """Choose examples greedily so that most pairs of methods differ on some, then those that most methods got wrong.
+
+    `is_correct` is [methods, examples]. Returns example indices.
+    """
     is_correct = is_correct.astype(float)
     wanted = EXAMPLES_PER_DIRECTION * (1 - np.eye(len(is_correct)))
     chosen: list[int] = []
     for _ in range(min(max_examples, is_correct.shape[1])):
-        gain = ((wanted @ (1 - is_correct)) * is_correct).sum(
-            0
-        )  # pairs (a, b), a right and b wrong, as often as still wanted
-        gain += 1e-3 * (1 - is_correct).mean(0)  # where all pairs are shown: those that most got wrong
+        # number of ordered pairs (a, b) with a right and b wrong, weighted by how many examples they still need
+        gain = ((wanted @ (1 - is_correct)) * is_correct).sum(0)
+        gain += 1e-3 * (1 - is_correct).mean(0)  # tie-break: the examples that most methods got wrong
         gain[chosen] = -1
         best = int(gain.argmax())
         chosen.append(best)
@@ -157,35 +171,34 @@ def choose_examples(is_correct: np.ndarray, max_examples: int) -> list[int]:
 def load_prompt_texts(
     profile: Profile, task: str, answers: CellAnswers, indices: Sequence[int]
 ) -> tuple[dict[str, str], str]:
-    """(uid -> prompt, or why there are none). A prompt is the one that was asked, or it is not shown."""
+    """Load prompts whose hash matches that of the prediction. Returns (uid -> prompt, note on missing prompts)."""
     uids = answers.uids[:MAX_CANDIDATES]
     try:
         records = data_hash.hash_records(task, profile.source, profile.data_dir)
         key = ["prompts", task, specs.get_task_spec(task).code_hash, records, hashing.hash_json(uids)]
-        found = disk_cache.load_or_compute(key, lambda: read_prompts(profile, task, set(uids)))
+        texts = disk_cache.load_or_compute(key, lambda: read_prompts(profile, task, set(uids)))
     except (UsageError, OSError) as error:
         return {}, f"prompts cannot be read: {error}"
-    shown = {answers.uids[i]: found.get(answers.uids[i]) for i in indices}
-    asked = {answers.uids[i]: answers.prompt_hashes[i] for i in indices}
-    kept = {
-        uid: shorten_prompt(text[0])
-        for uid, text in shown.items()
-        if text and hash_prompt(text[0], *text[1]) == asked[uid]
-    }
-    return kept, "" if len(kept) == len(indices) else "some prompts are not shown: the records are not those asked"
+    prompts = {}
+    for i in indices:
+        text = texts.get(answers.uids[i])
+        if text and hash_prompt(text[0], *text[1]) == answers.prompt_hashes[i]:
+            prompts[answers.uids[i]] = shorten_prompt(text[0])
+    if len(prompts) == len(indices):
+        return prompts, ""
+    return prompts, "some prompts are not shown: the data differ from those of the run"
 
 
 def read_prompts(profile: Profile, task: str, uids: set[str]) -> dict[str, list]:
-    """uid -> [prompt, accepted answers], from the records."""
+    """Read the test examples with these uids from the task's data. Uid -> [prompt, accepted answers]."""
     import tasks
 
     pool, _ = tasks.load_task(task)(data_source=profile.source, data_dir=profile.data_dir).load_pool()
-    return {one.uid: [one.prompt, list(one.answers)] for one in pool["test"] if one.uid in uids}
+    return {example.uid: [example.prompt, list(example.answers)] for example in pool["test"] if example.uid in uids}
 
 
 def shorten_prompt(text: str) -> str:
-    return (
-        text
-        if len(text) <= PROMPT_HEAD_LENGTH + PROMPT_TAIL_LENGTH + 20
-        else f"{text[:PROMPT_HEAD_LENGTH]} […] {text[-PROMPT_TAIL_LENGTH:]}"
-    )
+    """Replace the middle of a long prompt by […]."""
+    if len(text) <= PROMPT_HEAD_LENGTH + PROMPT_TAIL_LENGTH + 20:
+        return text
+    return f"{text[:PROMPT_HEAD_LENGTH]} […] {text[-PROMPT_TAIL_LENGTH:]}"

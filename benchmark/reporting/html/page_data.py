@@ -49,7 +49,7 @@ def round_optional(value: float | None, digits: int = 2) -> float | None:
 
 
 def build_score_record(row: LeaderboardRow, name: str, significance: LeaderboardSignificance) -> list[Any] | None:
-    """Build [mean, half width, seeds, difference, its half width, corrected p, tie letters, flag]; None without a score.
+    """Build [mean, half width, seeds, difference, its half width, corrected p, tie letters, flag]; None if no score.
 
     Scores, differences and half widths are x 100.
     """
@@ -149,7 +149,7 @@ def average_phase_seconds(done_results: Iterable[Mapping[str, Any]]) -> dict[tup
 
 
 def build_rank_diagrams(significance: LeaderboardSignificance) -> dict[str, dict[str, dict[str, Any]]]:
-    """Shots -> selection -> critical-difference diagram: methods by rank, and bars over those not significantly different."""
+    """Shots -> selection -> critical-difference diagram: methods by rank, bars over those without significant difference."""
     diagrams: dict = {}
     for (shots, name), (names, ranks) in significance.average_ranks.items():
         diagrams.setdefault(str(shots), {})[name] = {
@@ -164,7 +164,7 @@ def build_rank_diagrams(significance: LeaderboardSignificance) -> dict[str, dict
 
 
 def build_crossings(leaderboard: Leaderboard, significance: LeaderboardSignificance) -> dict[str, list[list[Any]]]:
-    """Selection or task -> list of [method, method, *ShotCrossing] where the shot curves of two trained methods cross."""
+    """Selection or task -> list of [method, method, *Crossing] where the shot curves of two trained methods cross."""
     rows = {(row.method, row.shots): row for row in leaderboard.rows if not row.is_control}
     shots = list(dict.fromkeys(row.shots for row in leaderboard.rows))
     crossings: dict[str, list[list[Any]]] = {}
@@ -172,7 +172,9 @@ def build_crossings(leaderboard: Leaderboard, significance: LeaderboardSignifica
         tasks = leaderboard.task_groups.get(name, name)
         for a, b in combinations(dict.fromkeys(method for method, _ in rows), 2):
             if can_cross([(get_estimate(rows[a, k], name), get_estimate(rows[b, k], name)) for k in shots]):
-                differences = {k: significance.paired_scores.compute_difference((a, (k,)), (b, (k,)), tasks) for k in shots}
+                differences = {
+                    k: significance.paired_scores.compute_difference((a, (k,)), (b, (k,)), tasks) for k in shots
+                }
                 crossings.setdefault(name, []).extend([a, b, *crossing] for crossing in find_crossings(differences))
     return {name: entries for name, entries in crossings.items() if entries}
 
@@ -190,7 +192,7 @@ def can_cross(estimate_pairs: Iterable[tuple[MeanEstimate | None, MeanEstimate |
 def build_variance_rows(
     planned_cells: Iterable[Any], results: Iterable[Mapping[str, Any]]
 ) -> list[tuple[str, int | str, str, list[float]]]:
-    """Build (method, shots, random stream, [standard deviation, low, high] x 100) if the runs isolate single streams."""
+    """Build (method, shots, stream, [standard deviation, low, high] x 100) where the runs isolate random streams."""
     rows = []
     for (method, shots), tasks in seed_variance.group_scores_by_seeds(planned_cells, results).items():
         components = seed_variance.decompose_variance(tasks)
@@ -267,9 +269,14 @@ def build_task_entries(profile: Profile, leaderboard: Leaderboard) -> dict[str, 
 
 def build_method_entries(profile: Profile) -> dict[str, dict[str, Any]]:
     """Method -> what it trains, its paper, and whether it is a control, seed-independent, or uses source stages."""
-    found = {}
+    entries = {}
     for name in profile.methods:
-        fact = specs.get_method_spec(name)
-        found[name] = {"what": fact.trained_part, "paper": fact.paper, "control": not fact.uses_gradient_descent,
-                       "fixed": fact.is_seed_independent, "sources": fact.learns_from_sources and fact.uses_gradient_descent}  # fmt: skip
-    return found
+        spec = specs.get_method_spec(name)
+        entries[name] = {
+            "what": spec.trained_part,
+            "paper": spec.paper,
+            "control": not spec.uses_gradient_descent,
+            "fixed": spec.is_seed_independent,
+            "sources": spec.learns_from_sources and spec.uses_gradient_descent,
+        }
+    return entries

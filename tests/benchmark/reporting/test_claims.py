@@ -70,7 +70,9 @@ def test_a_difference_within_its_interval_is_open_and_says_what_would_have_been_
     (found,) = judged(one, above("lora", "prompt"))
     assert found.verdict == UNDECIDED
     assert found.detectable_difference == found.difference.compute_detectable_difference()
-    assert found.verdict_text == f"undecided at this size: finds {100 * found.detectable_difference:.1f} points"
+    assert found.verdict_text == (
+        f"undecided at this size (smallest detectable difference: {100 * found.detectable_difference:.1f} points)"
+    )
     _, twice = judged(one, above("lora", "prompt"), above("prompt", "lora"))
     assert (
         twice.detectable_difference
@@ -189,7 +191,7 @@ def test_the_page_states_every_claim_beside_what_was_reported(one, answered):
     assert row in text
     assert "| not run |" in text
     for said in (text, shown):
-        assert "No table of the paper is known to us." in said
+        assert "We have no table of the paper." in said
         assert "python -m benchmark run --profile mine --methods ta_lora,prompt,adapter" in said
     assert "reconstructions" in text
 

@@ -120,7 +120,7 @@ def test_curves_cross_where_the_paired_differences_say_so_whatever_was_skipped(s
 
 
 def test_the_page_says_what_one_method_alone_is_worth(small, answered):
-    for seeds, said in (((0, 1), "no other is ranked"), ((0,), "Another seed may say otherwise")):
+    for seeds, said in (((0, 1), "no other method is ranked"), ((0,), "Other seeds may give another order")):
         found = replace(small, methods=("lora",), tasks=("afqmc", "chnsent"), shots=(4,), seeds=seeds)
         for planned in planner.plan_grid(found):
             answered(found, planned, [1.0, 0.0] * 5)

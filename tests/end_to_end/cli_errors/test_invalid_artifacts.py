@@ -108,7 +108,7 @@ RECORDS = [
     ),
     ("ocnli", {"train.json": "{}\n{", "dev.json": ""}, "ocnli/train.json:1: no field 'label'"),
     ("ocnli", {"train.json": '{"label": "-"}\n{', "dev.json": ""}, "ocnli/train.json:2: not JSON"),
-    ("ocnli", {"train.json": "[1]", "dev.json": ""}, "ocnli/train.json:1: not a record"),
+    ("ocnli", {"train.json": "[1]", "dev.json": ""}, "ocnli/train.json:1: not a JSON object"),
     ("cote_bd", {"train.txt": '{"s": 5, "ot": "甲"}', "test.txt": ""}, "cote_bd/train.txt:1: not a record"),
     ("drcd", {"DRCD_training.json": "[" * 99_999, "DRCD_test.json": ""}, "drcd/DRCD_training.json"),
     ("drcd", {"DRCD_training.json": "5", "DRCD_test.json": ""}, "DRCD_training.json: not in the format of SQuAD"),
