@@ -1,18 +1,18 @@
-"""MeTA-LoRA: one LoRA from which a few steps on a few examples of a task lead far (arXiv:2510.11598).
+"""MeTA-LoRA: meta-learn one LoRA that a few steps on few examples adapt to a task (arXiv:2510.11598).
 
   (1)  n tasks without replacement; of each, disjoint S_i and Q_i from its pool of N examples
   (2)  theta_i^0 = theta,  theta_i^{s+1} = theta_i^s - alpha clip(grad L_{B_s}(theta_i^s)),  s < k,  B_s a batch of S_i
   (3)  G = (1/n) sum_i grad L_{Q_i}(theta_i^k)
   (4)  theta <- AdamW(theta, clip(G); beta)
 
-theta: A and B of shared_lora, one for all sources; r (d_in + d_out) for every linear. (1)-(4) are one step of the
+theta: A and B of shared_lora, shared by all sources; r (d_in + d_out) for every linear. (1)-(4) are one step of the
 source stage. First order (FOMAML): the gradient in (3) is with respect to theta_i^k; second order: to theta, through
 all of (2). With k = 0 it is shared_lora on the query batches. On the target it is LoRA, from theta.
 
-Known of the paper: its abstract, its figure's caption (support sets adapt, query gradients of all tasks are aggregated)
-and N of 50 or 100. Ours: n, k, batch sizes, rates, the clips, first order, and that (3) is a mean. alpha is large
-because LoRA's gradients are small (grad A = 0 while B = 0): of beta's size it would leave theta_i = theta, and nobody
-would notice; `watched` tells. theta_i is never written into theta: a forward pass is called with it in theta's place.
+Known from the paper: its abstract, its figure's caption (support sets adapt, query gradients of all tasks are aggregated)
+and N of 50 or 100. Our choices: n, k, batch sizes, learning rates, clipping, first order, and the mean in (3). alpha is
+large because LoRA's gradients are small (grad A = 0 while B = 0): an alpha of beta's size would silently leave theta_i at
+theta, which the logged `moved` shows. theta_i is never written into theta: `functional_call` runs the forward pass with it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -32,17 +32,19 @@ from methods.shared_lora import SharedLoRA
 from tasks.core.types import Batch, EncodedExample, Episode, UsageError
 
 INNER_OPTIMIZERS = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
-NamedParameters = dict[str, Tensor]  # or a theta_i, by the names of the parameters
+NamedParameters = dict[str, Tensor]  # theta or theta_i, by parameter name
 
 
 class TaskUpdate(NamedTuple):
-    """What one task contributes to an outer step."""
+    """Contribution of one task to an outer step."""
 
-    gradient: Tensor  # [p] of its query loss
-    diagnostics: dict[str, Tensor]  # that loss, and how the inner loop went
+    gradient: Tensor  # [p], gradient of the task's query loss
+    diagnostics: dict[str, Tensor]  # query loss and measurements of the inner loop
 
 
 class MetaLoRA(SharedLoRA):
+    """Shared LoRA whose source stage is meta-learning on episodes of tasks."""
+
     name = "meta_lora"
     paper = "MeTA-LoRA, arXiv:2510.11598; details ours"
     trained_part = (
@@ -57,7 +59,7 @@ class MetaLoRA(SharedLoRA):
         pool: int = 50  # N
         tasks: int = 4  # n
         inner_steps: int = 3  # k
-        inner_lr: float = 0.1  # alpha: of .03 .1 .3 1 the one at which tiny's support loss falls by 10 to 30 %
+        inner_lr: float = 0.1  # alpha: of .03 .1 .3 1 the value at which the support loss falls by 10 to 30 % on the bundled tiny model
         inner_clip: float = 1.0  # 0: no clipping
         inner_optimizer: str = "sgd"  # or adamw, with fresh moments for every task and step
         second_order: bool = False
@@ -75,7 +77,7 @@ class MetaLoRA(SharedLoRA):
                 )
             if self.second_order and self.inner_optimizer != "sgd":
                 raise UsageError(
-                    "method meta_lora: second_order goes through plain gradient steps; set inner_optimizer to sgd"
+                    "method meta_lora: second_order needs plain gradient steps; set inner_optimizer to sgd"
                 )
 
     config: Config
@@ -83,18 +85,15 @@ class MetaLoRA(SharedLoRA):
     def build(self) -> None:
         if self.config.second_order and (self.backbone.is_sharded or self.backbone.checkpointed_layers):
             raise UsageError(
-                "method meta_lora: second_order goes back through earlier passes, which strategy fsdp and "
+                "method meta_lora: second_order differentiates through earlier forward passes, which strategy fsdp and "
                 "backbone.checkpointing do not keep; set second_order to false"
             )
         super().build()
 
     def batching_options(self, stage: Stage) -> dict[str, int]:
-        c = self.config
-        return (
-            {"tasks_per_episode": c.tasks, "num_support_batches": c.inner_steps}
-            if stage.batch_mode == "episodes"
-            else {}
-        )
+        if stage.batch_mode != "episodes":
+            return {}
+        return {"tasks_per_episode": self.config.tasks, "num_support_batches": self.config.inner_steps}
 
     def begin_stage(
         self, stage: Stage, seeds: Sequence[int], train_examples: Sequence[Sequence[EncodedExample]] = ()
@@ -105,49 +104,46 @@ class MetaLoRA(SharedLoRA):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if not isinstance(batch, Episode):
             return super().on_before_batch_transfer(batch, dataloader_idx)
-        support = tuple(tuple(self.split_into_micro_batches(part) for part in own) for own in batch.support)
+        support = tuple(tuple(map(self.split_into_micro_batches, batches)) for batches in batch.support)
         return Episode(support, tuple(map(self.split_into_micro_batches, batch.query)))
 
     def split_into_micro_batches(self, batch: Batch) -> list[StepPlan]:
-        """A batch in as many passes as the device's memory asks for, mostly one."""
-        return (
-            [self.plan_step(batch)]
-            if self.num_micro_batches == 1
-            else plan_micro_batches(batch, self.num_micro_batches, self.plan_step)
-        )
+        """Plan a batch as `num_micro_batches` forward passes, usually one."""
+        if self.num_micro_batches == 1:
+            return [self.plan_step(batch)]
+        return plan_micro_batches(batch, self.num_micro_batches, self.plan_step)
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
-        """An outer step; the losses are those of the queries. On the target a step of LoRA."""
+        """Take an outer step on an episode and return the query losses; on the target take a step of LoRA."""
         if self.automatic_optimization:
             return super().training_step(batch, batch_idx)
         if not isinstance(batch, Episode):
             raise UsageError("method meta_lora learns from episodes on the sources: give it Group(tasks, 'episodes')")
         theta = {name: p for part in self.trainable_by_slot().values() for name, p in part.items()}
-        own = list(zip(batch.support, batch.query, strict=True))[self.global_rank :: self.trainer.world_size]
-        trials = [
-            self.compute_task_update(theta, support, query) for support, query in own
-        ]  # each process has tasks of its own
-        total = torch.stack(
-            [torch.zeros_like(flatten_tensors(theta.values())), *(trial.gradient for trial in trials)]
-        ).sum(0)
-        total = self.trainer.strategy.reduce(total, reduce_op="sum")  # nothing here passes the hooks of DDP
+        tasks = list(zip(batch.support, batch.query, strict=True))
+        tasks = tasks[self.global_rank :: self.trainer.world_size]  # the tasks of this process
+        updates = [self.compute_task_update(theta, support, query) for support, query in tasks]
+        zero = torch.zeros_like(flatten_tensors(theta.values()))
+        total = torch.stack([zero, *(update.gradient for update in updates)]).sum(0)
+        total = self.trainer.strategy.reduce(total, reduce_op="sum")  # DDP's hooks do not run here
         self.apply_outer_step(theta, total / len(batch.query))
-        passed = [(*support, query) for support, query in own]
+        task_batches = [(*support, query) for support, query in tasks]
         return {
-            "losses": torch.stack([trial.diagnostics["query"] for trial in trials]) if trials else total[:0],
-            "present": tuple(query[0].present_slots[0] for _, query in own),
-            "tokens": tuple(sum(plan.num_tokens[0] for batch in batches for plan in batch) for batches in passed),
+            "losses": torch.stack([update.diagnostics["query"] for update in updates]) if updates else total[:0],
+            "present": tuple(query[0].present_slots[0] for _, query in tasks),
+            "tokens": tuple(sum(plan.num_tokens[0] for batch in batches for plan in batch) for batches in task_batches),
             "padded": tuple(
-                sum(plan.num_padded_tokens[0] for batch in batches for plan in batch) for batches in passed
+                sum(plan.num_padded_tokens[0] for batch in batches for plan in batch) for batches in task_batches
             ),
-            "watched": summarize_updates(trials) if trials else {},
+            "watched": summarize_updates(updates) if updates else {},
         }
 
     def apply_outer_step(self, theta: NamedParameters, gradient: Tensor) -> None:
-        """(4), with the gradient [p] of all tasks."""
-        optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        for p, part in zip(theta.values(), gradient.split([p.numel() for p in theta.values()]), strict=True):
-            p.grad = part.view_as(p)
+        """Equation (4), with the gradient G [p]."""
+        optimizer = self.optimizers()
+        schedule = self.lr_schedulers()
+        for p, p_gradient in zip(theta.values(), gradient.split([p.numel() for p in theta.values()]), strict=True):
+            p.grad = p_gradient.view_as(p)
         self.configure_gradient_clipping(optimizer)
         optimizer.step()
         schedule.step()
@@ -156,12 +152,12 @@ class MetaLoRA(SharedLoRA):
     def compute_task_update(
         self, theta: NamedParameters, support: Sequence[Sequence[StepPlan]], query: Sequence[StepPlan]
     ) -> TaskUpdate:
-        """(2) and a task's part of (3)."""
-        second = self.config.second_order
-        with sdpa_kernel(SDPBackend.MATH) if second else nullcontext():  # no other kernel is differentiable twice
-            own, watched = self.adapt(theta, support)
-            loss, found = self.compute_gradient(own, query, theta if second else own)
-        return TaskUpdate(flatten_tensors(found), watched | {"query": loss})
+        """Equation (2) and the task's term of (3)."""
+        second_order = self.config.second_order
+        with sdpa_kernel(SDPBackend.MATH) if second_order else nullcontext():  # the only kernel with second derivatives
+            adapted, diagnostics = self.adapt(theta, support)
+            loss, gradient = self.compute_gradient(adapted, query, theta if second_order else adapted)
+        return TaskUpdate(flatten_tensors(gradient), diagnostics | {"query": loss})
 
     def compute_gradient(
         self,
@@ -170,37 +166,39 @@ class MetaLoRA(SharedLoRA):
         inputs: NamedParameters,
         create_graph: bool = False,
     ) -> tuple[Tensor, list[Tensor]]:
-        """A batch's loss at `own` and its gradient by `of`, pass after pass."""
-        losses, found = [], []
+        """Loss of a batch at `adapted` and its gradient with respect to `inputs`, summed over the micro-batches."""
+        losses = []
+        gradients = []
         for plan in micro_batches:
-            # with second order all passes go back through the inner steps that led to `own`
-            keep = create_graph or (self.config.second_order and plan is not micro_batches[-1])
-            loss, gradient = functional_call(self, adapted, (plan, [*inputs.values()], create_graph, keep))
+            # with second order every backward pass uses the graph of the inner steps that led to `adapted`
+            retain_graph = create_graph or (self.config.second_order and plan is not micro_batches[-1])
+            loss, gradient = functional_call(self, adapted, (plan, [*inputs.values()], create_graph, retain_graph))
             losses.append(loss.detach())
-            found.append(gradient)
-        return torch.stack(losses).sum(), [sum(each) for each in zip(*found, strict=True)]
+            gradients.append(gradient)
+        return torch.stack(losses).sum(), [sum(terms) for terms in zip(*gradients, strict=True)]
 
     def adapt(
         self, theta: NamedParameters, support: Sequence[Sequence[StepPlan]]
     ) -> tuple[NamedParameters, dict[str, Tensor]]:
-        """theta_i^k: a copy of theta, or with second order a function of it."""
+        """Equation (2): theta_i^k, a copy of theta or with second order a function of it, and the diagnostics."""
         c = self.config
-        own = theta if c.second_order else {name: p.detach().clone().requires_grad_() for name, p in theta.items()}
-        inner = INNER_OPTIMIZERS[c.inner_optimizer](
-            own.values(), lr=c.inner_lr, weight_decay=0.0
-        )  # fresh for every task and step
+        adapted = theta
+        if not c.second_order:
+            adapted = {name: p.detach().clone().requires_grad_() for name, p in theta.items()}
+        # a new optimiser for every task and outer step
+        inner = INNER_OPTIMIZERS[c.inner_optimizer](adapted.values(), lr=c.inner_lr, weight_decay=0.0)
         losses = []
         for batch in support:
-            loss, found = self.compute_gradient(own, batch, own, c.second_order)
-            found = clip_gradient(found, c.inner_clip)
+            loss, gradient = self.compute_gradient(adapted, batch, adapted, c.second_order)
+            gradient = clip_gradient(gradient, c.inner_clip)
             if c.second_order:
-                own = {name: p - c.inner_lr * g for (name, p), g in zip(own.items(), found, strict=True)}
+                adapted = {name: p - c.inner_lr * g for (name, p), g in zip(adapted.items(), gradient, strict=True)}
             else:
-                for p, g in zip(own.values(), found, strict=True):
+                for p, g in zip(adapted.values(), gradient, strict=True):
                     p.grad = g
                 inner.step()
             losses.append(loss)
-        return own, self.compute_diagnostics(theta, own, support, losses)
+        return adapted, self.compute_diagnostics(theta, adapted, support, losses)
 
     @torch.no_grad()
     def compute_diagnostics(
@@ -210,7 +208,7 @@ class MetaLoRA(SharedLoRA):
         support: Sequence[Sequence[StepPlan]],
         losses: Sequence[Tensor],
     ) -> dict[str, Tensor]:
-        """How far theta_i^k is from theta, in lengths of theta, and the loss of the first batch at either."""
+        """|theta_i^k - theta| / |theta|, and the loss of the first support batch before and after the inner steps."""
         if not support:
             return {}
         start = flatten_tensors(theta.values())
@@ -223,22 +221,24 @@ class MetaLoRA(SharedLoRA):
     def forward(
         self, plan: StepPlan, inputs: Sequence[Tensor] = (), create_graph: bool = False, retain_graph: bool = False
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        """The loss of one task's batch, or its part of it, and the gradient by `of`.
+        """Loss of one task's micro-batch and its gradient with respect to `inputs`.
 
-        Taken in here, while theta_i is in theta's place: under checkpointing the way back computes layers anew.
+        The gradient is computed here, while theta_i replaces theta: with checkpointing the backward pass recomputes
+        layers.
         """
         loss = self.compute_slot_losses(plan).sum()
-        return loss, torch.autograd.grad(
-            loss, inputs, create_graph=create_graph, retain_graph=retain_graph
-        ) if inputs else ()
+        if not inputs:
+            return loss, ()
+        return loss, torch.autograd.grad(loss, inputs, create_graph=create_graph, retain_graph=retain_graph)
 
 
 def flatten_tensors(tensors: Iterable[Tensor]) -> Tensor:
-    return torch.cat([tensor.detach().flatten() for tensor in tensors])  # [p]
+    """All entries in one detached vector [p]."""
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
 def clip_gradient(gradient: Sequence[Tensor], max_norm: float) -> list[Tensor]:
-    """As `clip_grad_norm_` does, but differentiable."""
+    """Differentiable form of `clip_grad_norm_`; a `max_norm` of 0 clips nothing."""
     if not max_norm:
         return list(gradient)
     norm = torch.stack([g.norm() for g in gradient]).norm()
@@ -246,9 +246,10 @@ def clip_gradient(gradient: Sequence[Tensor], max_norm: float) -> list[Tensor]:
 
 
 def summarize_updates(updates: Sequence[TaskUpdate]) -> dict[str, Tensor]:
-    """Means over the tasks of a step; `agreement` is the mean cosine between the gradients of two of them."""
-    found = {name: torch.stack([t.diagnostics[name] for t in updates]).mean() for name in updates[0].diagnostics}
+    """Means over the tasks of a step; `agreement` is the mean cosine between the gradients of two tasks."""
+    summary = {name: torch.stack([t.diagnostics[name] for t in updates]).mean() for name in updates[0].diagnostics}
     if len(updates) > 1:
-        units, n = F.normalize(torch.stack([trial.gradient for trial in updates])), len(updates)
-        found["agreement"] = (units.sum(0).square().sum() - n) / (n * (n - 1))
-    return found
+        units = F.normalize(torch.stack([update.gradient for update in updates]))  # [n, p]
+        n = len(updates)
+        summary["agreement"] = (units.sum(0).square().sum() - n) / (n * (n - 1))
+    return summary

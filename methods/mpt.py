@@ -105,11 +105,10 @@ class MPT(Prompt):
         ).float()  # [b, s, d]
         teacher = self.compute_teacher_states(step_plan)
         logits, teacher_logits = (
-            self.backbone.compute_logits(hidden.flatten(0, 1)[step_plan.label_positions]) for hidden in (student, teacher)
+            self.backbone.compute_logits(hidden.flatten(0, 1)[step_plan.label_positions])
+            for hidden in (student, teacher)
         )  # [n, v]
-        kl = F.kl_div(
-            logits.log_softmax(-1), teacher_logits.log_softmax(-1), reduction="none", log_target=True
-        ).sum(-1)
+        kl = F.kl_div(logits.log_softmax(-1), teacher_logits.log_softmax(-1), reduction="none", log_target=True).sum(-1)
         weight = self.config.distillation_weight  # lambda
         token_losses = F.cross_entropy(logits, step_plan.label_ids, reduction="none") + weight * kl  # [n]
         distances = ((student - teacher).square().mean(-1) * step_plan.attention_mask).sum(1)  # [b]

@@ -107,7 +107,9 @@ class Peft(Method):
         others = {key: value for key, value in option_values.items() if key not in names and key != "options"}
         kind, options = load_peft_options(config.peft_type, config.file, {**option_values.get("options", {}), **others})
         build_peft_config(kind, options)  # report invalid options now
-        return replace(config, peft_type=kind, options=options, file="")  # the cell's identity holds the file's contents, not its path
+        return replace(
+            config, peft_type=kind, options=options, file=""
+        )  # the cell's identity holds the file's contents, not its path
 
     def build(self) -> None:
         c = self.config
@@ -211,4 +213,3 @@ class Peft(Method):
 def _set_task_ids_to_zero(_layer: nn.Module, inputs: tuple, kwargs: dict) -> tuple[tuple, dict]:
     """Forward pre-hook that sets the task of every row to 0, which POLY layers require."""
     return inputs, {**kwargs, "task_ids": torch.zeros(len(inputs[0]), dtype=torch.long, device=inputs[0].device)}
-

@@ -1,9 +1,9 @@
-"""Shared multi-task LoRA: one LoRA learned on all sources together, then continued on the target.
+"""Shared multi-task LoRA: train one LoRA on all sources together, then continue on the target.
 
-y = W x + (alpha / r) B A x, and nothing tells the tasks apart but their text. A and B are one for all sources; on the
-target every cell continues from its own copy of them, or, with A frozen, only B does. Start and count as LoRA's:
-r (d_in + d_out) for every linear. With `pool` it is what a method that learns from few examples has to beat: the same
-examples of every source, and as many gradients.
+y = W x + (alpha / r) B A x, where only the text identifies the task. A and B are shared by all sources; on the
+target every cell trains its own copy of them, or, with A frozen, of B alone. Initialisation and parameter count are
+LoRA's: r (d_in + d_out) for every linear. With `pool` it is the baseline for methods that learn from few examples: the
+same examples of every source and the same number of gradient computations.
 """
 
 from dataclasses import dataclass
@@ -15,6 +15,8 @@ from tasks.core.types import UsageError
 
 
 class SharedLoRA(LoRA):
+    """LoRA whose factors are shared by all sources; each target continues from a copy."""
+
     name = "shared_lora"
     paper = "the plain multi-task baseline"
     trained_part = "A and B, one for all sources; on the target the parts in `trainable_on_target`"
@@ -23,13 +25,13 @@ class SharedLoRA(LoRA):
 
     @dataclass(frozen=True)
     class Config(LoRA.Config):
-        pool: int = 0  # examples of each source that are learned from, drawn by the seed; 0: all
-        trainable_on_target: str = "a b"  # what learns on the target
-        target_lr: float = 1e-4  # few-shot: from a good start, half of the sources' rate
+        pool: int = 0  # training examples of each source, drawn with the seed; 0: all
+        trainable_on_target: str = "a b"  # parameters that are trained on the target
+        target_lr: float = 1e-4  # half of `lr`, because few-shot training starts from a trained state
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            validate_choices(self.trainable_on_target, ("a", "b"), "method shared_lora: target")
+            validate_choices(self.trainable_on_target, ("a", "b"), "method shared_lora: trainable_on_target")
             if self.pool < 0:
                 raise UsageError(f"method shared_lora: pool is a number of examples, or 0 for all; found {self.pool}")
 
@@ -44,6 +46,5 @@ class SharedLoRA(LoRA):
         return parameter_name.rpartition(".")[2] in self.config.trainable_on_target.split()
 
     def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
-        return OptimizerGroup(
-            self.config.target_lr if self.current_stage == TARGET_STAGE else self.config.lr, self.config.weight_decay
-        )
+        lr = self.config.target_lr if self.current_stage == TARGET_STAGE else self.config.lr
+        return OptimizerGroup(lr, self.config.weight_decay)

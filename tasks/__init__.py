@@ -51,7 +51,8 @@ def load_task(name: str) -> "type[Task]":
         case _:
             from tasks.core.types import UsageError
             raise UsageError(
-                f"no task {name!r}; there are: {', '.join(TASK_NAMES)} (or your own as package.module:Class or file.yaml)"
+                f"no task {name!r}; there are: {', '.join(TASK_NAMES)} "
+                "(or your own as package.module:Class or file.yaml)"
             )
     return task_class
 

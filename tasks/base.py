@@ -109,7 +109,8 @@ class Task(LightningDataModule):
             raise UsageError(f"{self.name}: shots is {shots}; give 1 or more, or leave it out for all examples")
         if max_train_examples is not None and max_train_examples < 1:
             raise UsageError(
-                f"{self.name}: max_train_examples is {max_train_examples}; give 1 or more, or leave it out for all examples"
+                f"{self.name}: max_train_examples is {max_train_examples}; "
+                "give 1 or more, or leave it out for all examples"
             )
         if unknown := set(max_per_split or {}) - {"train", "dev", "test"}:
             raise UsageError(
@@ -134,7 +135,7 @@ class Task(LightningDataModule):
     # Methods that a subclass implements, and helpers for them
 
     def read_examples(self, raw_part: str) -> Iterator[Example]:
-        """Yield an example for each usable record of a raw part ("train", "dev" or "test"); a subclass implements it."""
+        """Yield an example per usable record of a raw part ("train", "dev" or "test"); a subclass implements it."""
         raise UsageError(f"{type(self).__name__} does not implement read_examples(raw_part), which yields its examples")
 
     def merge_duplicates(self, duplicates: list[Example]) -> Example | None:

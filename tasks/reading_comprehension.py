@@ -38,7 +38,7 @@ class SpanReading(Task):
 
 
 class CMRC2018(SpanReading):
-    """CMRC 2018 (Cui et al. 2019). The test set is hidden, so dev is used as test; trial replaces a missing train set."""
+    """CMRC 2018 (Cui et al. 2019). Test is hidden, so dev is used as test; trial replaces a missing train set."""
 
     name = "cmrc2018"
     role = "source"

@@ -40,7 +40,7 @@ class Amazon(Sentiment):
 
 
 class ChnSent(Sentiment):
-    """ChnSentiCorp: hotels, laptops, books. 330 of 1,178 distinct test texts are also in train and are removed there."""
+    """ChnSentiCorp: hotels, laptops, books. 330 of 1,178 distinct test texts are in train and are removed there."""
 
     name = "chnsent"
     role = "target"

@@ -141,3 +141,48 @@ def test_empty_inits():
         if path.name == "__init__.py" and any(not isinstance(n, ast.Expr) for n in ast.parse(path.read_text()).body)
     }  # fmt: skip
     assert with_code == {"tasks", "methods"}
+
+
+def list_functions(module: str, *, with_docstring: bool) -> set[str]:
+    """Names of the functions of a module, at any depth, with or without a docstring."""
+    nodes = [node for node in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(node, ast.FunctionDef)]
+    return {node.name for node in nodes if bool(ast.get_docstring(node)) == with_docstring}
+
+
+# Hooks whose docstring is that of the base class, here or in torch and Lightning.
+BASES = (
+    "methods.base",
+    "methods.core.state",
+    "methods.lora",
+    "tasks.base",
+    "tasks.core.sources",
+    "tasks.core.yaml_task",
+)
+HOOKS = {name for module in BASES for name in list_functions(module, with_docstring=True)} | {
+    "forward", "training_step", "optimizer_zero_grad", "on_before_optimizer_step", "on_before_batch_transfer",
+    "on_train_batch_start", "on_train_batch_end", "update", "compute", "step", "add_slot",
+}  # fmt: skip
+
+
+def list_public_without_docstring() -> list[str]:
+    """Public functions, classes and methods of the packages without a docstring of their own or of their base class."""
+    missing = []
+
+    def visit(body: list[ast.stmt], path: str, in_class: bool) -> None:
+        for node in body:
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+                continue
+            is_inherited = in_class and (node.name in HOOKS or node.name == "Config")
+            is_declaration = ast.unparse(node.body[-1]) == "..."  # `class XNLIGerman(XNLI, language=GERMAN): ...`
+            if not ast.get_docstring(node) and not is_inherited and not is_declaration:
+                missing.append(f"{path}.{node.name}")
+            if isinstance(node, ast.ClassDef):
+                visit(node.body, f"{path}.{node.name}", True)
+
+    for module, path in MODULES.items():
+        visit(ast.parse(path.read_text()).body, module, False)
+    return missing
+
+
+def test_public_names_have_docstrings():
+    assert list_public_without_docstring() == []

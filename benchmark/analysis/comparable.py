@@ -57,7 +57,8 @@ def collect_evidence(profile: Profile, query: argparse.Namespace) -> Evidence:
     """
     store = ResultStore(profile.results_folder)
     extended = extend_profile(profile, list_done_cells(store.load_results()), query)
-    results, num_stale = [], 0
+    results: list[Any] = []
+    num_stale = 0
     if extended.methods and extended.shots:
         _, results, num_stale = load.collect_results(extended, store)
     trained = [method for method in extended.methods if specs.get_method_spec(method).uses_gradient_descent]

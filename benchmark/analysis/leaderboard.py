@@ -89,9 +89,11 @@ def build_row(
 ) -> LeaderboardRow:
     """Build the leaderboard row of one method at one number of shots."""
     facts = specs.get_method_spec(method)
-    cell_shots, seeds = shots, profile.seeds
+    cell_shots = shots
+    seeds = profile.seeds
     if facts.is_seed_independent:  # one cell for all shots and seeds
-        cell_shots, seeds = 0, (0,)
+        cell_shots = 0
+        seeds = (0,)
     supported = [task for task in profile.tasks if supports_task(facts, task)]
     planned = {
         (task, seed): results_by_cell.get((method, task, cell_shots, seed)) for task in supported for seed in seeds

@@ -6,8 +6,8 @@ with the sampled test examples: d[s, i] = mean + seed[s] + example[i] + rest[s, 
 mean of d over the examples of each task and then over tasks, there are two estimates:
 
     by seeds       var D = s2(D[s]) / S                                                             S - 1 degrees
-    by both        var D = item + max(0, s2(D[s]) / S - rest)                                       Satterthwaite
-                   item = sum_t s2_i(mean_s d_t) / n_t / T2,   rest = sum_t s2(rest_t) / (S n_t) / T2
+    by both        var D = example + max(0, s2(D[s]) / S - rest)                                    Satterthwaite
+                   example = sum_t s2_i(mean_s d_t) / n_t / T2,   rest = sum_t s2(rest_t) / (S n_t) / T2
 
 The first ignores that all seeds share the examples, so its coverage is too low where the example variance dominates.
 The second contains all three components, but with S = 3 its degrees of freedom are estimated from a variance with two

@@ -17,8 +17,7 @@ def select_tasks(profile: Profile, role: str, family: str) -> tuple[str, ...]:
     return tuple(
         name
         for name, fact in facts.items()
-        if family in (ANY_FAMILY, fact.family)
-        and role in ("all", planner.get_task_role(profile, name), fact.form)
+        if family in (ANY_FAMILY, fact.family) and role in ("all", planner.get_task_role(profile, name), fact.form)
     )
 
 

@@ -33,10 +33,10 @@ WANDB_API_URL = "https://api.wandb.ai"
 
 def run_doctor(load_profile: Callable[[], Profile], requested_profile: str, console: Console, as_json: bool) -> int:
     """Print the findings and the next steps. Returns 0 if the profile can run, otherwise 1."""
+    name = requested_profile
+    reason = "requested"
     if requested_profile == "auto":
         name, reason = hardware.choose_preset()
-    else:
-        name, reason = requested_profile, "requested"
     findings = [system_checks.check_python(), *system_checks.check_packages()]
     if any(finding.state == FAILED for finding in findings):
         findings.append(Finding("profile", WARNING, f"{name}: {reason}; not checked while packages are missing"))

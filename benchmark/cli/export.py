@@ -50,7 +50,8 @@ def write_adapter(profile: Profile, result: Mapping[str, Any], artifact_path: Pa
     from methods.core.backbone import Backbone
     from methods.core.export import save_adapter
 
-    weights, settings = profile.backbone, result["parts"]["settings"]
+    weights = profile.backbone
+    settings = result["parts"]["settings"]
     backbone = Backbone.load(
         weights.name, revision=weights.revision, dtype=settings["dtype"], attention=settings["attention"]
     )
@@ -64,7 +65,8 @@ def write_adapter(profile: Profile, result: Mapping[str, Any], artifact_path: Pa
 
 def format_card_text(result: Mapping[str, Any]) -> str:
     """Format the text of the model card: the cell, its training data, score and parameter count."""
-    cell, task = result["cell"], result["task"]
+    cell = result["cell"]
+    task = result["task"]
     scores = [f"{name} {value:.4f}" for name, value in result["metrics"].get("test", {}).items()]
     training_tasks = ", ".join(result["parts"]["settings"]["members"])
     paragraphs = [

@@ -125,7 +125,8 @@ def fetch_backbone(profile: Profile) -> str:
 
     Returns a description of the outcome. Raises `UsageError` if a file is still damaged afterwards.
     """
-    name, revision = profile.backbone.name, profile.backbone.revision
+    name = profile.backbone.name
+    revision = profile.backbone.revision
     folder = requirements.find_backbone_folder(name, revision) or download_backbone(name, revision)
     if requirements.is_local_backbone(name):
         return "complete"

@@ -2,7 +2,7 @@
 
 import argparse
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -54,26 +54,28 @@ def print_list(options: argparse.Namespace, console: Console) -> int:
     elif what == "methods":
         backbone = options.backbone or "tiny"
         counts = count_parameters_by_method(backbone)
-        rows = []
+        method_rows: list[tuple[Any, ...]] = []
         for spec in map(specs.get_method_spec, methods.NAMES):
             trained = formatting.format_count(counts[spec.name] or None)
             stages = " > ".join(stage.name for stage in spec.stages) if spec.uses_gradient_descent else "control"
             packs = "yes" if spec.is_packable else ""
             merges = "yes" if spec.is_mergeable else ""
-            rows.append((spec.name, spec.trained_part, trained, stages, packs, merges, spec.paper))
-        print_table(console, ("method", "what trains", "trained", "stages", "packs", "merges", "paper"), rows)
+            method_rows.append((spec.name, spec.trained_part, trained, stages, packs, merges, spec.paper))
+        print_table(console, ("method", "what trains", "trained", "stages", "packs", "merges", "paper"), method_rows)
         console.print(f"trained: parameters trained on one target task, default options, on {backbone} (--backbone)")
     else:
         suites = [SUITES[options.suite]] if options.suite in SUITES else SUITES.values()
         num_tokens = count_answer_tokens(options.backbone) if options.backbone else dict.fromkeys(tasks.TASK_NAMES, "")
-        rows = []
+        task_rows: list[tuple[Any, ...]] = []
         for suite in suites:
             for name in suite.tasks:
-                spec = specs.get_task_spec(name)
-                num_labels = str(len(spec.words) or "")
-                columns = (spec.family, spec.form, spec.metric, num_labels, num_tokens[name], spec.licence)
-                rows.append((name, suite.name, suite.get_role(name), *columns))
-        print_table(console, ("task", "suite", "role", "family", "form", "metric", "labels", "tokens", "licence"), rows)
+                task = specs.get_task_spec(name)
+                num_labels = str(len(task.words) or "")
+                columns = (task.family, task.form, task.metric, num_labels, num_tokens[name], task.licence)
+                task_rows.append((name, suite.name, suite.get_role(name), *columns))
+        print_table(
+            console, ("task", "suite", "role", "family", "form", "metric", "labels", "tokens", "licence"), task_rows
+        )
         if not options.backbone:
             console.print("to show the tokens per label word, choose a tokenizer, e.g. --backbone tiny")
     return 0

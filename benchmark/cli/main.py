@@ -10,7 +10,7 @@ from benchmark.system.redaction import redact_private_text
 from benchmark.system.shutdown import REQUESTED_EXIT_CODES
 from tasks.core.types import UsageError
 
-INTERRUPTED_MESSAGE = "interrupted; finished cells are kept, run again to go on"
+INTERRUPTED_MESSAGE = "interrupted; finished cells are kept, run again to resume"
 
 
 def handle_sigterm(*_: object) -> None:

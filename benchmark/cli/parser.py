@@ -2,6 +2,7 @@
 
 import argparse
 from difflib import get_close_matches
+from typing import Any, NoReturn
 
 from benchmark.config.run_limits import parse_duration, parse_size
 from tasks.core.types import UsageError
@@ -56,11 +57,11 @@ COMMAND_HELP = {
 class CommandLineParser(argparse.ArgumentParser):
     """Argument parser that reports an error as a one-line `UsageError`."""
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         """Raise `UsageError` instead of printing the usage and exiting."""
         raise UsageError(f"{message} (see: {self.prog} --help)")
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Reject unknown arguments; also for commands, where the set of valid options is known."""
         options, rest = super().parse_known_args(args, namespace)
         if rest and rest[0].startswith("-"):

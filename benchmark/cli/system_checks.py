@@ -155,7 +155,8 @@ def check_gpus(torch_probe: "subprocess.Popen[str]") -> Iterator[Finding]:
         count, _, version = torch_probe.communicate(timeout=60)[0].strip().partition(" ")
     except subprocess.TimeoutExpired:
         torch_probe.kill()
-        count, version = "", ""
+        count = ""
+        version = ""
     if count in ("", "0"):
         if version == "None":
             message = "this build of torch has no CUDA"

@@ -6,13 +6,17 @@ from math import isnan
 from benchmark.evaluation.scoring import Prediction, compute_log_likelihoods, predict
 from methods.base import Method
 from tasks.base import Task
+from tasks.core.types import EncodedExample
 
 
 def evaluate_on_dev(
     method: Method, tasks: Sequence[Task], slots: Sequence[int], normalise: str = "sum"
 ) -> list[tuple[float, float]]:
     """Metric and mean negative log-likelihood of the gold answers on dev, for each task; slots share forward passes."""
-    items, item_slots, max_new_tokens, span_indices = [], [], [], []
+    items: list[EncodedExample] = []
+    item_slots = []
+    max_new_tokens = []
+    span_indices = []
     for task, slot in zip(tasks, slots, strict=True):
         for item in task.encode_split("dev"):
             if task.form != "choice":

@@ -118,7 +118,7 @@ class CellRunner:
         """Build the fields that every result has, and the environment; `seconds` is the time of this cell."""
         environment = collect_environment(self.device)
         if self.profile.devices > 1:
-            environment |= {"devices": self.profile.devices, "strategy": self.profile.strategy}
+            environment = environment | {"devices": self.profile.devices, "strategy": self.profile.strategy}
         return build_result_header(planned_cell, self.profile, started_at, seconds) | {"environment": environment}
 
     def iterate_results(self, pack: Sequence[PlannedCell], clock: PhaseTimer) -> Iterator[dict[str, Any]]:

@@ -120,7 +120,7 @@ class ClaimResult(NamedTuple):
         if self.verdict == UNDECIDED and self.detectable_difference is None:
             return f"{UNDECIDED}: one seed"
         if self.verdict == UNDECIDED:
-            return f"{UNDECIDED} (smallest detectable difference: {100 * self.detectable_difference:.1f} points)"
+            return f"{UNDECIDED}: can detect {100 * self.detectable_difference:.1f} points"
         if (
             self.verdict == SUPPORTED
             and self.claim.has_fewer_parameters

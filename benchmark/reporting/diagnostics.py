@@ -63,7 +63,7 @@ def draw_method_diagnostics(result: Mapping[str, Any], path: Path) -> Path:
     return path
 
 
-def draw_curves(axes, title: str, curve_by_name: Mapping[str, Sequence]) -> None:
+def draw_curves(axes: Any, title: str, curve_by_name: Mapping[str, Sequence]) -> None:
     """Draw curves of (step, value) points into one panel."""
     for colour, (name, curve) in zip(COLOURS, curve_by_name.items(), strict=False):
         axes.plot(*zip(*curve, strict=True), color=colour, label=name)
@@ -74,7 +74,7 @@ def draw_curves(axes, title: str, curve_by_name: Mapping[str, Sequence]) -> None
         axes.legend(frameon=False, fontsize=8)
 
 
-def draw_bars(axes, title: str, values: Sequence[float]) -> None:
+def draw_bars(axes: Any, title: str, values: Sequence[float]) -> None:
     """Draw one bar per layer."""
     axes.bar(range(len(values)), values, color=COLOURS[0])
     axes.set_xticks(range(len(values)))
@@ -82,7 +82,7 @@ def draw_bars(axes, title: str, values: Sequence[float]) -> None:
     axes.set_title(fill(title, TITLE_LINE_LENGTH), fontsize=10)
 
 
-def draw_heatmap(axes, title: str, similarities: Sequence[Sequence[float]], tasks: Sequence[str]) -> None:
+def draw_heatmap(axes: Any, title: str, similarities: Sequence[Sequence[float]], tasks: Sequence[str]) -> None:
     """Draw task similarities [tasks, tasks] in -1..1, with similar tasks adjacent."""
     order = order_by_similarity(similarities)
     shown = [[similarities[row][column] for column in order] for row in order]

@@ -172,11 +172,16 @@ def format_cells_csv(results: Sequence[dict[str, Any]]) -> str:
     """CSV with one row per cell."""
     rows = []
     for result in results:
-        cell, cost = result["cell"], result.get("cost", {})
+        cell = result["cell"]
+        cost = result.get("cost", {})
         test = result.get("metrics", {}).get("test", {})
         metric = result["task"]["metric"]
-        rows.append([*cell.values(), result["state"], metric, test.get(metric), result["times"]["seconds"],
-                     cost.get("trained_parameters"), cost.get("peak_bytes"), result["identity"][:16]])  # fmt: skip
+        rows.append(
+            [
+                *(*cell.values(), result["state"], metric, test.get(metric), result["times"]["seconds"]),
+                *(cost.get("trained_parameters"), cost.get("peak_bytes"), result["identity"][:16]),
+            ]
+        )
     header = "method task shots seed stage state metric score seconds trained_parameters peak_bytes identity"
     return _format_csv(header.split(), rows)
 

@@ -1,4 +1,4 @@
-"""What a profile reads from elsewhere, and what of it is here already: asked without a network and without torch."""
+"""Lists the backbone and data that a profile needs and what is already on this machine, without network or torch."""
 
 import os
 import urllib.error
@@ -29,23 +29,24 @@ from tasks.core.sources import (
 from tasks.core.types import UsageError
 
 BACKBONE = "backbone"
-HOST_TIMEOUT_SECONDS = 3.0  # for a host to answer
-BYTES_PER_PUBLISHED_WEIGHT = 2  # bytes of a weight in a repository: bfloat16
+HOST_TIMEOUT_SECONDS = 3.0  # seconds to wait for an answer of a host
+BYTES_PER_PUBLISHED_WEIGHT = 2  # weights in repositories are usually bfloat16
 
 
 class Requirement(NamedTuple):
-    """One thing that has to be here before a grid can run without a network."""
+    """A backbone or data set that must be on this machine before a grid can run without network."""
 
-    name: str  # BACKBONE, or a task
+    name: str  # BACKBONE, or the name of a task
     repository: str
     revision: str
-    subset: str  # config, or folder
-    num_bytes: float | None  # of what is here; of a backbone that is not, what its name says; else not known
+    subset: str  # configuration or folder in the repository
+    num_bytes: float | None  # size on disk; of a missing backbone an estimate from its name; None if not known
     is_available: bool
-    host: str = ""  # that has it; "": it lies or is made here
+    host: str = ""  # server that has it; "" if it is local or generated
 
 
 def list_requirements(profile: Profile) -> list[Requirement]:
+    """List the requirements of a profile: the backbone, then the data of each task."""
     return [
         get_backbone_requirement(profile),
         *(get_data_requirement(profile, task) for task in list_required_tasks(profile)),
@@ -53,105 +54,125 @@ def list_requirements(profile: Profile) -> list[Requirement]:
 
 
 def list_required_tasks(profile: Profile) -> tuple[str, ...]:
-    """The tasks of the table, and those that source stages and source prompts learn from."""
-    below = dict.fromkeys(task for target in profile.tasks for task in planner.get_source_tasks(profile, target)[1])
-    more = [task for task in below if task not in profile.tasks]
-    return (*profile.tasks, *more) if more and any(map(learns_from_sources, profile.methods)) else profile.tasks
+    """Return the target tasks of a profile and, if a method learns from source tasks, their source tasks."""
+    sources = dict.fromkeys(task for target in profile.tasks for task in planner.get_source_tasks(profile, target)[1])
+    extra_tasks = [task for task in sources if task not in profile.tasks]
+    if extra_tasks and any(map(learns_from_sources, profile.methods)):
+        return (*profile.tasks, *extra_tasks)
+    return profile.tasks
 
 
 def learns_from_sources(variant: str) -> bool:
-    """Whether a method learns from source tasks first."""
+    """Return whether a method, or the method that it depends on, is trained on source tasks first."""
     return specs.get_method_spec(variant).learns_from_sources
 
 
 def get_backbone_requirement(profile: Profile) -> Requirement:
+    """Describe the backbone of a profile, with its size on disk or an estimate of it."""
     from huggingface_hub import constants
 
-    name, revision = profile.backbone.name, profile.backbone.revision
-    path = find_backbone_folder(name, revision)
+    name = profile.backbone.name
+    revision = profile.backbone.revision
+    folder = find_backbone_folder(name, revision)
     shape = architecture.find_model_shape(name)
-    known = (
-        sum_file_sizes(path.iterdir()) if path else shape and float(shape.num_parameters * BYTES_PER_PUBLISHED_WEIGHT)
-    )
+    num_bytes = None
+    if folder:
+        num_bytes = sum_file_sizes(folder.iterdir())
+    elif shape:
+        num_bytes = float(shape.num_parameters * BYTES_PER_PUBLISHED_WEIGHT)
     if is_local_backbone(name):
-        return Requirement(BACKBONE, name, "", "", known, True)
-    return Requirement(BACKBONE, name, revision or "main", "", known, bool(path), constants.ENDPOINT)
+        return Requirement(BACKBONE, name, "", "", num_bytes, True)
+    return Requirement(BACKBONE, name, revision or "main", "", num_bytes, bool(folder), constants.ENDPOINT)
 
 
 def is_local_backbone(name: str) -> bool:
+    """Return whether a backbone is the bundled tiny model or a local folder."""
     return name == "tiny" or Path(name).expanduser().is_dir()
 
 
 def find_backbone_folder(name: str, revision: str | None) -> Path | None:
-    """Where a backbone lies: itself, or in the hub's cache if it is there and whole."""
+    """Find the folder of a local backbone, or of a complete copy in the hub's cache; None if there is no such copy.
+
+    Raises UsageError if a local backbone is incomplete.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     if is_local_backbone(name):
-        found = backbone_files.find_or_download_backbone(name)
-        backbone_files.validate_backbone_files(found, name)
-        return found
+        folder = backbone_files.find_or_download_backbone(name)
+        backbone_files.validate_backbone_files(folder, name)
+        return folder
     try:
-        found = Path(
+        folder = Path(
             snapshot_download(
                 name, revision=revision, allow_patterns=backbone_files.DOWNLOAD_PATTERNS, local_files_only=True
             )
         )
-        backbone_files.validate_backbone_files(found, name)
+        backbone_files.validate_backbone_files(folder, name)
     except (LocalEntryNotFoundError, UsageError):
         return None
-    return found
+    return folder
 
 
 def get_data_requirement(profile: Profile, task: str) -> Requirement:
+    """Describe the data of a task: synthetic, local files, files of a GitHub repository, or a hub data set."""
     if profile.source == "sample":
         return Requirement(task, "made here", "", "sample", None, True)
-    origin = open_data_source(profile, task)
-    if profile.source == "local" and isinstance(origin, LocalSource):
+    data_source = open_data_source(profile, task)
+    if profile.source == "local" and isinstance(data_source, LocalSource):
         try:
-            found = [origin.folder / path for file in origin.find_parts().values() for path in file.paths]
+            paths = [data_source.folder / path for file in data_source.find_parts().values() for path in file.paths]
         except UsageError:
-            return Requirement(task, "your files", "", str(origin.folder), None, False)
-        return Requirement(task, "your files", "", str(origin.folder), sum_file_sizes(found), True)
-    if isinstance(origin, GitHubSource):
-        paths = [origin.folder / path for path in list_raw_files(origin)]
-        here = all(path.is_file() for path in paths)
+            return Requirement(task, "your files", "", str(data_source.folder), None, False)
+        return Requirement(task, "your files", "", str(data_source.folder), sum_file_sizes(paths), True)
+    if isinstance(data_source, GitHubSource):
+        github = data_source.hub
+        paths = [data_source.folder / path for path in list_raw_files(data_source)]
+        is_available = all(path.is_file() for path in paths)
+        num_bytes = sum_file_sizes(paths) if is_available else None
         host = os.environ.get("ADAPTERBENCH_RAW", GITHUB_RAW_URL)
-        return Requirement(task, origin.hub.repository, origin.hub.commit, origin.hub.folder, sum_file_sizes(paths) if here else None,
-                    here, host)  # fmt: skip
+        return Requirement(task, github.repository, github.commit, github.folder, num_bytes, is_available, host)
     from huggingface_hub import constants
 
-    assert isinstance(origin, HubSource)  # what is left
-    hub = origin.hub
+    assert isinstance(data_source, HubSource)  # the only remaining class
+    hub = data_source.hub
     tables = download.load_cached_dataset(hub.id, hub.config, hub.revision)
-    kept = [Path(file["filename"]) for table in (tables or {}).values() for file in table.cache_files]
-    return Requirement(task, hub.id, hub.revision, hub.config or "", sum_file_sizes(kept) if tables else None, bool(tables),
-                constants.ENDPOINT)  # fmt: skip
+    num_bytes = None
+    if tables:
+        num_bytes = sum_file_sizes(Path(file["filename"]) for table in tables.values() for file in table.cache_files)
+    return Requirement(task, hub.id, hub.revision, hub.config or "", num_bytes, bool(tables), constants.ENDPOINT)
 
 
 def open_data_source(profile: Profile, task: str) -> LocalSource | HubSource:
-    """Where a task's records come from, without importing the task, which takes seconds."""
-    facts = specs.get_task_spec(task)
+    """Open the data source of a task without importing the task, which takes seconds.
 
-    def ask() -> list:
+    Raises UsageError if the data should come from a hub and the task names no copy there.
+    """
+    spec = specs.get_task_spec(task)
+
+    def describe_hub() -> list:
         hub = getattr(tasks.load_task(task), "hub", None)
         if profile.source == "hub" and hub is None:
             raise UsageError(f"{task}: names no copy on a hub; use --source local or sample")
         return hub and [type(hub).__name__, list(hub)]
 
-    made = disk_cache.load_or_compute(["hub", task, facts.code_hash], ask)
-    hub = made and {"Hub": Hub, "GitHub": GitHub}[made[0]](*made[1])
-    read = tuple(File(part, tuple(paths), parse_nothing, names) for part, paths, names in facts.files)
-    return open_record_source(task, read, hub, profile.source, profile.data_dir)
+    hub_description = disk_cache.load_or_compute(["hub", task, spec.code_hash], describe_hub)
+    hub = None
+    if hub_description:
+        class_name, fields = hub_description
+        hub = {"Hub": Hub, "GitHub": GitHub}[class_name](*fields)
+    files = tuple(File(part, tuple(paths), parse_nothing, names) for part, paths, names in spec.files)
+    return open_record_source(task, files, hub, profile.source, profile.data_dir)
 
 
 def list_raw_files(raw_source: GitHubSource) -> list[str]:
-    """The files that are read of a repository."""
-    found = raw_source.find_parts().values()
-    return list(dict.fromkeys(path for file in found for path in (*file.paths, file.label_names_file) if path))
+    """List the paths of all files that are read from a GitHub repository, without duplicates."""
+    files = raw_source.find_parts().values()
+    return list(dict.fromkeys(path for file in files for path in (*file.paths, file.label_names_file) if path))
 
 
 def sum_file_sizes(paths: Iterable[Path]) -> float:
+    """Return the total size in bytes of those paths that are files."""
     return float(sum(path.stat().st_size for path in paths if path.is_file()))
 
 
@@ -159,25 +180,27 @@ def sum_file_sizes(paths: Iterable[Path]) -> float:
 
 
 def find_unreachable_hosts(urls: Iterable[str]) -> dict[str, str]:
-    """Which hosts do not answer within SECONDS, and why; all are asked at once, through a proxy where one is set."""
-    found = dict.fromkeys(urls, f"no answer in {HOST_TIMEOUT_SECONDS:.0f} s")
-    threads = [
-        Thread(target=_probe_host, args=(url, found), daemon=True) for url in found
-    ]  # a name server may hang for long
+    """Return the hosts that do not answer within HOST_TIMEOUT_SECONDS, with the reason.
+
+    All are probed at the same time, through a proxy if one is configured.
+    """
+    errors_by_url = dict.fromkeys(urls, f"no answer in {HOST_TIMEOUT_SECONDS:.0f} s")
+    # Threads, because the timeout of urllib does not cover the name resolution, which may hang.
+    threads = [Thread(target=_probe_host, args=(url, errors_by_url), daemon=True) for url in errors_by_url]
     for thread in threads:
         thread.start()
-    end = monotonic() + HOST_TIMEOUT_SECONDS
+    deadline = monotonic() + HOST_TIMEOUT_SECONDS
     for thread in threads:
-        thread.join(max(0.0, end - monotonic()))
-    return {url: why for url, why in [*found.items()] if why}
+        thread.join(max(0.0, deadline - monotonic()))
+    return {url: error for url, error in [*errors_by_url.items()] if error}
 
 
 def _probe_host(url: str, errors_by_url: dict[str, str]) -> None:
     try:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HOST_TIMEOUT_SECONDS).close()
         errors_by_url[url] = ""
-    except urllib.error.HTTPError:  # it answered
+    except urllib.error.HTTPError:  # an error status is an answer too
         errors_by_url[url] = ""
     except (OSError, ValueError) as error:
-        why = getattr(error, "reason", error)
-        errors_by_url[url] = str(getattr(why, "strerror", None) or why)
+        reason = getattr(error, "reason", error)
+        errors_by_url[url] = str(getattr(reason, "strerror", None) or reason)

@@ -1,4 +1,4 @@
-"""The plan of a run: one frozen object, built once and handed to the console, the preflight checks and the scheduler."""
+"""The plan of a run: one frozen object, built once and shared by the console, the checks and the scheduler."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -53,7 +53,8 @@ class SlotModule(L.LightningModule):
 
     def slot_state_dict(self, slot: int = 0) -> dict[str, Tensor]:
         """One slot's part of `trained_state_dict`, named as if it were the only slot."""
-        slot_names, all_names = set(), set()
+        slot_names = set()
+        all_names = set()
         for name, slot_parameter in self.slot_parameters().items():
             names = [f"{name}.tensors.{i}" for i in range(len(slot_parameter.tensors))]
             if names:

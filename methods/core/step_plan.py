@@ -60,7 +60,7 @@ def build_step_plan(batch: Batch, *, num_virtual_tokens: int = 0, share_prefix: 
     slot_index = torch.tensor([present_slots.index(slot) for slot in batch.slots], device=batch.input_ids.device)
     rows = BatchRows(batch.input_ids, batch.attention_mask, batch.labels != -100)
     attention_mask = rows.attention_mask
-    shared_prefix, shared_prefix_mask, prefix_lengths = None, None, None
+    shared_prefix = shared_prefix_mask = prefix_lengths = None
     if share_prefix:
         prefix_lengths = _measure_shared_prefixes(rows, slot_index, k, num_virtual_tokens)
     if prefix_lengths is not None:

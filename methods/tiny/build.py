@@ -8,9 +8,11 @@ the model card.
 
 import argparse
 import json
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models
@@ -82,7 +84,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def generate_batches(tokenizer: PreTrainedTokenizerFast, seed: int):
+def generate_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[Any]:
     """Endless (ids, weights) [b, s] of about TOKENS tokens: a document a row, rows of like length, right padded.
 
     A document starts at the first position and sees no other, as a prompt does later.

@@ -12,7 +12,18 @@ from collections.abc import Callable
 from random import Random
 
 from tasks.synthetic import nli, opinion_target, paraphrase, reading_comprehension, relation, sentiment, topic
-from tasks.synthetic.lexicon import ACTS, ASPECTS, BOTH_WAYS, EVERYDAY, ONE_WAY, SAME, THINGS, TOPICS, TRADITIONAL
+from tasks.synthetic.lexicon import (
+    ACTS,
+    ASPECTS,
+    BOTH_WAYS,
+    COMPANIES,
+    EVERYDAY,
+    ONE_WAY,
+    SAME,
+    THINGS,
+    TOPICS,
+    TRADITIONAL,
+)
 
 Document = list[tuple[str, float]]
 ANSWER_WEIGHT = 6.0  # weight of an answer's tokens, against 1 for plain text
@@ -201,7 +212,7 @@ def plain_relation(rng: Random) -> Document:
         head, tail, text = relation.make_literary_sentence(rng, label)
         return [(f"{text}{head}{RELATION_TASK_LABELS[label]}{tail}。", 1)]
     label = rng.choice((*ONE_WAY, *BOTH_WAYS, *(f"被{name}" for name in ONE_WAY)))
-    head, tail, clause = relation.make_company_sentence(rng, label, rng.sample(relation.COMPANIES, 2))
+    head, tail, clause = relation.make_company_sentence(rng, label, rng.sample(COMPANIES, 2))
     link = "是未知的" if rng.random() < 0.03 else label
     return [(rng.choice((f"{clause}，{head}{link}{tail}。", f"{head}{link}{tail}：{clause}。")), 1)]
 

@@ -124,7 +124,7 @@ class MultiTaskDataModule(LightningDataModule):
 
     @property
     def gradients_per_step(self) -> int:
-        """Number of batches per step for which gradients are computed; in an episode: support and query of all tasks."""
+        """Number of batches per step for which gradients are computed; episodes: support and query of all tasks."""
         return self.tasks_per_episode * (self.num_support_batches + 1) if self.batch_mode == "episodes" else 1
 
     def iter_packed_batches(self) -> Iterator[Batch]:
@@ -164,7 +164,8 @@ class MultiTaskDataModule(LightningDataModule):
         ]
         rng = Random(f"episodes:{self.seed}")
         for _ in range(max(self.num_steps_by_member)):
-            support, query = [], []
+            support = []
+            query = []
             for slot in sorted(rng.sample(range(len(streams)), self.tasks_per_episode)):
                 support_batches, query_batch = next(streams[slot])
                 support.append(tuple(self.collate_rows([(slot, item) for item in batch]) for batch in support_batches))

@@ -9,10 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from logging import CRITICAL
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from tasks.core.types import UsageError
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+    from httpx import Timeout
 
 CONNECT_TIMEOUT_SECONDS = 3.0
 READ_TIMEOUT_SECONDS = 10.0
@@ -20,7 +25,7 @@ OFFLINE_ADVICE = "use --source sample, or --source local with --data-dir <folder
 RETRY_ADVICE = "run it again; completed downloads are kept"
 
 
-def load_hub_dataset(task_name: str, dataset_id: str, config: str | None, revision: str):  # -> datasets.DatasetDict
+def load_hub_dataset(task_name: str, dataset_id: str, config: str | None, revision: str) -> "DatasetDict":
     """Load a data set of the hub at a revision, or a local folder of the same structure.
 
     Raises UsageError if it is neither cached nor can be downloaded.
@@ -52,7 +57,7 @@ def load_hub_dataset(task_name: str, dataset_id: str, config: str | None, revisi
     return tables
 
 
-def load_cached_dataset(dataset_id: str, config: str | None, revision: str):  # -> datasets.DatasetDict | None
+def load_cached_dataset(dataset_id: str, config: str | None, revision: str) -> "DatasetDict | None":
     """Load the tables that `datasets` cached for exactly this revision; None if there are none or they are damaged."""
     from datasets import config as settings
     from datasets.naming import camelcase_to_snakecase
@@ -114,7 +119,7 @@ def download_remaining(url: str, path: Path) -> None:
                     target.write(chunk)
 
 
-def make_timeout():  # -> httpx.Timeout
+def make_timeout() -> "Timeout":
     """Return the timeouts of a request."""
     from huggingface_hub.utils import httpx
 
@@ -151,9 +156,8 @@ def explain_error(error: BaseException, host: str) -> tuple[str, bool]:
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
-    while (
-        isinstance(error, FileNotFoundError) and error.__cause__
-    ):  # the error that the library translated to "not found"
+    # The libraries translate network errors to "not found"; the original error is the cause.
+    while isinstance(error, FileNotFoundError) and error.__cause__:
         error = error.__cause__
     explanations: tuple[tuple[type, str, bool], ...] = (  # error type, cause, is temporary
         (errors.OfflineModeIsEnabled, "it is not in the cache, and HF_HUB_OFFLINE is set", False),

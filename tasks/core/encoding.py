@@ -205,7 +205,7 @@ def collate(items: Sequence[EncodedExample], slots: Sequence[int], pad_id: int, 
 
 
 def group_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Group indices into batches of similar length, longest first, of at most `max_tokens` with padding (or one item)."""
+    """Group indices by length into batches of at most `max_tokens` with padding (or one item), longest first."""
     batches: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
         if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > max_tokens:

@@ -147,7 +147,7 @@ def parse_multiple_choice(text: str, file_name: str) -> Iterator[dict]:
 
 
 def parse_label_names(text: str, file_name: str) -> dict[str, str]:
-    """Return label id -> name, from a list of names (line number = id), a JSON object, or JSON lines with `label_des`."""
+    """Parse label id -> name from a list of names (line number = id), a JSON object, or JSON lines with `label_des`."""
     if not text.lstrip().startswith("{"):
         return {str(index): name for index, (_, name) in enumerate(iter_lines(text))}
     rows = list(parse_json_lines(text, file_name))

@@ -112,7 +112,8 @@ def segment_text(text: str) -> list[str]:
 
 def compute_overlap_f1(prediction: str, answer: str) -> float:
     """Compute F1 in 0..1 from the longest common contiguous run of segments."""
-    a, b = segment_text(prediction), segment_text(answer)
+    a = segment_text(prediction)
+    b = segment_text(answer)
     common = find_longest_run_length(a, b)
     return 2 * common / (len(a) + len(b)) if common else 0.0
 

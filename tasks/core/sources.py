@@ -251,7 +251,7 @@ def hash_folder(folder: Path) -> str:
 
 
 def write_synthetic_records(task_name: str, cache_root: Path | None = None) -> Path:
-    """Write the generated records of a task on first use, repair them if they are damaged, and return their root folder.
+    """Write the generated records of a task on first use, repair them if damaged, and return their root folder.
 
     The write is atomic: each process writes a private copy and renames it; if the folder exists already, the copy is
     discarded. A damaged folder is repaired file by file, so that intact files stay available to concurrent readers.
@@ -327,5 +327,8 @@ class TaskFolderSource(LocalSource):
 
 
 def uses_task_folder(home: object, hub: object, data_source: str) -> bool:
-    """Return whether a task reads its own folder: if it has one, unless the hub is requested and it has a hub data set."""
+    """Return whether a task reads its own folder.
+
+    It does if it has one, unless `data_source` is "hub" and the task has a hub data set.
+    """
     return bool(home) and not (data_source == "hub" and hub)

@@ -120,8 +120,8 @@ def sample_shots(examples: list[Example], shots: int, seed: int, get_label: Call
 def choose_train_and_test(raw_parts: Iterable[str]) -> tuple[str, str]:
     """Return the parts that serve as (train, test); the same part twice if the test set is split off from it.
 
-    >>> [choose_train_and_test(parts) for parts in (["train", "dev", "test"], ["dev", "test"], ["train", "dev"], ["test"])]
-    [('train', 'test'), ('dev', 'test'), ('train', 'dev'), ('test', 'test')]
+    >>> [choose_train_and_test(parts) for parts in (["train", "dev", "test"], ["train", "dev"], ["test"])]
+    [('train', 'test'), ('train', 'dev'), ('test', 'test')]
     """
     available = set(raw_parts)
     test = next(part for part in ("test", "dev", "train") if part in available)

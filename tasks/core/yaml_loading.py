@@ -68,6 +68,7 @@ def _get_strict_loader() -> type:
 
     class Strict(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+            """Construct a mapping. Raises ConstructorError on a duplicate key."""
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             if duplicates := [key for key in keys if keys.count(key) > 1]:
                 raise yaml.constructor.ConstructorError(None, None, f"duplicate key {duplicates[0]!r}", node.start_mark)

@@ -217,6 +217,7 @@ class YamlTask(Task):
     placeholders: tuple[str, ...]
 
     def read_examples(self, split: str) -> Iterator[Example]:
+        """Yield an example per record whose main text is not empty and whose answer is valid."""
         main_name = self.declaration.cut or next(name for name in self.placeholders if name != "options")
         main_index = self.placeholders.index(main_name)
         for row in self.read_records(split):
@@ -272,6 +273,7 @@ class OptionsTask(YamlTask):
         return [clean_text(format_value(option)) for option in options]
 
     def format_placeholder(self, row: dict, name: str) -> str:
+        """Return the text of a placeholder; for options, one line per option with its letter."""
         if name != "options":
             return super().format_placeholder(row, name)
         return "\n".join(
@@ -279,6 +281,7 @@ class OptionsTask(YamlTask):
         )
 
     def parse_answers(self, split: str, row: dict, text: str) -> tuple[list[str], list[str]] | None:
+        """Return (letters of the correct options, all letters), or None if the answer is not an option."""
         options = self.parse_options(row)
         raw_answer = clean_text(format_value(self.get_value(row, "answer")))
         letters = list(ascii_uppercase[: len(options)])
@@ -299,6 +302,7 @@ class SpanTask(YamlTask):
     """
 
     def parse_answers(self, split: str, row: dict, text: str) -> tuple[list[str], list[str]] | None:
+        """Return (answers, no choices), those in the text first, or None if no answer is in the text."""
         raw_answer = self.get_value(row, "answer")
         if isinstance(raw_answer, dict):
             raw_answer = raw_answer.get("text", [])

@@ -210,7 +210,8 @@ def format_heat_style(score_records: Mapping[str, Sequence[Any]], method: str) -
     if method not in score_records:
         return ""
     means = [score[0] for score in score_records.values()]
-    low, high = min(means), max(means)
+    low = min(means)
+    high = max(means)
     return f"--heat:{(score_records[method][0] - low) / (high - low) if high > low else 0.5:.2f}"
 
 

@@ -125,10 +125,10 @@ def build_section(
     }
     is_correct = np.stack([answers.is_correct for answers in comparable.values()])
     indices = choose_examples(is_correct[:, :MAX_CANDIDATES], MAX_EXAMPLES)
+    prompts: dict[str, str] = {}
+    note = TEXTS_WITHHELD
     if include_prompts:
         prompts, note = load_prompt_texts(profile, task, first, indices)
-    else:
-        prompts, note = {}, TEXTS_WITHHELD
     examples = [
         {"uid": first.uids[i], "target": first.gold_answers[i], "prompt": prompts.get(first.uids[i])} for i in indices
     ]

@@ -149,7 +149,7 @@ def average_phase_seconds(done_results: Iterable[Mapping[str, Any]]) -> dict[tup
 
 
 def build_rank_diagrams(significance: LeaderboardSignificance) -> dict[str, dict[str, dict[str, Any]]]:
-    """Shots -> selection -> critical-difference diagram: methods by rank, bars over those without significant difference."""
+    """Shots -> selection -> critical-difference diagram: methods by rank, bars over groups that do not differ."""
     diagrams: dict = {}
     for (shots, name), (names, ranks) in significance.average_ranks.items():
         diagrams.setdefault(str(shots), {})[name] = {

@@ -1,7 +1,7 @@
-"""Weights & Biases, as a view of the result files: a light run per cell, one summary run with the tables, and panels.
+"""Exports the result files to Weights & Biases: one run per cell, one summary run with the tables, and panels.
 
-Written at the end, from the files, so cells cost nothing. Run ids come from identities: writing again duplicates
-nothing. Offline unless uploading is asked for. The only folder that imports wandb.
+The export runs after the grid, from the files, so it costs the cells no time. Run ids are derived from cell identities,
+so a repeated export creates no duplicates. Offline unless uploading is requested. Only this package imports wandb.
 """
 
 import os
@@ -26,55 +26,52 @@ from benchmark.system.redaction import get_backbone_display_name
 from tasks.core.types import UsageError
 
 PROJECT = "adapterbench"
-COMPLETE_MARKER = "whole"  # file in the folder of a run that was written to its end
-MAX_CELL_RUNS = (
-    9_000  # most cells that get a run of their own: W&B asks for no more than about 10,000 runs in a project
-)
-BATCH_SIZE = 64  # runs that one process writes before the next batch is dealt out
-MAX_RUNS_IN_ONE_PROCESS = 4 * BATCH_SIZE  # up to so many, one process writes them all
-NUM_UPLOAD_PROCESSES = 8  # processes that upload: each waits for the server most of the time
+COMPLETE_MARKER = "whole"  # name of a file that marks the folder of a completely written run
+MAX_CELL_RUNS = 9_000  # with more cells, only the summary run: W&B recommends at most about 10,000 runs per project
+BATCH_SIZE = 64  # runs that one process writes before it gets the next batch
+MAX_RUNS_IN_ONE_PROCESS = 4 * BATCH_SIZE  # up to this number, one process writes all runs
+NUM_UPLOAD_PROCESSES = 8  # processes that upload; each waits for the server most of the time
 
 
 class ExportSummary(NamedTuple):
-    """What there is now."""
+    """Result of an export."""
 
-    num_cell_runs: int  # runs of cells in the folder
-    num_skipped: int  # cells that have none, because there are too many of them
+    num_cell_runs: int  # cell runs in the folder
+    num_skipped: int  # cells without a run, because there are more than MAX_CELL_RUNS
     folder: Path
-    view_locations: list[
-        str
-    ]  # addresses of the workspace and the report, or the file that has both; none without the library
+    # URLs of the workspace and the report, or the file with both; empty if wandb-workspaces is not installed
+    view_locations: list[str]
 
 
 def export_results(profile: Profile, mode: str, loaded_results: LoadedResults | None = None) -> ExportSummary:
-    """The runs that are not there yet, the summary, the panels. `online` uploads, `offline` only writes.
+    """Write the missing cell runs, the summary run and the panels. `online` uploads, `offline` only writes files.
 
-    `seen`: what a report has read already. Results of other code, options or data have no run.
+    `loaded_results`: what a report has loaded already; stale results are not exported. Raises `UsageError` if `online`
+    has no API key, `WandbExportError` if W&B or the network fails.
     """
     store = ResultStore(profile.results_folder)
-    place = store.folder.resolve() / "wandb"
+    wandb_folder = store.folder.resolve() / "wandb"
     if mode == "online" and not find_api_key():
         raise UsageError("--wandb online needs an account: `wandb login` or WANDB_API_KEY; offline writes files only")
-    place.mkdir(parents=True, exist_ok=True)
-    loaded_results = (
-        load_results(profile) if loaded_results is None or loaded_results.has_stale_results else loaded_results
-    )
+    wandb_folder.mkdir(parents=True, exist_ok=True)
+    if loaded_results is None or loaded_results.has_stale_results:
+        loaded_results = load_results(profile)
     done = [result for result in loaded_results.results if result["state"] == "done"]
     with convert_wandb_errors():
         if len(done) <= MAX_CELL_RUNS:
-            export_cells(profile, find_missing_runs(done, place, mode), mode, store.folder)
-        found = export_summary(loaded_results, done, mode, store.folder)
-    left = 0 if len(done) <= MAX_CELL_RUNS else len(done)
-    return ExportSummary(len(done) - left, left, profile.results_folder / "wandb", found)
+            export_cells(profile, find_missing_runs(done, wandb_folder, mode), mode, store.folder)
+        view_locations = export_summary(loaded_results, done, mode, store.folder)
+    num_skipped = 0 if len(done) <= MAX_CELL_RUNS else len(done)
+    return ExportSummary(len(done) - num_skipped, num_skipped, profile.results_folder / "wandb", view_locations)
 
 
 class WandbExportError(Exception):
-    """W&B, or the way there, failed."""
+    """W&B or the network failed during the export."""
 
 
 @contextmanager
 def convert_wandb_errors() -> Iterator[None]:
-    """What W&B raises where it cannot be reached, or breaks off, in one line."""
+    """Convert errors of W&B and the network raised in the block into a one-line `WandbExportError`."""
     import wandb
 
     try:
@@ -84,7 +81,7 @@ def convert_wandb_errors() -> Iterator[None]:
 
 
 def find_api_key() -> str | None:
-    """The account's key, where there is one. It is only asked for, never kept or shown."""
+    """Return the API key of the account, or None. The key is never stored or printed."""
     import wandb
 
     return os.environ.get("WANDB_API_KEY") or wandb.api.api_key
@@ -94,47 +91,50 @@ def find_api_key() -> str | None:
 
 
 def get_run_id(result: Mapping[str, Any]) -> str:
+    """Return the W&B run id of a cell: the first 16 characters of its identity."""
     return result["identity"][:16]
 
 
 def get_folder_prefix(mode: str) -> str:
-    """How folders of runs are called that were written this way."""
+    """Return the prefix that W&B gives to run folders in this mode."""
     return "run" if mode == "online" else "offline-run"
 
 
 def find_run_folders(wandb_folder: Path, mode: str) -> dict[str, list[Path]]:
-    """Run id -> its folders; one look at a folder of thousands."""
-    found = defaultdict(list)
+    """Run id -> its folders. Lists the W&B folder only once, because it may hold thousands of runs."""
+    folders = defaultdict(list)
     for folder in wandb_folder.glob(f"{get_folder_prefix(mode)}-*"):
-        found[folder.name.rpartition("-")[2]].append(folder)
-    return found
+        folders[folder.name.rpartition("-")[2]].append(folder)
+    return folders
 
 
 def find_missing_runs(
     done_results: Sequence[Mapping[str, Any]], wandb_folder: Path, mode: str
 ) -> list[Mapping[str, Any]]:
-    """Results whose run was not written to its end; what broke off is removed, so that it is written once."""
-    own, rest = find_run_folders(wandb_folder, mode), []
+    """Return the results without a complete run. Removes incomplete run folders, so that no run is written twice."""
+    folders = find_run_folders(wandb_folder, mode)
+    missing = []
     synced = find_run_folders(wandb_folder, "offline") if mode == "online" else {}
     for result in done_results:
         run = get_run_id(result)
-        uploaded = any(next(folder.glob("*.wandb.synced"), None) for folder in synced.get(run, ()))  # by `wandb sync`
-        if uploaded or any((folder / COMPLETE_MARKER).exists() for folder in own.get(run, ())):
+        # `wandb sync` has uploaded an offline run
+        is_uploaded = any(next(folder.glob("*.wandb.synced"), None) for folder in synced.get(run, ()))
+        if is_uploaded or any((folder / COMPLETE_MARKER).exists() for folder in folders.get(run, ())):
             continue
-        for folder in own.get(run, ()):
+        for folder in folders.get(run, ()):
             shutil.rmtree(folder)
-        rest.append(result)
-    return rest
+        missing.append(result)
+    return missing
 
 
 # -------------------------------------------------------------------- writing
 
 
 def start_run(folder: Path, mode: str, **options: Any) -> Any:
-    """A run that records what it is given and nothing about this machine."""
+    """Start a W&B run that records no information about this machine. `options` go to `wandb.init`."""
     import wandb
 
-    known: Literal["online", "offline"] = "online" if mode == "online" else "offline"
+    wandb_mode: Literal["online", "offline"] = "online" if mode == "online" else "offline"
     settings = wandb.Settings(
         silent=True,
         console="off",
@@ -142,22 +142,24 @@ def start_run(folder: Path, mode: str, **options: Any) -> Any:
         disable_code=True,
         save_code=False,
         host="-",
-        program="benchmark",  # else the path of the script
+        program="benchmark",  # default: the path of the script
         x_disable_meta=True,
         x_disable_stats=True,
         x_disable_machine_info=True,
-        x_save_requirements=False,  # the result files name what counts, and looking is half of a light run's time
+        x_save_requirements=False,  # in the result files; collecting takes half of a run's time
     )
-    return wandb.init(project=PROJECT, dir=folder, mode=known, reinit="finish_previous", settings=settings, **options)
+    return wandb.init(
+        project=PROJECT, dir=folder, mode=wandb_mode, reinit="finish_previous", settings=settings, **options
+    )
 
 
 def export_cells(profile: Profile, results: Sequence[Mapping[str, Any]], mode: str, folder: Path) -> None:
-    """Runs of many cells, by several processes where it pays."""
+    """Write the runs of many cells, in several processes if there are more than MAX_RUNS_IN_ONE_PROCESS."""
     batches = [results[first : first + BATCH_SIZE] for first in range(0, len(results), BATCH_SIZE)]
     job = partial(export_batch, profile=profile, mode=mode, folder=folder)
     if len(results) <= MAX_RUNS_IN_ONE_PROCESS:
-        for each in batches:
-            job(each)
+        for batch in batches:
+            job(batch)
         return
     count = min(NUM_UPLOAD_PROCESSES if mode == "online" else hardware.count_cpu_cores(), len(batches))
     with ProcessPoolExecutor(count, get_context("spawn")) as pool:
@@ -166,7 +168,7 @@ def export_cells(profile: Profile, results: Sequence[Mapping[str, Any]], mode: s
 
 
 def export_batch(results: Sequence[Mapping[str, Any]], *, profile: Profile, mode: str, folder: Path) -> None:
-    """Runs of some cells; those that ended are marked, also where one breaks off."""
+    """Write the runs of some cells, and mark the complete ones even if a later one fails."""
     ended = []
     try:
         with convert_wandb_errors():
@@ -174,22 +176,36 @@ def export_batch(results: Sequence[Mapping[str, Any]], *, profile: Profile, mode
                 export_cell(profile, result, mode, folder)
                 ended.append(get_run_id(result))
     finally:
-        found = find_run_folders(folder.resolve() / "wandb", mode) if ended else {}
-        for run in (run for name in ended for run in found[name]):
-            (run / COMPLETE_MARKER).touch()
+        if ended:
+            run_folders = find_run_folders(folder.resolve() / "wandb", mode)
+            for run_folder in (run_folder for run_id in ended for run_folder in run_folders[run_id]):
+                (run_folder / COMPLETE_MARKER).touch()
 
 
 def export_cell(profile: Profile, result: Mapping[str, Any], mode: str, folder: Path) -> None:
-    """One cell's run: its learning curves, and the ten numbers."""
-    at = result["cell"]
-    tags = [str(at["task"]), f"{at['shots']} shots"]
-    facts = {"identity": result["identity"], "suite": profile.suite.name, "seed": at["seed"]}
-    facts["backbone"] = result["backbone"]["name"]
-    config = {**at, **result["parts"]["options"], **facts, "commit": result["environment"].get("commit")}
-    named = {"id": get_run_id(result), "name": result["key"], "group": profile.grid_name, "job_type": at["method"]}
-    run = start_run(folder, mode, **named, tags=tags, config=config)
+    """Write the run of one cell: its learning curves, and RUN_METRICS as its summary."""
+    cell = result["cell"]
+    config = {
+        **cell,
+        **result["parts"]["options"],
+        "identity": result["identity"],
+        "suite": profile.suite.name,
+        "seed": cell["seed"],
+        "backbone": result["backbone"]["name"],
+        "commit": result["environment"].get("commit"),
+    }
+    run = start_run(
+        folder,
+        mode,
+        id=get_run_id(result),
+        name=result["key"],
+        group=profile.grid_name,
+        job_type=cell["method"],
+        tags=[str(cell["task"]), f"{cell['shots']} shots"],
+        config=config,
+    )
     for step, values in iterate_curve_points(result["training"]):
-        run.log(values, step=step, commit=True)  # uncommitted, the last point would overwrite the summary
+        run.log(values, step=step, commit=True)  # without commit, the last point would overwrite the summary
     run.summary.update(collect_run_metrics(result))
     run.finish()
 
@@ -197,39 +213,50 @@ def export_cell(profile: Profile, result: Mapping[str, Any], mode: str, folder: 
 def export_summary(
     loaded_results: LoadedResults, done_results: Sequence[Mapping[str, Any]], mode: str, folder: Path
 ) -> list[str]:
-    """The grid's run, always anew under the same id, and the panels over it. -> where those are."""
+    """Rewrite the summary run of the grid under a fixed id, and its panels. Returns the locations of the panels."""
     import wandb
 
-    table, profile = loaded_results.leaderboard, loaded_results.leaderboard.profile
+    leaderboard = loaded_results.leaderboard
+    profile = leaderboard.profile
     title = get_backbone_display_name(profile.backbone.name)
-    run = hash_json(["summary", profile.grid_name, title, profile.source])[:16]
-    for each in ("offline", "online"):
-        for old in find_run_folders(folder.resolve() / "wandb", each).get(run, ()):
-            shutil.rmtree(old)
+    run_id = hash_json(["summary", profile.grid_name, title, profile.source])[:16]
+    for written_mode in ("offline", "online"):
+        for old_folder in find_run_folders(folder.resolve() / "wandb", written_mode).get(run_id, ()):
+            shutil.rmtree(old_folder)
     config = {"backbone": title, "suite": profile.suite.name, "source": profile.source, "seeds": list(profile.seeds)}
-    named = {"id": run, "name": f"summary of {profile.grid_name}", "group": profile.grid_name, "job_type": "summary"}
-    opened = start_run(folder, mode, **named, tags=["summary"], config=config)
-    tables = build_all_tables(table, loaded_results.significance, done_results)
-    opened.log({name: wandb.Table(columns=columns, data=rows) for name, (columns, rows) in tables.items()})
+    run = start_run(
+        folder,
+        mode,
+        id=run_id,
+        name=f"summary of {profile.grid_name}",
+        group=profile.grid_name,
+        job_type="summary",
+        tags=["summary"],
+        config=config,
+    )
+    tables = build_all_tables(leaderboard, loaded_results.significance, done_results)
+    run.log({name: wandb.Table(columns=columns, data=rows) for name, (columns, rows) in tables.items()})
     pictures = {path.stem.replace("-", "/", 1): path for path in sorted((folder / "report").glob("inside-*.png"))}
-    if (overview := folder / "report" / "leaderboard.png").exists():
+    overview = folder / "report" / "leaderboard.png"
+    if overview.exists():
         pictures["leaderboard/picture"] = overview
-    opened.log({name: wandb.Image(str(path)) for name, path in pictures.items()})
-    opened.finish()
+    run.log({name: wandb.Image(str(path)) for name, path in pictures.items()})
+    run.finish()
     if not views.is_installed():
         return []
-    shown = views.ViewContents(
+    contents = views.ViewContents(
         project=PROJECT,
-        summary_run_id=run,
-        title=f"{profile.grid_name} on {title}, {profile.source} records",
-        description=f"{len(done_results)} cells, {len(profile.seeds)} seeds; made from result files by `benchmark report --wandb`.",
-        primary_average=next(iter(table.task_groups)),
-        shots=list(dict.fromkeys(line.shots for line in table.rows)),
+        summary_run_id=run_id,
+        title=f"{profile.grid_name} on {title}, {profile.source} data",
+        description=(
+            f"{len(done_results)} cells, {len(profile.seeds)} seeds; "
+            "generated from the result files by `benchmark report --wandb`."
+        ),
+        primary_average=next(iter(leaderboard.task_groups)),
+        shots=list(dict.fromkeys(row.shots for row in leaderboard.rows)),
         table_names=list(tables),
         image_keys=list(pictures),
     )
-    return (
-        views.save_views(shown, opened.entity)
-        if mode == "online"
-        else [str(views.write_views(shown, folder / "report"))]
-    )
+    if mode == "online":
+        return views.save_views(contents, run.entity)
+    return [str(views.write_views(contents, folder / "report"))]

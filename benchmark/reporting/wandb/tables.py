@@ -1,4 +1,4 @@
-"""The summary run's tables, numbers as numbers. Plain rows: W&B is not needed to make them."""
+"""Builds the tables of the summary run as plain rows of numbers. Does not import wandb."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -13,14 +13,14 @@ from benchmark.grid.cells import TARGET_STAGE
 if TYPE_CHECKING:
     from benchmark.analysis.significance import LeaderboardSignificance
 
-# The same ten in every run: W&B draws a panel for each name it meets, so everything else goes into the config.
+# Summary metrics of every cell run. W&B draws a panel per metric name, so everything else goes into the config.
 RUN_METRICS = (
     "score", "dev_score", "loss", "trained_parameters", "adapter_bytes", "peak_bytes", "seconds", "train_seconds",
     "test_seconds", "tokens_per_second",
 )  # fmt: skip
-MAX_ROWS = 10_000  # of a table: W&B shows no more of one, and says nothing of the rest
+MAX_ROWS = 10_000  # rows per table; W&B silently drops the rest
 NUM_CURVE_POINTS = 20  # points of a mean learning curve
-MAX_LOSS_POINTS = 50  # most losses of one cell's curve: each costs a light run a millisecond
+MAX_LOSS_POINTS = 50  # losses of one cell's curve; logging each takes about a millisecond
 TableRows = list[list[Any]]
 TableData = tuple[list[str], TableRows]  # columns, rows
 
@@ -28,7 +28,7 @@ TableData = tuple[list[str], TableRows]  # columns, rows
 def build_all_tables(
     leaderboard: Leaderboard, significance: "LeaderboardSignificance", done_results: Sequence[Mapping[str, Any]]
 ) -> dict[str, TableData]:
-    """All tables of a grid by name; one that is too long for W&B goes on under name/2, name/3."""
+    """Build all tables of a grid. Name -> table; tables longer than MAX_ROWS continue under name/2, name/3."""
     tables = {
         "cells": build_cells_table(done_results),
         "cost": build_costs_table(leaderboard),
@@ -48,20 +48,21 @@ def build_all_tables(
 
 
 def iterate_curve_points(training: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
-    """(step, values) of one cell, in order; of the losses every n-th, counted from the last."""
-    found: dict[int, dict[str, float]] = {}
-    apart = max(1, -(-len(training["loss"]) // MAX_LOSS_POINTS))
-    for step, loss in training["loss"][::-1][::apart]:
-        found.setdefault(step, {})["loss"] = loss
+    """Yield (step, values) of one cell by step. The losses are thinned to MAX_LOSS_POINTS and include the last."""
+    points: dict[int, dict[str, float]] = {}
+    stride = max(1, -(-len(training["loss"]) // MAX_LOSS_POINTS))
+    for step, loss in training["loss"][::-1][::stride]:
+        points.setdefault(step, {})["loss"] = loss
     for step, score, _ in training["dev"]:
-        found.setdefault(step, {})["dev_score"] = score
-    yield from sorted(found.items())
+        points.setdefault(step, {})["dev_score"] = score
+    yield from sorted(points.items())
 
 
 def collect_run_metrics(result: Mapping[str, Any]) -> dict[str, float | None]:
-    """The ten, as far as this cell has them."""
-    cost, dev = result["cost"], list(result["metrics"]["dev"].values())
-    found = {
+    """Collect the RUN_METRICS that this cell has."""
+    cost = result["cost"]
+    dev = list(result["metrics"]["dev"].values())
+    metrics = {
         "score": result["metrics"].get("test", {}).get(result["task"]["metric"]),
         "dev_score": sum(dev) / len(dev) if dev else None,
         "loss": result["training"]["loss"][-1][1] if result["training"]["loss"] else None,
@@ -70,23 +71,23 @@ def collect_run_metrics(result: Mapping[str, Any]) -> dict[str, float | None]:
         "test_seconds": cost["seconds"].get("test"),
         **{name: cost[name] for name in ("trained_parameters", "adapter_bytes", "peak_bytes", "tokens_per_second")},
     }
-    return {name: found[name] for name in RUN_METRICS if found[name] is not None}
+    return {name: metrics[name] for name in RUN_METRICS if metrics[name] is not None}
 
 
 def build_cells_table(done_results: Iterable[Mapping[str, Any]]) -> TableData:
-    """A row per cell."""
+    """One row per target-stage cell: method, task, shots, seed and RUN_METRICS."""
     rows = []
     for result in done_results:
-        at, values = result["cell"], collect_run_metrics(result)
-        if at["stage"] == TARGET_STAGE:
-            rows.append(
-                [at["method"], at["task"], str(at["shots"]), at["seed"], *(values.get(name) for name in RUN_METRICS)]
-            )
+        cell = result["cell"]
+        if cell["stage"] == TARGET_STAGE:
+            metrics = collect_run_metrics(result)
+            values = [metrics.get(name) for name in RUN_METRICS]
+            rows.append([cell["method"], cell["task"], str(cell["shots"]), cell["seed"], *values])
     return ["method", "task", "shots", "seed", *RUN_METRICS], rows
 
 
 def build_matrix_table(leaderboard: Leaderboard, shots: int | str) -> TableData:
-    """Methods x tasks: means x 100, averages first; empty where something is missing."""
+    """Methods x tasks: mean scores x 100, averages first; empty if cells are missing."""
     columns = ["method", *leaderboard.task_groups, *leaderboard.metrics]
     rows = [
         [
@@ -102,83 +103,96 @@ def build_matrix_table(leaderboard: Leaderboard, shots: int | str) -> TableData:
 def build_leaderboard_table(
     leaderboard: Leaderboard, significance: "LeaderboardSignificance", shots: int | str
 ) -> TableData:
-    """A row per method, best first: the first average with its interval, what it is worth, and what it costs.
+    """One row per method, best first: the first average with its interval, its significance, and its cost.
 
-    `pareto` is whether no method scores higher with as few trained parameters.
+    `pareto`: no other method scores higher with at most as many trained parameters.
     """
     from benchmark.analysis.leaderboard import sort_rows
 
-    first, lines = next(iter(leaderboard.task_groups)), sort_rows(leaderboard.get_rows(shots))
-    best, rows = find_pareto_front(lines, first), []
-    for line in lines:
-        found, standing = line.averages[first], significance.entries[line.method, shots, first]
-        mean, half = _get_mean(found), None if found is None or found.half_width is None else 100 * found.half_width
-        gap = None if standing.difference is None else round(100 * standing.difference.mean, 4)
-        span = (None, None) if half is None else (round(mean - half, 4), round(mean + half, 4))
-        rows.append([line.method, line.is_control, mean, *span, found.num_seeds if found else 0, gap, standing.tie_letters,
-                     standing.unranked_reason, line.trained_parameters, _compute_log10(line.trained_parameters), line.method in best, line.seconds_per_cell,
-                     line.amortised_seconds, line.peak_bytes, line.num_done, line.num_due])  # fmt: skip
+    group_name = next(iter(leaderboard.task_groups))
+    sorted_rows = sort_rows(leaderboard.get_rows(shots))
+    pareto_front = find_pareto_front(sorted_rows, group_name)
+    rows = []
+    for row in sorted_rows:
+        estimate = row.averages[group_name]
+        standing = significance.entries[row.method, shots, group_name]
+        difference = None if standing.difference is None else round(100 * standing.difference.mean, 4)
+        values = [row.method, row.is_control, *_get_mean_and_interval(estimate), estimate.num_seeds if estimate else 0]
+        values += [difference, standing.tie_letters, standing.unranked_reason]
+        values += [row.trained_parameters, _compute_log10(row.trained_parameters), row.method in pareto_front]
+        values += [row.seconds_per_cell, row.amortised_seconds, row.peak_bytes, row.num_done, row.num_due]
+        rows.append(values)
     columns = "method control mean low high seeds difference ties flag trained_parameters log10_trained_parameters"
     return f"{columns} pareto seconds_per_cell seconds_amortised peak_bytes done due".split(), rows
 
 
 def find_pareto_front(rows: Sequence[LeaderboardRow], group_name: str) -> set[str]:
-    """Methods that no other beats at their number of trained parameters or fewer; controls do not compete."""
-    known = [(line.trained_parameters, -line.averages[group_name].mean, line.method)
-             for line in rows if not line.is_control and line.averages[group_name]]  # fmt: skip
+    """Return the methods that no other beats with at most as many trained parameters; controls are ignored."""
+    candidates = [
+        (row.trained_parameters, -row.averages[group_name].mean, row.method)
+        for row in rows
+        if not row.is_control and row.averages[group_name]
+    ]
     return {
         method
-        for size, loss, method in known
-        if not any(a <= size and b <= loss and (a, b) != (size, loss) for a, b, _ in known)
+        for size, loss, method in candidates
+        if not any(a <= size and b <= loss and (a, b) != (size, loss) for a, b, _ in candidates)
     }
 
 
 def build_shots_table(leaderboard: Leaderboard, done_results: Sequence[Mapping[str, Any]]) -> TableData:
-    """A row per method and number of shots: every average, and how many examples it trained on, mean over cells."""
-    seen = defaultdict(list)
+    """One row per trained method and number of shots: mean number of training examples per cell, and every average."""
+    num_examples = defaultdict(list)
     for result in done_results:
         if splits := result["data"].get("splits"):
-            seen[result["cell"]["method"], result["cell"]["shots"]].append(splits["train"])
+            num_examples[result["cell"]["method"], result["cell"]["shots"]].append(splits["train"])
     rows = []
-    for line in leaderboard.rows:
-        if not line.is_control:
-            examples = fmean(seen[line.method, line.shots]) if seen[line.method, line.shots] else None
+    for row in leaderboard.rows:
+        if not row.is_control:
+            counts = num_examples[row.method, row.shots]
+            mean_count = fmean(counts) if counts else None
             averages = [
-                value for name in leaderboard.task_groups for value in _get_mean_and_interval(line.averages[name])
+                value for name in leaderboard.task_groups for value in _get_mean_and_interval(row.averages[name])
             ]
-            rows.append([line.method, str(line.shots), examples, _compute_log10(examples), *averages])
-    named = [f"{name.replace(' ', '_')}{end}" for name in leaderboard.task_groups for end in ("", "_low", "_high")]
-    return ["method", "shots", "examples", "log10_examples", *named], rows
+            rows.append([row.method, str(row.shots), mean_count, _compute_log10(mean_count), *averages])
+    columns = [f"{name.replace(' ', '_')}{end}" for name in leaderboard.task_groups for end in ("", "_low", "_high")]
+    return ["method", "shots", "examples", "log10_examples", *columns], rows
 
 
 def build_curves_table(done_results: Iterable[Mapping[str, Any]], shots: int | str) -> TableData:
-    """A row per method and step: loss and dev score, means over cells; a cell that stopped keeps its last value."""
-    found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    """One row per method and step: mean loss and dev score over cells; a stopped cell keeps its last value."""
+    training_by_method: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for result in done_results:
         if (result["cell"]["stage"], result["cell"]["shots"]) == (TARGET_STAGE, shots) and result["training"]["loss"]:
-            found[result["cell"]["method"]].append(result["training"])
+            training_by_method[result["cell"]["method"]].append(result["training"])
     rows = []
-    for method, own in found.items():
-        kinds = [[training["loss"] for training in own], [training["dev"] for training in own]]
-        last = max(training["loss"][-1][0] for training in own)
-        for step in sorted({-(-last * place // NUM_CURVE_POINTS) for place in range(1, NUM_CURVE_POINTS + 1)}):
-            rows.append([method, step, *(_average_at_step(curve, step) for curve in kinds), len(own)])
+    for method, cells in training_by_method.items():
+        losses = [training["loss"] for training in cells]
+        dev_scores = [training["dev"] for training in cells]
+        last = max(curve[-1][0] for curve in losses)
+        for step in sorted({-(-last * i // NUM_CURVE_POINTS) for i in range(1, NUM_CURVE_POINTS + 1)}):
+            rows.append([method, step, _average_at_step(losses, step), _average_at_step(dev_scores, step), len(cells)])
     return ["method", "step", "loss", "dev_score", "cells"], rows
 
 
 def _average_at_step(curves: Iterable[Sequence[Sequence[float]]], step: int) -> float | None:
-    """The mean over curves of the last value at a step or before it."""
-    values = [curve[place - 1][1] for curve in curves if (place := bisect_right([point[0] for point in curve], step))]
+    """Average over curves of the last value at or before a step; curves without such a value are ignored."""
+    values = []
+    for curve in curves:
+        num_points = bisect_right([point[0] for point in curve], step)
+        if num_points:
+            values.append(curve[num_points - 1][1])
     return round(fmean(values), 5) if values else None
 
 
 def build_differences_table(leaderboard: Leaderboard, significance: "LeaderboardSignificance") -> TableData:
-    """A row per method, shots and task or average: the paired difference to the reference x 100, with its interval."""
+    """One row per method, shots and task or average: paired difference to the reference x 100, with its interval."""
     from benchmark.analysis.significance import DIFFERENCE_COLUMNS, list_difference_values
 
-    rows, shown = [], {*leaderboard.task_groups, *leaderboard.metrics}
+    rows = []
+    names = {*leaderboard.task_groups, *leaderboard.metrics}
     for (method, shots, name), standing in significance.entries.items():
-        if standing.difference and name in shown:
+        if standing.difference and name in names:
             mean, low, high, p, seeds, size = list_difference_values(standing)
             spread = [None if value is None else round(100 * value, 4) for value in (mean, low, high)]
             size = None if size is None else round(100 * size, 4)
@@ -187,7 +201,7 @@ def build_differences_table(leaderboard: Leaderboard, significance: "Leaderboard
 
 
 def build_ties_table(leaderboard: Leaderboard, significance: "LeaderboardSignificance") -> TableData:
-    """A row per method, shots and average: its tie groups, or why it has none; its average rank."""
+    """One row per method, shots and average: tie letters or the reason for none, and the average rank."""
     rows = []
     for line in leaderboard.rows:
         for name in leaderboard.task_groups:
@@ -204,17 +218,30 @@ def build_ties_table(leaderboard: Leaderboard, significance: "LeaderboardSignifi
 
 
 def build_costs_table(leaderboard: Leaderboard) -> TableData:
+    """One row per method and shots: parameters, seconds per cell, peak memory, cells done and due."""
     columns = ["method", "shots", "trained_parameters", "seconds_per_cell", "peak_bytes", "done", "due"]
-    return columns, [[line.method, str(line.shots), line.trained_parameters, line.seconds_per_cell, line.peak_bytes, line.num_done, line.num_due]
-                     for line in leaderboard.rows]  # fmt: skip
+    rows = [
+        [
+            row.method,
+            str(row.shots),
+            row.trained_parameters,
+            row.seconds_per_cell,
+            row.peak_bytes,
+            row.num_done,
+            row.num_due,
+        ]
+        for row in leaderboard.rows
+    ]
+    return columns, rows
 
 
 def _get_mean(estimate: Any) -> float | None:
+    """Return the mean x 100, or None."""
     return None if estimate is None else round(100 * estimate.mean, 4)
 
 
 def _get_mean_and_interval(estimate: Any) -> list[float | None]:
-    """Mean and the ends of its interval, x 100."""
+    """Return [mean, low, high] x 100; None where they are missing."""
     if estimate is None:
         return [None, None, None]
     ends = (
@@ -226,5 +253,5 @@ def _get_mean_and_interval(estimate: Any) -> list[float | None]:
 
 
 def _compute_log10(number: float | None) -> float | None:
-    """For W&B's own charts, which have straight axes only."""
+    """Return log10, rounded; None for zero or None. For W&B's built-in charts, which have linear axes only."""
     return round(log10(number), 4) if number else None

@@ -1,8 +1,8 @@
-"""The workspace and the report: panels over the tables of one summary run, as specifications of wandb-workspaces.
+"""Builds the W&B workspace and report: panels over the tables of one summary run, with wandb-workspaces.
 
-Every panel reads the summary run, so nothing is cut where a grid has more runs than W&B draws. Offline the two are
-written as one JSON file, in the form that W&B stores them in; online they are saved under names made from the summary
-run's id, so that saving again changes what is there.
+All panels read the summary run, so they do not depend on how many runs W&B can draw. Offline, both views are written to
+one JSON file in W&B's storage format; online, they are saved under names derived from the summary run's id, so that
+saving again replaces them.
 """
 
 import json
@@ -15,48 +15,49 @@ from typing import Any, NamedTuple
 from benchmark.results.files import write_file_atomically
 
 REQUIRED_PACKAGE = "wandb-workspaces"
-VIEWS_FILE = "wandb.json"  # in the folder of the report
-FULL_WIDTH = 24  # of a report's grid
+VIEWS_FILE = "wandb.json"  # in the report folder
+FULL_WIDTH = 24  # columns of a report's panel grid
 HALF_WIDTH = 12
 PANEL_HEIGHT = 10
 LEADERBOARD_TEXT = (
-    "Mean over the {} x 100, with its 95 % interval over seeds; `difference` is paired, to the reference. Methods that "
-    "share a letter are not told apart. An average is empty while one of its cells is missing. Below each: every task."
+    "Mean over the {} x 100, with its 95 % confidence interval over seeds; `difference` is the paired difference to "
+    "the reference. Methods that share a letter are not significantly different. An average stays empty until all of "
+    "its cells are done. Below each leaderboard: the scores of every task."
 )
 PARETO_TEXT = (
-    "Quality ({}) against log10 of the trained parameters. `pareto` in a leaderboard marks the methods that none beats "
-    "with as few."
+    "Score ({}) against log10 of the trained parameters. `pareto` in a leaderboard marks the methods that no other "
+    "beats with at most as many trained parameters."
 )
-SHOT_CURVES_TEXT = "Score against log10 of the examples that a cell trained on, mean over cells."
+SHOT_CURVES_TEXT = "Score against log10 of the number of training examples, mean over cells."
 COST_TEXT = (
-    "Seconds are of one cell; `seconds_amortised` in a leaderboard adds its share of the source prompts and stages "
-    "that it rests on."
+    "Seconds per cell; `seconds_amortised` in a leaderboard adds the share of the source prompts and stages that the "
+    "cell depends on."
 )
 LEARNING_CURVES_TEXT = (
-    "Means over all cells of a method; one that stopped early keeps its last value. A single cell's own curves are in "
-    "its run: the group is the grid, the job type the method."
+    "Means over all cells of a method; a cell that stopped early keeps its last value. The curves of a single cell are "
+    "in its run (group: the grid, job type: the method)."
 )
 DIFFERENCES_TEXT = (
     "`difference_p` is corrected for the number of methods (Holm); `detectable` is the true difference that a grid of "
-    "this size finds with 80 % probability."
+    "this size detects with 80 % probability."
 )
 
 
 class ViewContents(NamedTuple):
-    """What there is to show."""
+    """Contents of the workspace and the report: texts, and names of the tables and images of the summary run."""
 
     project: str
-    summary_run_id: str  # id of the summary run
+    summary_run_id: str
     title: str
     description: str
-    primary_average: str  # the first: what a leaderboard is about
+    primary_average: str  # the first average, by which leaderboards are sorted
     shots: Sequence[int | str]
     table_names: Sequence[str]
     image_keys: Sequence[str]
 
 
 class Section(NamedTuple):
-    """A section of both."""
+    """A section of the workspace and of the report."""
 
     title: str
     text: str
@@ -64,14 +65,16 @@ class Section(NamedTuple):
 
 
 def is_installed() -> bool:
+    """Return whether wandb-workspaces is installed."""
     return find_spec("wandb_workspaces") is not None
 
 
 def build_sections(contents: ViewContents) -> Iterator[Section]:
-    """The sections. Panels are made anew each time: two views must not share them."""
-    shots, average = contents.shots, contents.primary_average
-    learned = [name for name in contents.image_keys if name.startswith("inside/")]
-    overview = [_build_image_panel([name]) for name in contents.image_keys if name not in learned]
+    """Yield the sections with new panels; workspace and report must not share panel objects."""
+    shots = contents.shots
+    average = contents.primary_average
+    diagnostics = [name for name in contents.image_keys if name.startswith("inside/")]
+    overview = [_build_image_panel([name]) for name in contents.image_keys if name not in diagnostics]
     boards = [_build_table_panel(f"{kind}/{n}") for n in shots for kind in ("leaderboard", "matrix")]
     yield Section("Leaderboard", LEADERBOARD_TEXT.format(average), overview + boards)
     pareto = {"x": "log10_trained_parameters", "y": "mean"}
@@ -92,22 +95,25 @@ def build_sections(contents: ViewContents) -> Iterator[Section]:
         for name, label in (("dev_score", "dev score"), ("loss", "training loss"))
     ]
     yield Section("Learning curves", LEARNING_CURVES_TEXT, charts)
-    real = [name for name in contents.table_names if name.partition("/")[0] in ("differences", "ties")]
-    yield Section("Differences and ties", DIFFERENCES_TEXT, [_build_table_panel(name) for name in real])
-    if learned:
+    comparisons = [name for name in contents.table_names if name.partition("/")[0] in ("differences", "ties")]
+    yield Section("Differences and ties", DIFFERENCES_TEXT, [_build_table_panel(name) for name in comparisons])
+    if diagnostics:
         yield Section(
-            "What the sources taught", "Curves and weights of the source stages.", [_build_image_panel(learned)]
+            "Diagnostics of the source stages",
+            "Training curves and weights of the source stages.",
+            [_build_image_panel(diagnostics)],
         )
 
 
 def _build_table_panel(name: str) -> Any:
+    """Build a panel that shows one table of the summary run."""
     import wandb_workspaces.reports.v2 as reports
 
     return reports.WeavePanelSummaryTable(table_name=name, layout=reports.Layout(w=FULL_WIDTH, h=PANEL_HEIGHT))
 
 
 def _build_chart_panel(preset: str, table: str, title: str, fields: dict[str, str]) -> Any:
-    """One of W&B's own charts over a table of the summary run."""
+    """Build one of W&B's built-in charts over a table of the summary run."""
     import wandb_workspaces.reports.v2 as reports
 
     return reports.CustomChart(
@@ -120,6 +126,7 @@ def _build_chart_panel(preset: str, table: str, title: str, fields: dict[str, st
 
 
 def _build_image_panel(keys: Sequence[str]) -> Any:
+    """Build a panel that shows images of the summary run below each other."""
     import wandb_workspaces.reports.v2 as reports
 
     return reports.MediaBrowser(
@@ -127,41 +134,41 @@ def _build_image_panel(keys: Sequence[str]) -> Any:
     )
 
 
-# -------------------------------------------------------------------- the two
+# -------------------------------------------------------------------- workspace and report
 
 
 def build_workspace(contents: ViewContents, entity: str) -> Any:
-    """Sections of panels beside a list of runs that has the summary run alone."""
+    """Build the workspace: all sections, with a run set that contains only the summary run."""
     import wandb_workspaces.reports.v2 as reports
     import wandb_workspaces.workspaces as workspaces
     from wandb_workspaces import expr
 
     sections = [
         workspaces.Section(
-            name=part.title,
-            panels=[reports.MarkdownPanel(markdown=part.text), *part.panels],
-            is_open=place < 3,
-            layout_settings=workspaces.SectionLayoutSettings(columns=2, rows=-(-(1 + len(part.panels)) // 2)),
+            name=section.title,
+            panels=[reports.MarkdownPanel(markdown=section.text), *section.panels],
+            is_open=index < 3,
+            layout_settings=workspaces.SectionLayoutSettings(columns=2, rows=-(-(1 + len(section.panels)) // 2)),
         )
-        for place, part in enumerate(build_sections(contents))
+        for index, section in enumerate(build_sections(contents))
     ]
-    only = workspaces.RunsetSettings(filters=expr.And(expr.Metric("ID") == contents.summary_run_id))
+    summary_only = workspaces.RunsetSettings(filters=expr.And(expr.Metric("ID") == contents.summary_run_id))
     return workspaces.Workspace(
-        entity=entity, project=contents.project, name=contents.title, sections=sections, runset_settings=only
+        entity=entity, project=contents.project, name=contents.title, sections=sections, runset_settings=summary_only
     )
 
 
 def build_wandb_report(contents: ViewContents, entity: str) -> Any:
-    """The same sections as a page to read."""
+    """Build the report: the same sections as one page."""
     import wandb_workspaces.reports.v2 as reports
     from wandb_workspaces import expr
 
     blocks = [reports.TableOfContents(), reports.P(contents.description)]
-    for part in build_sections(contents):
-        # no entity: the library would ask the server for the project's number
+    for section in build_sections(contents):
+        # without an entity, because the library would query the server for the project's id
         runs = reports.Runset(name="summary", filters=expr.And(expr.Metric("ID") == contents.summary_run_id))
-        grid = reports.PanelGrid(runsets=[runs], panels=part.panels, hide_run_sets=True)
-        blocks += [reports.H2(part.title), reports.MarkdownBlock(part.text), grid]
+        grid = reports.PanelGrid(runsets=[runs], panels=section.panels, hide_run_sets=True)
+        blocks += [reports.H2(section.title), reports.MarkdownBlock(section.text), grid]
     return reports.Report(
         entity=entity,
         project=contents.project,
@@ -173,29 +180,26 @@ def build_wandb_report(contents: ViewContents, entity: str) -> Any:
 
 
 def write_views(contents: ViewContents, folder: Path) -> Path:
-    """Both as a file, in the form that W&B stores them in. -> its path"""
-    made = {"summary_run": contents.summary_run_id}
+    """Write workspace and report to one JSON file in W&B's storage format. Returns its path."""
+    stored = {"summary_run": contents.summary_run_id}
     for name, view in (("workspace", build_workspace(contents, "")), ("report", build_wandb_report(contents, ""))):
-        made[name] = view._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
+        stored[name] = view._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
     path = folder / VIEWS_FILE
-    write_file_atomically(path, json.dumps(made, indent=1, ensure_ascii=False).encode())
+    write_file_atomically(path, json.dumps(stored, indent=1, ensure_ascii=False).encode())
     return path
 
 
 def save_views(contents: ViewContents, entity: str) -> list[str]:
-    """Both in the account, in place of what an earlier time left there. -> their addresses."""
+    """Save workspace and report to the account, replacing earlier ones. Returns their URLs."""
     import wandb
     from wandb_workspaces.workspaces import internal
 
-    view = build_workspace(contents, entity)
-    view._internal_name = (
-        f"nw-{contents.summary_run_id[:11]}-v"  # W&B's form of a view's name; by itself it would be a random one
-    )
-    with suppress(ValueError):  # not there yet
-        view._internal_id = internal.View.from_name(entity, contents.project, view._internal_name).id
-    page = build_wandb_report(contents, entity)
-    titled = (
-        old.id for old in wandb.Api().reports(f"{entity}/{contents.project}") if old.display_name == contents.title
-    )
-    page.id = next(titled, "")
-    return [view.save().url, page.save().url]
+    workspace = build_workspace(contents, entity)
+    # the format of W&B's view names; the default is a random name
+    workspace._internal_name = f"nw-{contents.summary_run_id[:11]}-v"
+    with suppress(ValueError):  # the workspace does not exist yet
+        workspace._internal_id = internal.View.from_name(entity, contents.project, workspace._internal_name).id
+    report = build_wandb_report(contents, entity)
+    existing_reports = wandb.Api().reports(f"{entity}/{contents.project}")
+    report.id = next((old.id for old in existing_reports if old.display_name == contents.title), "")
+    return [workspace.save().url, report.save().url]

@@ -70,9 +70,7 @@ def test_a_difference_within_its_interval_is_open_and_says_what_would_have_been_
     (found,) = judged(one, above("lora", "prompt"))
     assert found.verdict == UNDECIDED
     assert found.detectable_difference == found.difference.compute_detectable_difference()
-    assert found.verdict_text == (
-        f"undecided at this size (smallest detectable difference: {100 * found.detectable_difference:.1f} points)"
-    )
+    assert found.verdict_text == f"undecided at this size: can detect {100 * found.detectable_difference:.1f} points"
     _, twice = judged(one, above("lora", "prompt"), above("prompt", "lora"))
     assert (
         twice.detectable_difference

@@ -48,7 +48,10 @@ def test_one_screen_says_where_by_how_much_at_what_cost_and_in_words(one, answer
     assert row(said, "choice tasks")[2:6] == ["75.0", "±0.0", "75.0", "±0.0"]
     assert row(said, "trained parameters")[2:] == ["1", "k", "1", "k"]
     text = " ".join(said.split())
-    assert "lora and prompt do not differ significantly on 1 of 3 tasks; lora is better on 1; prompt is better on 1." in text
+    assert (
+        "lora and prompt do not differ significantly on 1 of 3 tasks; lora is better on 1; prompt is better on 1."
+        in text
+    )
     assert "Over all 3 tasks they do not differ significantly (p = 1); smallest detectable difference" in text
     assert "Bootstrap over both" in text
 

@@ -165,14 +165,18 @@ def test_a_task_without_results_is_answered_by_its_family(wide, answered):
     text = said(wide, "--tasks", "ocnli")
     assert text.startswith("Try lora first: ocnli by cmnli")
     assert "no results on ocnli, only on other tasks of the family" in text
-    with pytest.raises(UsageError, match="no results on bq or other tasks of the family; to create them: `.* --tasks bq`"):
+    with pytest.raises(
+        UsageError, match="no results on bq or other tasks of the family; to create them: `.* --tasks bq`"
+    ):
         said(wide, "--tasks", "bq")
 
 
 def test_methods_on_different_tasks_cannot_be_compared(wide, answered):
     pair = replace(wide, methods=("lora", "prompt"), tasks=("ocnli", "chnsent"))
     fill(pair, answered, but=lambda cell: (cell.method == "lora") != (cell.task == "ocnli"))
-    with pytest.raises(UsageError, match="no method has all of chnsent, ocnli at 4 shots on any seed; to create them: `"):
+    with pytest.raises(
+        UsageError, match="no method has all of chnsent, ocnli at 4 shots on any seed; to create them: `"
+    ):
         said(pair)
     assert "no other method to compare lora with" in said(pair, "--tasks", "ocnli")
 

@@ -105,7 +105,7 @@ def test_panels_have_all_sections_and_the_summary_run_alone(tmp_path):
     section = kept["workspace"]["spec"]["section"]
     names = [part["name"] for part in section["panelBankConfig"]["sections"]]
     assert names[:5] == ["Leaderboard", "Pareto", "Shot curves", "Cost", "Learning curves"]
-    assert names[5:] == ["Differences and ties", "What the sources taught"]
+    assert names[5:] == ["Differences and ties", "Diagnostics of the source stages"]
     assert all(part["panels"] for part in section["panelBankConfig"]["sections"])
     assert shown.summary_run_id in json.dumps(section["runSets"])
     blocks = kept["report"]["spec"]["blocks"]
