@@ -9,9 +9,10 @@ and bias of the norm: l d + 2 m d + 2 d numbers (the authors' code leaves the no
 the first source's prompt, W from N(0, 0.01). The form is that of the authors' code. They can also pretrain W on the
 sources; here it is initialised for every target.
 
-Our choices for causal models: xhat excludes answers and padding, which would leak the answer and depend on the batch; and tau = c d rms(phat), because the authors' tau = e d fits the size of T5's embeddings: with other
-models all a_j stay equal. On their T5-large prompts c = 0.18 gives the same tau. The network's learning rate is ours:
-theirs has no effect in their code.
+Our choices for causal models: xhat excludes answers and padding, which would leak the answer and depend on the batch;
+and tau = c d rms(phat), because the authors' tau = e d fits the size of T5's embeddings: with other models all a_j stay
+equal. On their T5-large prompts c = 0.18 gives the same tau. The network's learning rate is ours: theirs has no effect
+in their code.
 """
 
 from collections.abc import Mapping, Sequence

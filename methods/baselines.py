@@ -1,4 +1,4 @@
-"""What a method has to beat: the backbone as it is, and the commonest training answer."""
+"""Controls without training: the frozen backbone, and the most frequent training answer."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ class ZeroShot(Method):
 
 
 class Majority(Method):
-    """The commonest answer of the training examples; between equals the first of the choices."""
+    """The most frequent answer of the training examples; ties go to the first of the choices."""
 
     name = "majority"
-    trained_part = "nothing (the commonest training answer)"
+    trained_part = "nothing (the most frequent training answer)"
     uses_gradient_descent, is_seed_independent = False, True
 
     def begin_stage(
@@ -36,7 +36,6 @@ class Majority(Method):
 
     @staticmethod
     def _most_frequent_answer(item: EncodedExample, answer_counts: Counter[str]) -> str:
-        options = item.example.choices or sorted(
-            answer_counts
-        )  # sorted: the order of the training files must not decide
+        # sorted, so that a tie does not depend on the order of the training files
+        options = item.example.choices or sorted(answer_counts)
         return max(options, key=lambda option: answer_counts[option], default="")

@@ -1,8 +1,8 @@
-"""BitFit: y = W x + b, of which only b learns (Ben Zaken et al. 2021, arXiv:2106.10199).
+"""BitFit: y = W x + b, where only b is trained (Ben Zaken et al. 2021, arXiv:2106.10199).
 
-Each slot learns a difference D to the backbone's bias, y = W x + (b + D): under Adam the same as learning b + D itself,
-and D = 0 is the frozen model to the bit. Linears without a bias count as having b = 0.
-Trained: d_out numbers for every linear it is put on; L (d_q + 2 d_kv) where q, k and v have a bias (Qwen2).
+Each slot trains a difference D to the backbone's bias, y = W x + (b + D): equivalent under Adam to training b + D, and
+D = 0 is exactly the frozen model. Linears without a bias count as b = 0. Trained: d_out numbers for every such linear,
+i.e. L (d_q + 2 d_kv) where q, k and v have a bias (Qwen2).
 """
 
 from collections.abc import Sequence
@@ -14,26 +14,29 @@ from torch import Tensor, nn
 from methods.base import Method, OptimizerGroup, SlotContext, SlotParameter
 from tasks.core.types import EncodedExample, UsageError
 
-FALLBACK_SITES = "q k v"  # where biases are added to a backbone that has none (Llama, Qwen3): where Qwen2 has them
+FALLBACK_SITES = "q k v"  # those with biases in Qwen2; used for a backbone without biases (Llama, Qwen3)
 
 
 class BiasDelta(nn.Module):
-    """Adds D to a linear's output. D starts at 0, so at first it changes nothing."""
+    """Trainable D that is added to a linear's output, initialised to 0."""
 
     def __init__(self, linear: nn.Linear, slot_context: SlotContext) -> None:
         super().__init__()
-        self.out_features, self.bias = linear.out_features, SlotParameter(slot_context)  # D [1, out] of each slot
+        self.out_features = linear.out_features
+        self.bias = SlotParameter(slot_context)  # D [1, out] of each slot
 
     def add_slot(self) -> None:
-        """Add one slot."""
+        """Add one slot with D = 0."""
         self.bias.add_slot(torch.zeros(1, self.out_features))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """y [b, s, out] -> [b, s, out]"""
+        """Add D: y [b, s, out] -> [b, s, out]."""
         return y + self.bias().to(y.dtype)
 
 
 class BitFit(Method):
+    """Train biases only."""
+
     name = "bitfit"
     paper = "Ben Zaken et al. 2021, arXiv:2106.10199"
     trained_part = "biases"
@@ -42,7 +45,7 @@ class BitFit(Method):
     @dataclass(frozen=True)
     class Config(Method.Config):
         lr: float = 1e-3
-        sites: str = "existing"  # the biases there are; "all": at all seven linears (BitFit-all); or sites by name
+        sites: str = "existing"  # linears that have a bias; "all": all seven linears (BitFit-all); or names of sites
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -60,22 +63,23 @@ class BitFit(Method):
         )
 
     def _resolve_sites(self) -> str:
+        """Names of the adapted sites, separated by spaces."""
         sites = " ".join(self.backbone.site_modules)
         if self.config.sites == "all":
             return sites
         if self.config.sites != "existing":
             return self.config.sites
-        having = {
+        sites_with_bias = {
             key.split("_")[1] for key, linear in self.backbone.get_linears(sites).items() if linear.bias is not None
         }
-        return " ".join(site for site in self.backbone.site_modules if site in having) or FALLBACK_SITES
+        return " ".join(site for site in self.backbone.site_modules if site in sites_with_bias) or FALLBACK_SITES
 
     def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
         for bias in self.biases.values():
             bias.add_slot()
 
     def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
-        """No decay: it would pull towards the pretrained biases here, towards 0 in the paper's form."""
+        """No weight decay: here it would pull towards the pretrained biases, in the paper's form towards 0."""
         return OptimizerGroup(self.config.lr)
 
     @torch.no_grad()

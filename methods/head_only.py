@@ -1,10 +1,10 @@
-"""Head only: a logistic regression on what the frozen model makes of the prompt's last position.
+"""Head only: a logistic regression on the frozen model's last hidden state of the prompt.
 
-What the task gains without changing the model inside. The features are the last hidden state h [d] where the answer
-would begin, each to mean 0 and deviation 1 over the training examples; p(i) = softmax_i(W h + b) minimises
-sum of -log p + l2 / 2 |W|^2 (convex: one solution, whatever the seed). A class is a place among the choices: the label
-word, and for C3, whose items bring their own options, the letter that the model is about to write; where an item has
-fewer options, the softmax goes over those. Free text (spans) has no classes, so there this control has no score.
+It measures what a task gains without any change inside the model. The features are the last hidden state h [d] at the
+final prompt position, each standardised over the training examples; p(i) = softmax_i(W h + b) minimises sum of -log p +
+l2 / 2 |W|^2 (convex: one solution for every seed). A class is an index among the choices: the label word, or for C3,
+whose items have different options, the option's letter; the softmax covers only the options that an item has. Tasks
+with free-text answers (spans) have no classes, so this control has no score there.
 
 Fitted: n (d + 1) numbers for n choices.
 """
@@ -21,13 +21,15 @@ from methods.base import Method, SlotParameter, Stage
 from tasks.core.encoding import group_by_length
 from tasks.core.types import EncodedExample, UsageError
 
-TOKENS_PER_BATCH = 8192  # of a block of prompts
+TOKENS_PER_BATCH = 8192  # padded tokens in one forward pass
 
 
 class HeadOnly(Method):
+    """Control: a linear classifier on the frozen features."""
+
     name = "head_only"
     trained_part = "a logistic regression on the last hidden state"
-    uses_gradient_descent = False  # fitted in `enter`, not by steps
+    uses_gradient_descent = False  # fitted in `begin_stage`, not by steps
     supported_forms = ("choice",)
 
     @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class HeadOnly(Method):
                 self.extract_features(train_examples).double(), torch.tensor(answers), options, self.config.l2
             ).float()
         )
-        self.head.requires_grad_(False)  # nothing learns by gradient
+        self.head.requires_grad_(False)  # not trained by gradient descent
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         super().load(state)
@@ -70,30 +72,31 @@ class HeadOnly(Method):
     @torch.no_grad()
     def extract_features(self, items: Sequence[EncodedExample]) -> Tensor:
         """Last hidden state at the end of each prompt [len(items), d], on the CPU."""
-        device, found = self.backbone.device, torch.empty(len(items), self.backbone.hidden_size)
+        device = self.backbone.device
+        features = torch.empty(len(items), self.backbone.hidden_size)
         for block in group_by_length([len(item.prompt_ids) for item in items], TOKENS_PER_BATCH):
             rows = [torch.tensor(items[i].prompt_ids) for i in block]
             ids = pad_sequence(rows, batch_first=True).to(device)
             size = torch.tensor([len(row) for row in rows], device=device)
             mask = (torch.arange(ids.shape[1], device=device) < size[:, None]).long()
             hidden = self.compute_hidden_states(ids, mask, (0,) * len(block), query_positions=size[:, None] - 1)
-            found[block] = hidden[:, 0].float().cpu()
-        return found
+            features[block] = hidden[:, 0].float().cpu()
+        return features
 
     def predict_without_scoring(self, examples: Sequence[EncodedExample], slots: Sequence[int]) -> list[str]:
         heads = [self.head.for_slot(slot).detach().cpu() for slot in slots]
-        found = []
+        answers = []
         for item, head, h in zip(examples, heads, self.extract_features(examples), strict=True):
             logits = head[: len(item.choice_ids), :-1] @ h + head[: len(item.choice_ids), -1]
-            found.append(item.example.choices[int(logits.argmax())])
-        return found
+            answers.append(item.example.choices[int(logits.argmax())])
+        return answers
 
     def count_trained_parameters(self, slots: int = 1) -> int:
         return slots * sum(head.numel() for head in self.head.tensors[:1])
 
 
 def fit_logistic_regression(x: Tensor, y: Tensor, num_options: Tensor, l2: float) -> Tensor:
-    """x [m, d], y [m], how many options each item has [m] -> [W | b] [n, d + 1], for features as they are."""
+    """Fit [W | b] [n, d + 1] for unstandardised features: x [m, d], classes y [m], options per item [m]."""
     mean, spread = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
     z, n = (x - mean) / spread, int(num_options.max())
     absent = torch.arange(n) >= num_options[:, None]  # [m, n]
@@ -105,9 +108,9 @@ def fit_logistic_regression(x: Tensor, y: Tensor, num_options: Tensor, l2: float
     def loss() -> Tensor:
         solver.zero_grad()
         logits = (z @ weight.T + bias[:, 0]).masked_fill(absent, -torch.inf)
-        found = F.cross_entropy(logits, y, reduction="sum") + l2 / 2 * weight.pow(2).sum()
-        found.backward()
-        return found
+        value = F.cross_entropy(logits, y, reduction="sum") + l2 / 2 * weight.pow(2).sum()
+        value.backward()
+        return value
 
     solver.step(loss)
     weight = weight.detach() / spread

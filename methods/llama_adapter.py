@@ -4,9 +4,10 @@
     o^h = softmax(q K^T / sqrt(d_h) + mask) V + tanh(g^h) softmax(q K_a^T / sqrt(d_h)) V_a
 
 Zhang et al. 2023 (arXiv:2303.16199, eq. 1 to 8, with tanh and sqrt(d_h) as in the authors' training code). In each of
-those layers P [K, d] and g [H] learn; W_k and W_v are the frozen projections. Two softmaxes, so g = 0 is the frozen
-model to the bit. q carries its rotation, K_a none; K_a passes the frozen k_norm where there is one (Qwen3; our choice).
-P is N(0, 1), the scale of a normalised hidden state: its gradient is 0 at first, and if it were 0 too, both would stay.
+those layers P [K, d] and g [H] are trained; W_k and W_v are the frozen projections. With two softmaxes
+g = 0 is exactly the frozen model. q has the rotary embedding, K_a none; the frozen k_norm, where there is one (Qwen3),
+is applied to K_a (our choice). P is initialised from N(0, 1), the scale of a normalised hidden state: its gradient is 0
+while g = 0, and with P = 0 as well neither would ever change.
 Trained: L_a (K d + H) numbers.
 """
 
@@ -24,6 +25,8 @@ UNADAPTED_LAYERS = 2  # layers at the bottom, as published (30 of 32)
 
 
 class LlamaAdapter(Method):
+    """Trainable prompt with zero-initialised gated attention in the top layers."""
+
     name = "llama_adapter"
     paper = "Zhang et al. 2023, arXiv:2303.16199"
     trained_part = "a gated prompt in the attention"
@@ -50,9 +53,8 @@ class LlamaAdapter(Method):
         if self.config.layers > depth:
             raise UsageError(f"llama_adapter: {self.config.layers} layers, but {self.backbone.name} has {depth}")
         top = range(depth - (self.config.layers or max(1, depth - UNADAPTED_LAYERS)), depth)
-        self.prompts = nn.ModuleDict(
-            {str(layer): SlotParameter(self.slot_context) for layer in top}
-        )  # P [K, d] of each slot
+        # P [K, d] of each slot
+        self.prompts = nn.ModuleDict({str(layer): SlotParameter(self.slot_context) for layer in top})
         self.gates = nn.ModuleDict({str(layer): SlotParameter(self.slot_context) for layer in top})  # g [H]
         self.backbone.add_attention_term(self.compute_attention_term)
 
@@ -62,7 +64,7 @@ class LlamaAdapter(Method):
             gate.add_slot(torch.zeros(self.backbone.config.num_attention_heads))
 
     def compute_attention_term(self, attention: nn.Module, q: Tensor) -> Tensor | None:
-        """q [b, H, s, d_h] -> the gated second softmax [b, s, H, d_h]"""
+        """Second term of o^h for queries q [b, H, s, d_h] -> [b, s, H, d_h]; None below the top layers."""
         layer = str(attention.layer_idx)
         if layer not in self.prompts:
             return None
@@ -76,5 +78,5 @@ class LlamaAdapter(Method):
         )
 
     def optimizer_group(self, parameter_name: str) -> OptimizerGroup:
-        """No decay on the gates."""
+        """No weight decay on the gates."""
         return OptimizerGroup(self.config.lr, 0.0 if parameter_name.startswith("gates.") else self.config.weight_decay)

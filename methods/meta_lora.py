@@ -9,10 +9,11 @@ theta: A and B of shared_lora, shared by all sources; r (d_in + d_out) for every
 source stage. First order (FOMAML): the gradient in (3) is with respect to theta_i^k; second order: to theta, through
 all of (2). With k = 0 it is shared_lora on the query batches. On the target it is LoRA, from theta.
 
-Known from the paper: its abstract, its figure's caption (support sets adapt, query gradients of all tasks are aggregated)
-and N of 50 or 100. Our choices: n, k, batch sizes, learning rates, clipping, first order, and the mean in (3). alpha is
-large because LoRA's gradients are small (grad A = 0 while B = 0): an alpha of beta's size would silently leave theta_i at
-theta, which the logged `moved` shows. theta_i is never written into theta: `functional_call` runs the forward pass with it.
+Known from the paper: its abstract, its figure's caption (support sets adapt, query gradients of all tasks are
+aggregated) and N of 50 or 100. Our choices: n, k, batch sizes, learning rates, clipping, first order, and the mean in
+(3). alpha is large because LoRA's gradients are small (grad A = 0 while B = 0): an alpha of beta's size would silently
+leave theta_i at theta, which the logged `moved` shows. theta_i is never written into theta: `functional_call` runs the
+forward pass with it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -59,7 +60,7 @@ class MetaLoRA(SharedLoRA):
         pool: int = 50  # N
         tasks: int = 4  # n
         inner_steps: int = 3  # k
-        inner_lr: float = 0.1  # alpha: of .03 .1 .3 1 the value at which the support loss falls by 10 to 30 % on the bundled tiny model
+        inner_lr: float = 0.1  # alpha: of .03 .1 .3 1 the one at which tiny's support loss falls by 10 to 30 %
         inner_clip: float = 1.0  # 0: no clipping
         inner_optimizer: str = "sgd"  # or adamw, with fresh moments for every task and step
         second_order: bool = False
@@ -73,7 +74,8 @@ class MetaLoRA(SharedLoRA):
                 )
             if self.inner_optimizer not in INNER_OPTIMIZERS:
                 raise UsageError(
-                    f"method meta_lora: no inner_optimizer {self.inner_optimizer!r}; there are: {', '.join(INNER_OPTIMIZERS)}"
+                    f"method meta_lora: no inner_optimizer {self.inner_optimizer!r}; "
+                    f"there are: {', '.join(INNER_OPTIMIZERS)}"
                 )
             if self.second_order and self.inner_optimizer != "sgd":
                 raise UsageError(

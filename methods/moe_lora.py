@@ -3,13 +3,13 @@
 y = W x + (alpha / r) sum_i w_i B_i A_i x,   w = softmax(G e_t)
 
 E experts of rank r/E: A_i [r/E, d_in], B_i [d_out, r/E]; e_t [64] is the task's embedding, G [E, 64] one gate for all
-linears (or one for each). Everything but e_t is shared by all sources. Trained for T tasks: sum r (d_in + d_out) + 64 T + 64 E
-numbers (the authors' table has one more row, for padding). The scale is that of the whole r, as in the authors' code.
-A target starts from the mean of the e_t and by default trains its embedding and the gate (`trainable_on_target`).
+linears (or one for each). Everything but e_t is shared by all sources. Trained for T tasks: sum r (d_in + d_out) + 64 T
++ 64 E numbers (the authors' table has one more row, for padding). The scale is that of the whole r, as in the authors'
+code. A target starts from the mean of the e_t and by default trains its embedding and the gate (`trainable_on_target`).
 
-A_i is initialised from N(0, 0.01), B_i to 0, so the initial update is 0; e_t from N(0, 1), G as in `nn.Linear`. Rank, alpha and E
-are the authors'; the linears (theirs: all), no dropout (theirs: 0.1), and the training on the
-target are our choice.
+A_i is initialised from N(0, 0.01), B_i to 0, so the initial update is 0; e_t from N(0, 1), G as in `nn.Linear`. Rank,
+alpha and E are the authors'; the linears (theirs: all), no dropout (theirs: 0.1), and the training on the target are
+our choice.
 """
 
 from collections.abc import Sequence

@@ -2,14 +2,14 @@
 
 y = W x + (alpha / r) [sum_i softmax(w_t / tau)_i B_i] Lambda_t A x
 
-A [r, d_in] and B_i [d_out, r] for n up-projections are shared by all sources; Lambda_t [r, r] and w_t [n] belong to task t.
-Trained for T tasks: r d_in + n r d_out + T (r^2 + n) numbers for every linear. The form is that of the authors' code.
-A target starts from the means of Lambda and w over the sources and by default trains only these two
+A [r, d_in] and B_i [d_out, r] for n up-projections are shared by all sources; Lambda_t [r, r] and w_t [n] belong to
+task t. Trained for T tasks: r d_in + n r d_out + T (r^2 + n) numbers for every linear. The form is that of the authors'
+code. A target starts from the means of Lambda and w over the sources and by default trains only these two
 (`trainable_on_target`).
 
-A is initialised Kaiming uniform, B to 0, so the initial update is 0; Lambda to I, w uniform in +-1/sqrt(n). tau is small
-so that each task initially uses almost a single B_i: with equal w the B_i would stay equal. Defaults are the authors'
-except for dropout (theirs: 0.05); the training on the target is our choice.
+A is initialised Kaiming uniform, B to 0, so the initial update is 0; Lambda to I, w uniform in +-1/sqrt(n). tau is
+small so that each task initially uses almost a single B_i: with equal w the B_i would stay equal. Defaults are the
+authors' except for dropout (theirs: 0.05); the training on the target is our choice.
 """
 
 from dataclasses import dataclass

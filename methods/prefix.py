@@ -4,13 +4,14 @@ Li and Liang 2021 (arXiv:2101.00190); training the table directly, without a net
 arXiv:2110.07602). The keys are stored as attention uses them, after the rotary embedding; the text starts at position
 l. Trained: 2 l L d_kv numbers.
 
-With `mlp: m` a network computes the table, which Li and Liang found more stable on full data:
-[K_1; V_1; ...; K_L; V_L] = tanh(E W_1^T + b_1) W_2^T + b_2, E [l, d_kv], W_1 [m, d_kv], W_2 [2 L d_kv, m].
-Trained in that case: l d_kv + (d_kv + 1) m + (m + 1) 2 L d_kv. E is initialised from N(0, 1), the rest as in `nn.Linear`.
+With `mlp: m` a network computes the table, which Li and Liang found more stable on full data: [K_1; V_1; ...; K_L; V_L]
+= tanh(E W_1^T + b_1) W_2^T + b_2, E [l, d_kv], W_1 [m, d_kv], W_2 [2 L d_kv, m]. Trained in that case: l d_kv + (d_kv +
+1) m + (m + 1) 2 L d_kv. E is initialised from N(0, 1), the rest as in `nn.Linear`.
 
-Initialisation of the direct table (our choice): the keys and values of the frozen model for label words and instruction,
-so that the initial model is the frozen one with that text in front. Random or zero tables take part in every softmax
-and disturb it. A prefix is stored in the cache, which gradient checkpointing discards: the two exclude each other.
+Initialisation of the direct table (our choice): the keys and values of the frozen model for label words and
+instruction, so that the initial model is the frozen one with that text in front. Random or zero tables take part in
+every softmax and disturb it. A prefix is stored in the cache, which gradient checkpointing discards: the two exclude
+each other.
 """
 
 from collections.abc import Sequence

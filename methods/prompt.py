@@ -3,7 +3,8 @@
 Trained: l d numbers. The published learning rate, 0.3, is for T5, whose embedding entries have a size of about 1. Here
 `lr` is in units of the standard deviation of the backbone's embedding (`Backbone.embedding_std`), so that one value
 suits every backbone (our choice). Also our choice: AdamW with a schedule (published: Adafactor at a constant rate), and
-initialisation from the task's label words and instruction (published: the first, most frequent rows of T5's vocabulary).
+initialisation from the task's label words and instruction (published: the first, most frequent rows of T5's
+vocabulary).
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ class Prompt(Method):
     class Config(Method.Config):
         lr: float = 0.3  # in units of the embedding's standard deviation
         length: int = 20  # 20 few-shot, 100 on full data
-        start: str = "task"  # label words and instruction, or "common": the same draw for all tasks, so that prompts are comparable
+        start: str = "task"  # label words and instruction, or "common": one draw for all tasks
 
         def __post_init__(self) -> None:
             super().__post_init__()

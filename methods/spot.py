@@ -1,7 +1,7 @@
-"""SPoT: prompt tuning that is initialised from prompts learned on other tasks (Vu et al. 2021, arXiv:2110.07904).
+"""SPoT: prompt tuning initialised from prompts of other tasks (Vu et al. 2021, arXiv:2110.07904).
 
-`spot` (targeted): prompts e_s [l, d] of all sources are given. Prompt tuning on the target gives e_t (with as many steps
-as the final tuning: our choice); the k sources nearest to it give the initial prompt P_0, from which P is tuned:
+`spot` (targeted): prompts e_s [l, d] of all sources are given. Prompt tuning on the target gives e_t (with as many
+steps as the final tuning: our choice); the k sources nearest to it give the initial prompt P_0, from which P is tuned:
 
   average:  P_0 = sum_r a_r e_r,  a_r = sim(e_t, e_r) / sum sim      (negative similarities count as 0: our choice)
   best:     P_0 = the e_r of those k with the lowest loss on the target's training examples before tuning
@@ -42,7 +42,7 @@ class SpotGeneric(Prompt):
     @dataclass(frozen=True)
     class Config(Prompt.Config):
         start: str = "common"
-        target_lr: float = 0.15  # in units of the embedding's standard deviation as `lr`; half of it, to stay near the initial prompt
+        target_lr: float = 0.15  # in units of the embedding's standard deviation; half of `lr`, to stay near P_0
 
     config: Config
 

@@ -13,9 +13,9 @@ From the abstract: a shared prompt and, as a prefix to it, a low-rank vector of 
 fast weights for task-specific knowledge; zero-initialised attention that protects the prompt during warm-up. Our
 choices: the form of (2) to (5), which weights are slow, stages, learning rates and initialisation.
 
-Slow, shared: P [l0, d], A_0 [m, r], B [r, d]. Fast, of each task: a_t [m, r], g_t [H]. W and b are frozen; K_t has
-no rotary embedding, but the k_norm of models that have one (Qwen3). P is initialised to real tokens, A_0 from N(0, 1/r),
-B from N(0, 1) (with 0 only g would be trained), a_t to 0. With g = 0 all logits equal prompt tuning's with P exactly.
+Slow, shared: P [l0, d], A_0 [m, r], B [r, d]. Fast, of each task: a_t [m, r], g_t [H]. W and b are frozen; K_t has no
+rotary embedding, but the k_norm of models that have one (Qwen3). P is initialised to real tokens, A_0 from N(0, 1/r), B
+from N(0, 1) (with 0 only g would be trained), a_t to 0. With g = 0 all logits equal prompt tuning's with P exactly.
 
 Stages: `prompt` trains P alone on all sources, for the share `prompt_stage_fraction` of the sources' budget; `source`
 trains everything, slow weights at `slow_lr_multiplier` times the rate and P frozen during warm-up; `target` trains
@@ -225,7 +225,7 @@ class TALoRA(Method):
         return compute_gated_attention(attention, q, key, value, self.layers[layer].compute_gate())
 
     def compute_keys_values(self, attention: nn.Module, layer: str) -> tuple[Tensor, Tensor]:
-        """Equation (4): K_t and V_t [k, H_kv, m, d_h] of the slots present; without gradients they are cached by slot."""
+        """Equation (4): K_t and V_t [k, H_kv, m, d_h] of the slots present, cached by slot without gradients."""
         task_prompt = self.layers[layer]
         norm: nn.Module = nn.Identity()
         if self.config.norm:

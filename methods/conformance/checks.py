@@ -1,5 +1,7 @@
-"""What every method has to prove. A proof takes a method's class and a backbone; it returns why it does not apply, or
-None when it holds, and raises AssertionError when it does not. No proof knows a method by name.
+"""Conformance checks that every method must pass.
+
+A check takes a method class and a backbone. It returns None if it holds or the reason why it does not apply, and raises
+AssertionError if it fails. No check refers to a method by name.
 """
 
 import copy
@@ -36,12 +38,12 @@ from methods.core.instantiate import (
 )
 from methods.core.step_plan import StepPlan, build_step_plan
 
-STEPS_PER_CELL = (12, 20, 16)  # cells of a pack end at different steps
-BATCH_SIZE_PER_CELL = (4, 2, 3)  # and have batches of different sizes
+STEPS_PER_CELL = (12, 20, 16)  # the cells of a pack end at different steps
+BATCH_SIZE_PER_CELL = (4, 2, 3)  # rows per batch of each cell
 
 
 def check_initial_equivalence(method_class: type[Method], backbone: Backbone) -> str | None:
-    """Bit by bit the frozen model's hidden states before the first step (T-init)."""
+    """Check that an untrained method gives exactly the frozen model's hidden states (T-init)."""
     row = generate_examples(1, 1)[0].prompt_ids
     plain = compute_row_states(Method(backbone), row)
     method = instantiate_method(method_class, backbone, perturb=False)
@@ -53,7 +55,7 @@ def check_initial_equivalence(method_class: type[Method], backbone: Backbone) ->
 
 
 def check_backbone_unchanged(method_class: type[Method], backbone: Backbone) -> str | None:
-    """Three steps change nothing of the frozen model, and `close` leaves all of it as it was loaded (T-frozen)."""
+    """Check that three steps leave frozen weights unchanged and that `close` restores the backbone (T-frozen)."""
     backbone.detach()
     before = copy_backbone_weights(backbone)
     method = instantiate_method(method_class, backbone)
@@ -75,22 +77,20 @@ def check_backbone_unchanged(method_class: type[Method], backbone: Backbone) -> 
 
 
 def check_absent_slots_unchanged(method_class: type[Method], backbone: Backbone) -> str | None:
-    """A slot that is not in the batch keeps its tensors and its optimiser's state, momentum or not (T-leak)."""
+    """Check that a slot absent from the batch keeps its tensors and its optimiser state (T-leak)."""
     if not (method_class.uses_gradient_descent and method_class.is_packable):
         return "one cell at a time"
     method = instantiate_method(method_class, backbone)
     method.slot_steps = [8] * method.num_slots
-    everybody, some = (
-        make_batch(generate_examples(6, 3), [0, 1, 2, 0, 1, 2]),
-        make_batch(generate_examples(4, 4), [0, 2, 2, 0]),
-    )
+    all_slots = make_batch(generate_examples(6, 3), [0, 1, 2, 0, 1, 2])
+    without_slot_1 = make_batch(generate_examples(4, 4), [0, 2, 2, 0])
     made = method.configure_optimizers()
     method.configure_optimizers = lambda: made  # type: ignore[method-assign]  # one optimiser for both parts
-    run_training_steps(method, [everybody])
+    run_training_steps(method, [all_slots])
     own = method.trainable_by_slot()[1]
     before = {name: p.detach().clone() for name, p in own.items()}
     moments = {name: made["optimizer"].state[p]["exp_avg"].clone() for name, p in own.items()}
-    run_training_steps(method, [some] * 3)
+    run_training_steps(method, [without_slot_1] * 3)
     for name, p in own.items():
         assert torch.equal(before[name], p), name
         assert torch.equal(moments[name], made["optimizer"].state[p]["exp_avg"]), name
@@ -98,7 +98,7 @@ def check_absent_slots_unchanged(method_class: type[Method], backbone: Backbone)
 
 
 def check_slot_routing(method_class: type[Method], backbone: Backbone) -> str | None:
-    """A row among others of other slots comes out as it does alone (T-route)."""
+    """Check that a row in a mixed batch gives the same hidden states as alone (T-route)."""
     method = instantiate_method(method_class, backbone)
     of = generate_examples(6, 5)
     slots = assign_slots(method, len(of))
@@ -121,7 +121,7 @@ def check_slot_routing(method_class: type[Method], backbone: Backbone) -> str | 
 
 
 def check_padding_invariance(method_class: type[Method], backbone: Backbone) -> str | None:
-    """Left or right, much or little: a row's hidden states stay (T-pad)."""
+    """Check that side and amount of padding do not change a row's hidden states (T-pad)."""
     method = instantiate_method(method_class, backbone)
     of = [item._replace(answer_ids=()) for item in generate_examples(4, 6)]
     slots = assign_slots(method, len(of))
@@ -136,13 +136,13 @@ def check_padding_invariance(method_class: type[Method], backbone: Backbone) -> 
 
 
 def check_cache_equivalence(method_class: type[Method], backbone: Backbone) -> str | None:
-    """Token by token from a cache, as decoding does, equals one pass (T-cache)."""
+    """Check that decoding token by token with a cache equals one forward pass (T-cache)."""
     method = instantiate_method(method_class, backbone)
     ids, given = generate_examples(1, 8)[0].prompt_ids, 9
     whole, cache, found = compute_row_states(method, ids, method.num_slots - 1, given), backbone.create_cache(), []
     prompt = (
         ((0, 5), (5, given)) if method.can_share_prefix else ((0, given),)
-    )  # what depends on a prompt sees all of it
+    )  # a row-dependent prompt needs the whole text at once
     with torch.no_grad():
         for first, last in (*prompt, *((i, i + 1) for i in range(given, len(ids)))):
             row, seen = (
@@ -155,15 +155,15 @@ def check_cache_equivalence(method_class: type[Method], backbone: Backbone) -> s
 
 
 def check_shared_prefix_equivalence(method_class: type[Method], backbone: Backbone) -> str | None:
-    """Losses and gradients with the common lead passed once per slot equal those of whole rows."""
+    """Check that losses and gradients with a shared prefix equal those of whole rows."""
     method = instantiate_method(method_class, backbone)
     if not method.can_share_prefix:
         return "virtual tokens depend on the row"
     given = make_batch(generate_examples(6, 9, prefix_length=40), assign_slots(method, 6))
     found = []
-    for lead in (False, True):
-        made = build_step_plan(given, num_virtual_tokens=method.num_virtual_tokens, share_prefix=lead)
-        assert (made.shared_prefix is not None) == lead
+    for has_prefix in (False, True):
+        made = build_step_plan(given, num_virtual_tokens=method.num_virtual_tokens, share_prefix=has_prefix)
+        assert (made.shared_prefix is not None) == has_prefix
         losses = method.compute_slot_losses(move_to_backbone(method, made))
         grads = [p for p in method.parameters() if p.requires_grad]
         found.append((losses, torch.autograd.grad(losses.sum(), grads) if grads else ()))
@@ -172,9 +172,9 @@ def check_shared_prefix_equivalence(method_class: type[Method], backbone: Backbo
 
 
 def check_overfitting(method_class: type[Method], backbone: Backbone) -> str | None:
-    """Six examples, and the loss falls by a third and more over all stages, at one of two rates (T-overfit).
+    """Check that the loss of six examples falls by 35 % over all stages at one of two learning rates (T-overfit).
 
-    A random backbone holds methods back that only steer it, so this asks that gradients arrive and are followed.
+    The bound is loose because prompt-like methods can change a random backbone only a little.
     """
     if not method_class.uses_gradient_descent:
         return "learns nothing"
@@ -185,7 +185,7 @@ def check_overfitting(method_class: type[Method], backbone: Backbone) -> str | N
 
     def learn(method: Method) -> None:
         method.train().slot_steps = [steps] * method.num_slots
-        if method.automatic_optimization:  # a stage of episodes has a proof of its own
+        if method.automatic_optimization:  # check_episode_gradient_mean covers stages of episodes
             run_training_steps(method, [given(method)] * steps, target_loss=0.6 * before)
 
     start = instantiate_method(method_class, backbone, 1, perturb=False)
@@ -204,7 +204,7 @@ def check_overfitting(method_class: type[Method], backbone: Backbone) -> str | N
 
 
 def check_packing_equivalence(method_class: type[Method], backbone: Backbone) -> str | None:
-    """Cells of unequal length and size, AdamW and clipping: the weights and losses each would have alone (T-pack)."""
+    """Check that packed cells of unequal length and batch size get the weights and losses of solo runs (T-pack)."""
     if not (method_class.uses_gradient_descent and method_class.is_packable):
         return "one cell at a time"
     cells = [
@@ -247,7 +247,7 @@ def check_packing_equivalence(method_class: type[Method], backbone: Backbone) ->
 
 
 def check_state_round_trip(method_class: type[Method], backbone: Backbone) -> str | None:
-    """`learned` and `adapter` give a fresh method the same numbers; a checkpoint holds no frozen weight."""
+    """Check that `trained_state_dict` and `slot_state_dict` restore a method and hold no frozen weight."""
     method = instantiate_method(method_class, backbone)
     ids, state = (
         generate_examples(1, 11)[0].prompt_ids,
@@ -267,7 +267,7 @@ def check_state_round_trip(method_class: type[Method], backbone: Backbone) -> st
 
 
 def check_stage_resumption(method_class: type[Method], backbone: Backbone) -> str | None:
-    """A stage that starts from a stored one equals, bit by bit, one trained in the same process."""
+    """Check that a stage resumed from a saved state equals exactly one that continues in the same process."""
     if method_class.stages[0].trained_on != "sources":
         return "no stage on the sources"
     states, kept = create_source_states(method_class, backbone), {}
@@ -292,7 +292,7 @@ def check_stage_resumption(method_class: type[Method], backbone: Backbone) -> st
 
 
 def check_merge_equivalence(method_class: type[Method], backbone: Backbone) -> str | None:
-    """The backbone with a slot folded into its weights gives that slot's numbers (T-merge)."""
+    """Check that the backbone with merged weights gives the slot's hidden states (T-merge)."""
     method = instantiate_method(method_class, backbone)
     if not method.is_mergeable:
         return "cannot be folded into the weights"
@@ -307,7 +307,7 @@ def check_merge_equivalence(method_class: type[Method], backbone: Backbone) -> s
 
 
 def check_peft_equivalence(method_class: type[Method], backbone: Backbone) -> str | None:
-    """A slot written in peft's format gives the same logits there (T-peft)."""
+    """Check that a slot exported in peft's format gives the same logits in peft (T-peft)."""
     method = instantiate_method(method_class, backbone)
     ids, slot = generate_examples(1, 13)[0].prompt_ids, method.num_slots - 1
     given = method.peft_format(slot)

@@ -1,4 +1,4 @@
-"""What a stage of episodes has to prove: that its tasks meet in the outer step, and nowhere else."""
+"""Check of a stage of episodes: its tasks interact only in the outer step."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -18,9 +18,10 @@ from tasks.core.types import Episode
 
 
 def check_episode_gradient_mean(method_class: type[Method], backbone: Backbone) -> str | None:
-    """An outer step's gradient is the mean of each task's own, which hangs on its support; till then nothing moves.
+    """Check that the outer gradient is the mean over tasks and depends on the support; only its step moves weights.
 
-    Two tasks together, in either order and in parts, against each alone, at a rate of 0; then a step that is taken.
+    Compares two tasks together, in both orders and in micro-batches, with each alone at a learning rate of 0; then
+    takes a real step.
     """
     stage = next((stage for stage in method_class.stages if stage.batch_mode == "episodes"), None)
     if stage is None:
@@ -54,7 +55,7 @@ def check_episode_gradient_mean(method_class: type[Method], backbone: Backbone) 
 
 
 def begin_episode_stage(method_class: type[Method], backbone: Backbone, stage: Stage, config: MethodConfig) -> Method:
-    """In its stage of episodes, away from its start."""
+    """Create a method in its stage of episodes, with perturbed parameters."""
     method = method_class(backbone, config)
     if states := create_source_states(method_class, backbone):
         method.load_source_states(states)
@@ -64,16 +65,16 @@ def begin_episode_stage(method_class: type[Method], backbone: Backbone, stage: S
 
 
 def compute_outer_gradient(method: Method, task_episode: Episode) -> dict[str, Tensor]:
-    """What the outer optimiser gets to see of an episode, by parameter."""
-    seen = GradientRecorder()
+    """Gradient of an episode that the outer optimiser receives, by parameter name."""
+    recorder = GradientRecorder()
     method.slot_steps = [1] * method.num_slots
-    run_trainer(method, [task_episode], seen)
-    assert seen.gradients, "the outer optimiser was not asked"
-    return seen.gradients
+    run_trainer(method, [task_episode], recorder)
+    assert recorder.gradients, "the outer optimiser was not asked"
+    return recorder.gradients
 
 
 class GradientRecorder(L.Callback):
-    """Looks at the gradient that a step is about to follow."""
+    """Record the gradients before an optimiser step."""
 
     def __init__(self) -> None:
         self.gradients: dict[str, Tensor] = {}

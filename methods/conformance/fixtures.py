@@ -1,4 +1,4 @@
-"""What the proofs work on: random items, a method brought to the target, a training loop, one row on its own."""
+"""Fixtures of the checks: batches, episodes, training loops and hidden states of single rows."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,23 +20,27 @@ from tasks.core.types import Batch, EncodedExample, Episode
 
 
 def make_batch(examples: Sequence[EncodedExample], slots: Sequence[int], padding_side: str = "right") -> Batch:
+    """Collate examples, padded with token 1."""
     return collate(examples, slots, pad_id=1, padding_side=padding_side)
 
 
 def assign_slots(method: Method, num_rows: int) -> list[int]:
-    """Rows of all slots, in no order."""
+    """Slots of `num_rows` rows, covering all slots out of order."""
     return [(2 * i + 1) % method.num_slots for i in range(num_rows)]
 
 
 def move_to_backbone(method: Method, value: Batch | StepPlan | Tensor) -> Any:
-    """The same where the method's backbone is."""
+    """Move tensors to the device of the method's backbone."""
     return move_data_to_device(value, method.backbone.device)
 
 
 def compute_row_states(
     method: Method, input_ids: Sequence[int], slot: int = 0, num_prompt_tokens: int | None = None
 ) -> Tensor:
-    """Last hidden states [s, d] of one row on its own, without padding or cache; the first `given` tokens are."""
+    """Last hidden states [s, d] of one row on its own, without padding or cache.
+
+    The first `num_prompt_tokens` tokens are the prompt; None: all.
+    """
     row = move_to_backbone(method, torch.tensor([input_ids]))
     source = move_to_backbone(
         method,
@@ -49,12 +53,12 @@ def compute_row_states(
 def run_training_steps(
     method: Method, batches: Sequence[Batch | StepPlan], target_loss: float = 0.0
 ) -> torch.optim.Optimizer:
-    """What a Trainer does, without one; done early once the loss is below `until`."""
+    """Train without a Trainer; stop once the loss is below `target_loss`."""
     made = method.configure_optimizers()
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
-    for i, one in enumerate(batches):
+    for i, batch in enumerate(batches):
         optimizer.zero_grad()
-        loss = method.training_step(move_to_backbone(method, one), i)["loss"]
+        loss = method.training_step(move_to_backbone(method, batch), i)["loss"]
         if loss < target_loss:
             break
         loss.backward()
@@ -66,7 +70,7 @@ def run_training_steps(
 
 
 def run_trainer(method: Method, batches: Sequence[Batch | Episode], *callbacks: L.Callback) -> None:
-    """What only a Trainer does: a step each, of a method that may optimise by itself."""
+    """Take one step per batch with a Lightning Trainer, as manual optimisation requires."""
     with suppress_lightning_logs():
         trainer = L.Trainer(
             accelerator=method.backbone.device.type,
@@ -83,7 +87,7 @@ def run_trainer(method: Method, batches: Sequence[Batch | Episode], *callbacks: 
 
 
 def make_episode(*slots: int, num_support_batches: int = 2, seed: int = 0) -> Episode:
-    """Each slot with support batches (of this stream) and a query batch of a few rows."""
+    """Episode with support batches (drawn with `seed`) and a query batch of three rows for each slot."""
 
     def rows(slot: int, number: int) -> Batch:
         return make_batch(generate_examples(3, 200 + 10 * slot + number, max_text_length=8), [slot] * 3)
@@ -95,4 +99,5 @@ def make_episode(*slots: int, num_support_batches: int = 2, seed: int = 0) -> Ep
 
 
 def copy_backbone_weights(backbone: Backbone) -> dict[str, Tensor]:
+    """Copy of the state dict of the backbone's model."""
     return {name: tensor.detach().clone() for name, tensor in backbone.model.state_dict().items()}

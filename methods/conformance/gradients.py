@@ -1,4 +1,4 @@
-"""What a training step has to prove: that what the optimiser gets to see is the gradient of the losses."""
+"""Checks that the optimiser receives the gradient of the losses."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,15 +18,15 @@ from methods.core.step_plan import StepPlan
 from tasks.core.types import Batch
 
 CLIP_NORM = 0.1  # less than any gradient here
-FINITE_DIFFERENCE_STEP = 5e-4  # of a finite difference
-RELATIVE_TOLERANCE = 1e-2  # how far off float32 may be, in lengths of the gradient
-NamedGradients = dict[str, Tensor]  # by names of parameters
+FINITE_DIFFERENCE_STEP = 5e-4  # step size of the central difference
+RELATIVE_TOLERANCE = 1e-2  # float32 error, relative to the norm of the gradient
+NamedGradients = dict[str, Tensor]  # by parameter name
 
 
 def check_step_gradient(method_class: type[Method], backbone: Backbone) -> str | None:
-    """What a Trainer clips, each slot's alone, is what finite differences say; so it is for a step in parts (T-step).
+    """Check gradients, clipped per slot, against finite differences, with and without micro-batches (T-step).
 
-    In every stage; on the target with all that could learn, packed and then one slot alone.
+    Runs in every stage, with all parameters trainable on the target, packed and for one slot.
     """
     if not method_class.uses_gradient_descent:
         return "learns nothing"
@@ -35,13 +35,13 @@ def check_step_gradient(method_class: type[Method], backbone: Backbone) -> str |
 
 
 def check_step_gradient_with_config(method_class: type[Method], backbone: Backbone, config: MethodConfig) -> None:
-    """The same under other options."""
+    """`check_step_gradient` with a given configuration."""
     everything = type(method_class.__name__, (method_class,), {"is_trainable_on_target": lambda self, bank: True})
     instantiate_method(everything, backbone, config=replace(config, clip=CLIP_NORM), after_stage_begin=check_two_steps)
 
 
 def check_two_steps(method: Method) -> None:
-    """All slots in one pass, then the first alone in two; a stage of episodes has a proof of its own."""
+    """Check a step of all slots, then one of the first slot in two micro-batches; skips stages of episodes."""
     if method.current_stage.batch_mode == "episodes" or not method.trainable_by_slot():
         return
     batches = [
@@ -56,22 +56,24 @@ def check_two_steps(method: Method) -> None:
 
 
 def get_trainable_parameters(method: Method) -> dict[str, nn.Parameter]:
+    """Return the trainable parameters of a method by name."""
     return {name: p for own in method.trainable_by_slot().values() for name, p in own.items()}
 
 
 def compute_gradients(method: Method, step_plan: StepPlan) -> NamedGradients:
-    """By every parameter that the losses depend on, accumulated nowhere."""
+    """Gradients of the summed losses for every parameter that they depend on, without accumulation."""
     named = get_trainable_parameters(method)
     found = torch.autograd.grad(method.compute_slot_losses(step_plan).sum(), [*named.values()], allow_unused=True)
     return {name: g.clone() for name, g in zip(named, found, strict=True) if g is not None}
 
 
 def compute_norm(gradients: Mapping[str, Tensor]) -> float:
+    """Return the norm of all gradients together."""
     return float(torch.stack([g.norm() for g in gradients.values()]).norm())
 
 
 def check_finite_difference(method: Method, step_plan: StepPlan) -> None:
-    """By how much the losses change along one direction of all parameters, against the gradient."""
+    """Compare the directional derivative along a random direction with the gradient."""
     found, named, draw = (
         compute_gradients(method, step_plan),
         get_trainable_parameters(method),
@@ -97,7 +99,7 @@ def check_finite_difference(method: Method, step_plan: StepPlan) -> None:
 
 
 class StepGradientCallback(L.Callback):
-    """Holds what a step accumulates, and what clipping leaves of it, against the gradient of the whole batch."""
+    """Compare accumulated and clipped gradients of a step with the gradient of the whole batch."""
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         self.batches, self.num_checked_steps = batches, 0
@@ -122,7 +124,7 @@ class StepGradientCallback(L.Callback):
         self.num_checked_steps, method.num_micro_batches = self.num_checked_steps + 1, 2
 
     def compare_gradients(self, method: Method) -> None:
-        """Every gradient there should be, and no other."""
+        """Check that exactly the expected gradients exist and that they agree."""
         found = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
         assert found.keys() == self.expected_gradients.keys(), (
             f"with a gradient, or without: {sorted(found.keys() ^ self.expected_gradients.keys())[:3]}"
@@ -134,7 +136,7 @@ class StepGradientCallback(L.Callback):
 
 
 def check_gradients_not_aliased(method: Method) -> None:
-    """No two gradients in one piece of memory, where scaling either, or adding to it, would change both."""
+    """Check that no two gradients share memory, where scaling one would change the other."""
     found = sorted(
         (p.grad.untyped_storage().data_ptr(), p.grad.storage_offset(), p.grad.numel(), name)
         for name, p in method.named_parameters()

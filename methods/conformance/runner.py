@@ -1,4 +1,4 @@
-"""TODO."""
+"""Run the conformance checks on a method class with tiny random models of every architecture."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,19 +13,14 @@ if TYPE_CHECKING:
 
 
 PASSED = "holds"
-
-
 NOT_APPLICABLE = "does not apply"
-
-
 FAILED = "fails"
-
 
 CHECKS_MODULE = "methods.conformance.checks"
 
 
 class CheckResult(NamedTuple):
-    """What came of one proof, on all architectures; the reason why it failed or does not apply."""
+    """Result of one check on all architectures; `reason` tells why it failed or does not apply."""
 
     check: str
     state: str
@@ -33,28 +28,29 @@ class CheckResult(NamedTuple):
 
 
 def run_checks(method_class: "type[Method]", folder: Path) -> Iterator[CheckResult]:
-    """Every proof of the kit on a class, on tiny models that are written into the folder."""
+    """Yield the result of every check on a class; tiny models are saved to `folder`. Raises UsageError with -O."""
     from methods.conformance.checks import CHECKS
     from methods.conformance.tiny_models import CONFIG_CLASSES, save_random_model
     from methods.core.backbone import Backbone
 
     if not __debug__:
         raise UsageError("python -O removes the assertions that proofs are made of; run without it")
-    places = {name: save_random_model(folder / name, name) for name in CONFIG_CLASSES}
-    loaded = {name: Backbone.load(str(place)) for name, place in places.items()}
-    for name, proof in CHECKS.items():
-        found = {}
-        for architecture, backbone in loaded.items():
-            found[architecture] = state, _ = run_check(proof, method_class, backbone)
-            if state == FAILED:  # it may have left anything behind
-                loaded[architecture] = Backbone.load(str(places[architecture]))
-        yield CheckResult(name, *merge_outcomes(found))
+    paths = {name: save_random_model(folder / name, name) for name in CONFIG_CLASSES}
+    backbones = {name: Backbone.load(str(path)) for name, path in paths.items()}
+    for name, check in CHECKS.items():
+        outcomes = {}
+        for architecture, backbone in backbones.items():
+            outcomes[architecture] = state, _ = run_check(check, method_class, backbone)
+            if state == FAILED:  # the backbone may be in any state
+                backbones[architecture] = Backbone.load(str(paths[architecture]))
+        yield CheckResult(name, *merge_outcomes(outcomes))
 
 
 def run_check(check: Callable, method_class: "type[Method]", backbone: "Backbone") -> tuple[str, str]:
+    """Run one check on one backbone and return its state and reason."""
     try:
         reason = check(method_class, backbone)
-    except Exception as error:  # whatever a class raises is the verdict on it
+    except Exception as error:  # any exception of the method is a failure
         return FAILED, format_failure(error)
     finally:
         backbone.detach()
@@ -62,28 +58,30 @@ def run_check(check: Callable, method_class: "type[Method]", backbone: "Backbone
 
 
 def merge_outcomes(outcomes: dict[str, tuple[str, str]]) -> tuple[str, str]:
-    """One verdict from those of all architectures: the worst, and where it is not that of all, on which."""
+    """Merge the outcomes of all architectures into the worst state and a reason that names the architectures."""
     states = {state for state, _ in outcomes.values()}
     state = next(state for state in (FAILED, PASSED, NOT_APPLICABLE) if state in states)
     if state == PASSED:
-        blank = [f"not on {name}: {reason}" for name, (own, reason) in outcomes.items() if own == NOT_APPLICABLE]
-        return state, "; ".join(blank)
+        skipped = [f"not on {name}: {reason}" for name, (other, reason) in outcomes.items() if other == NOT_APPLICABLE]
+        return state, "; ".join(skipped)
     named: dict[str, list[str]] = {}
-    for name, (own, reason) in outcomes.items():
-        if own == state:
+    for name, (other, reason) in outcomes.items():
+        if other == state:
             named.setdefault(reason, []).append(name)
-    said = [reason if len(at) == len(outcomes) else f"{', '.join(at)}: {reason}" for reason, at in named.items()]
-    return state, "; ".join(said)
+    reasons = [
+        reason if len(names) == len(outcomes) else f"{', '.join(names)}: {reason}" for reason, names in named.items()
+    ]
+    return state, "; ".join(reasons)
 
 
 def format_failure(error: Exception) -> str:
-    """What was raised, and the line of the proof that asked."""
-    said = " ".join(str(error).split())[:160]
+    """One line: the error, and the line of the check that raised it."""
+    message = " ".join(str(error).split())[:160]
     if not isinstance(error, AssertionError):
-        said = f"{type(error).__name__}: {said}"
+        message = f"{type(error).__name__}: {message}"
     lines = [
         frame.line
         for frame in extract_tb(error.__traceback__)
         if Path(frame.filename).stem == CHECKS_MODULE.split(".")[-1]
     ]
-    return f"{said} <- {lines[-1]}".strip() if lines else said
+    return f"{message} <- {lines[-1]}".strip() if lines else message

@@ -1,4 +1,4 @@
-"""Tiny random models of every architecture, saved as real ones are: what proofs and tests load."""
+"""Tiny random models of every architecture, saved to disk for checks and tests."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ MODEL_DIMENSIONS = {
 
 
 def save_byte_tokenizer(folder: Path) -> int:
-    """One token per byte, as home-made as can be, for any text; returns the size of its vocabulary."""
+    """Save a tokenizer with one token per byte and return the size of its vocabulary."""
     words = ["<unk>", "<eos>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, [], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -34,7 +34,7 @@ def save_byte_tokenizer(folder: Path) -> int:
 
 
 def save_random_model(folder: Path, model_type: str) -> Path:
-    """A random model with its tokenizer in a folder, as `save_pretrained` leaves it."""
+    """Save a random model and its tokenizer in `save_pretrained` format."""
     folder.mkdir(parents=True, exist_ok=True)
     disable_progress_bar()
     size = save_byte_tokenizer(folder)
@@ -44,7 +44,7 @@ def save_random_model(folder: Path, model_type: str) -> Path:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
     for name, parameter in model.named_parameters():
-        if name.endswith("bias"):  # these begin as zeros, where a lost bias would pass
+        if name.endswith("bias"):  # zero biases would hide a bias that is not applied
             torch.nn.init.normal_(parameter, std=config.initializer_range)
     model.save_pretrained(folder)
     return folder

@@ -209,6 +209,7 @@ def measure_accuracies(
 
 
 def main() -> None:
+    """Train the bundled tiny model and write it with its tokenizer and model card."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=NUM_STEPS, help="more of them on a GPU help everything")
     parser.add_argument("--threads", type=int, default=2)

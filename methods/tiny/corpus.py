@@ -53,6 +53,7 @@ def format_choices(labels: tuple[str, ...]) -> str:
 
 
 def build_instruction(prompt: str, answer: str) -> Document:
+    """Build an instruction that lists the choices."""
     return [(prompt, PROMPT_WEIGHT), (answer, ANSWER_WEIGHT)]
 
 
@@ -67,6 +68,7 @@ def draw_question_pair(rng: Random, is_same: int, things: tuple[str, ...], acts:
 
 
 def same_question(rng: Random) -> Document:
+    """Two questions, and whether they ask the same."""
     task = rng.choice(("afqmc", "bq"))
     label = rng.randrange(2)
     make = draw_question_pair if rng.random() < 0.35 else paraphrase.make_pair
@@ -84,6 +86,7 @@ def same_question(rng: Random) -> Document:
 
 
 def same_statement(rng: Random) -> Document:
+    """Two statements, and whether one follows from the other."""
     label = rng.randrange(3)
     a, b = nli.make_pair(rng, ("contradiction", "neutral", "entailment")[label])
     words = rng.choice(NLI_LABELS)
@@ -98,6 +101,7 @@ def same_statement(rng: Random) -> Document:
 
 
 def rating(rng: Random) -> Document:
+    """A review and its rating."""
     label = rng.randrange(5)
     text = sentiment.write_rated_review(rng, label, sentiment.AMAZON_GOODS)
     words = rng.choice(RATING_LABELS)
@@ -108,6 +112,7 @@ def rating(rng: Random) -> Document:
 
 
 def headline(rng: Random) -> Document:
+    """A headline and its topic."""
     names = tuple(topic.THUCNEWS.values())
     label = rng.choice(names)
     text = topic.make_title(rng, label, tuple(name for name in names if name != label))
@@ -123,6 +128,7 @@ def headline(rng: Random) -> Document:
 
 
 def related(rng: Random) -> Document:
+    """A sentence, two names in it, and their relation."""
     label = rng.choice(tuple(RELATION_LABELS))
     head, tail, text = relation.make_literary_sentence(rng, label)
     which = rng.randrange(2)
@@ -137,6 +143,7 @@ def related(rng: Random) -> Document:
 
 
 def find(rng: Random) -> Document:
+    """A sentence with an opinion, and the target of the opinion."""
     text, target = opinion_target.make_opinion(rng, *opinion_target.DOMAINS["cote_mfw"])
     form = rng.choice(
         ("找出游记评价的对象。\n游记：{}\n对象：", "{}\n说的是哪里：", "读一句话，找出评价的地方。\n句：{}\n地方：")
@@ -145,6 +152,7 @@ def find(rng: Random) -> Document:
 
 
 def read(rng: Random) -> Document:
+    """A passage, a question, and the option that answers it."""
     sentences, asked = reading_comprehension.make_passage(rng, rng.choice((2, 3, 3)))
     question, answer, _ = rng.choice(asked)
     text = "".join(sentences)
@@ -174,6 +182,7 @@ def plain_topic(rng: Random) -> Document:
 
 
 def plain_review(rng: Random) -> Document:
+    """A review as plain text."""
     text, total = sentiment.draft_review(rng, rng.choice(tuple(ASPECTS)))
     if rng.random() < 0.3:
         return [(f"{text}做得{RATING_TASK_LABELS[sentiment.get_stars(total)]}。", 1)]
@@ -188,6 +197,7 @@ def plain_review(rng: Random) -> Document:
 
 
 def plain_questions(rng: Random) -> Document:
+    """Paraphrased questions as plain text."""
     label = rng.randrange(2)
     things, acts = rng.choice(((EVERYDAY, paraphrase.HOME), *paraphrase.DOMAINS.values()))
     a, b = paraphrase.make_pair(rng, label, things, acts)
@@ -197,6 +207,7 @@ def plain_questions(rng: Random) -> Document:
 
 
 def plain_statements(rng: Random) -> Document:
+    """Related statements as plain text."""
     kind = rng.choice(tuple(NLI_TASK_LABELS))
     a, b = nli.make_pair(rng, kind)
     link = {"contradiction": "并不是", "neutral": "也许", "entailment": "所以"}[kind]
@@ -226,6 +237,7 @@ def plain_passage(rng: Random) -> Document:
 
 
 def plain_opinion(rng: Random) -> Document:
+    """An opinion and its target as plain text."""
     text, target = opinion_target.make_opinion(rng, *rng.choice(tuple(opinion_target.DOMAINS.values())))
     return [(f"{text}说的是{target}。", 1)]
 
@@ -274,4 +286,5 @@ DOCUMENT_WEIGHTS: dict[Callable[[Random], Document], float] = {
 
 
 def draw_document(rng: Random) -> Document:
+    """Draw a document of a random kind."""
     return rng.choices(tuple(DOCUMENT_WEIGHTS), tuple(DOCUMENT_WEIGHTS.values()))[0](rng)

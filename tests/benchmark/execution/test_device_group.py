@@ -180,5 +180,5 @@ def test_what_cannot_be_shared_is_refused(two_stages: Profile, changes: dict, sa
 
 def test_an_actor_of_ray_has_one_device(two_stages: Profile):
     asked = Namespace(engine="ray", address=None)
-    with pytest.raises(UsageError, match="devices 2: an actor of Ray has one"):
+    with pytest.raises(UsageError, match="devices 2: a Ray actor has one device"):
         run.connect_engine(asked, replace(two_stages, **TWO), [("planned", "")], None, None)

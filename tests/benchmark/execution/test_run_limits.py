@@ -181,7 +181,7 @@ def test_a_run_without_time_says_what_is_left_and_retry_leaves_the_rest(small, w
     assert states(small) == {}
     assert main(["run", *wayward, "--methods", "zero_shot"]) == 0
     assert main(["retry", *wayward, "--methods", "zero_shot", "--set", "limit.test=4", "--stale"]) == 0
-    assert "again: 1 stale cells" in capsys.readouterr().out
+    assert "retrying 1 stale cells" in capsys.readouterr().out
 
 
 def test_retry_takes_what_a_cell_rests_on_along(heir: Profile, fake):
