@@ -100,7 +100,11 @@ RECORDS = [
     ("afqmc", {"train.txt": rows(3).encode("gbk")}, "afqmc/train.txt:1: not UTF-8"),
     ("afqmc", {"train.txt": "甲\t乙\t0\n甲\t乙\t1\n"}, "no train examples left"),
     ("afqmc", {"train.txt": rows(2)}, "4 shots, and no label has more than 1 training"),
-    ("bq", {"train.csv": "sentence1,sentence2,label\n甲,乙\n", "test.csv": ""}, "bq/train.csv:2: number of columns differs"),
+    (
+        "bq",
+        {"train.csv": "sentence1,sentence2,label\n甲,乙\n", "test.csv": ""},
+        "bq/train.csv:2: number of columns differs",
+    ),
     (
         "bq",
         {"train.csv": "a,b,label\n甲,乙,0\n", "test.csv": ""},

@@ -190,7 +190,10 @@ BAD = [
         "files.test: no file none.jsonl; paths are relative to",
     ),
     (("{train: rows.jsonl}", "{tset: rows.jsonl}"), "one of train, dev, test"),
-    (("rows.jsonl", "rows.parquet"), "files.train: unknown format of rows.parquet; the name must end in one of .jsonl, .json, .csv, .tsv"),
+    (
+        ("rows.jsonl", "rows.parquet"),
+        "files.train: unknown format of rows.parquet; the name must end in one of .jsonl, .json, .csv, .tsv",
+    ),
     (("files: {train: rows.jsonl}", "hub: {id: a/b}"), "hub.revision is missing; it takes a text"),
     (("files: {train: rows.jsonl}", "hub: {id: a/b, revision: 12}"), "hub.revision takes a text, found 12; put it in"),
     (("files: {train: rows.jsonl}", "hub: {id: a/b, revision: c, splits: {tst: x}}"), "hub.splits: no part 'tst'"),
