@@ -44,7 +44,7 @@ def test_the_profile_runs_from_its_folder_as_a_user_types_it(example: Path, tmp_
         "-m",
         "benchmark",
         "run",
-        "--config",
+        "--profile",
         "profile.yaml",
         "--methods",
         "own_method:MyAdapter",
@@ -113,7 +113,7 @@ def test_every_task_passes_every_check(inside: Path, name: str):
 
 def test_a_backbone_of_ones_own_is_a_folder(inside: Path, model_folders, tmp_path: Path, capsys):
     words = [
-        "--config",
+        "--profile",
         "profile.yaml",
         "--backbone",
         str(model_folders["llama"]),

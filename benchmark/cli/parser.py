@@ -214,7 +214,6 @@ def add_profile_options(subparser: argparse.ArgumentParser) -> None:
     group = subparser.add_argument_group("profile and its overrides (default of each: the profile's value)")
     group.add_argument(
         "--profile",
-        "--config",
         default="auto",
         metavar="NAME",
         help="name of a profile or a YAML file; auto (default) chooses by this machine's hardware",

@@ -1,7 +1,6 @@
 """Loading of profiles: YAML files and presets, `--set` overrides, and resolution of suites and task groups."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +92,3 @@ def resolve_suite(requested_suite: Any, profile_name: str, context: str) -> Suit
     if isinstance(requested_suite, Mapping):
         requested_suite = {"name": profile_name, **requested_suite}
     return coerce_to_dataclass(Suite, requested_suite, context, "suite")
-
-
-def profile_to_dict(profile: Profile) -> dict[str, Any]:
-    """Fields of a profile as nested dictionaries."""
-    return asdict(profile)

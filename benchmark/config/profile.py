@@ -54,7 +54,7 @@ class Profile:
     normalise: Literal["sum", "mean"] = "sum"  # reduction of an answer's log-likelihood over its tokens
     keep_adapters: bool = False  # save the adapters of all cells, not only of those that other cells depend on
     devices: int = 1  # devices that train each cell together (data-parallel), for models too large for one device
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"  # ddp: full backbone on each device; fsdp: sharded backbone
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"  # experimental; ddp: whole backbone on each; fsdp: sharded
     workers: int | str = AUTO  # worker processes; auto: one per CPU core, or one on a GPU
     pack: int | str = AUTO  # maximum cells of one method that train together; auto: as many as fill the device
     results: str | None = None  # results folder; default: results/<grid_name>

@@ -66,7 +66,6 @@ class CellRunner:
             sharded=profile.strategy == "fsdp",
             checkpointing=weights.checkpointing,
         )
-        self.startup_seconds = self.clock.total_seconds
 
     def run(self, pack: Sequence[PlannedCell], unpacked_reason: str | None = None) -> list[dict[str, Any]]:
         """Run a pack and save one result per cell, in the order of the pack.

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +55,7 @@ def test_identities_are_stable_and_differ(small: Profile):
     ],
 )
 def test_a_change_touches_the_cells_it_concerns_and_says_what_it_is(small: Profile, settings, touched, why):
-    changed = loading.profile_to_dict(small)
+    changed = asdict(small)
     for setting in settings:
         loading.apply_setting(changed, setting)
     before, after = (

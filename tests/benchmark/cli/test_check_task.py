@@ -25,7 +25,7 @@ def test_a_task_that_holds_exits_with_0(mine: Path, capsys):
 
 def test_a_task_that_fails_exits_with_1_and_says_where(mine: Path, capsys):
     declare(mine.parent, rows=[*ROWS, {"text": "评论", "label": 7}])
-    assert main(["check", str(mine), "--config", "smoke"]) == 1
+    assert main(["check", str(mine), "--profile", "smoke"]) == 1
     out = capsys.readouterr().out
     assert "failed  records               mine/rows.jsonl:31: label '7' is unknown" in out
     assert "1 failed" in out
