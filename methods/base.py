@@ -22,7 +22,7 @@ from methods.core.seeding import create_generator
 from methods.core.slot_parameters import SlotContext, SlotParameter
 from methods.core.stages import SOURCE_STAGE, TARGET_STAGE, MethodDependency, OptimizerGroup, Stage
 from methods.core.state import SlotModule
-from methods.core.step_plan import StepPlan, build_step_plan, partition_step
+from methods.core.step_plan import StepOutput, StepPlan, build_step_plan, partition_step
 from tasks.core.types import Batch, EncodedExample, UsageError
 
 __all__ = [
@@ -308,7 +308,7 @@ class Method(SlotModule):
             return batch
         return partition_step(batch, self.plan_step, self.num_micro_batches, self.global_rank, self.world_size)
 
-    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+    def training_step(self, batch: Any, batch_idx: int) -> StepOutput:
         """Loss of a batch, a step plan or a list of micro-batch plans.
 
         Also returns what the history records: the loss, tokens and padded tokens of each present slot. All but the last

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from methods.base import TARGET_STAGE, Stage
-from methods.core.step_plan import StepPlan, plan_micro_batches
+from methods.core.step_plan import StepOutput, StepPlan, plan_micro_batches
 from methods.shared_lora import SharedLoRA
 from tasks.core.types import Batch, EncodedExample, Episode, UsageError
 
@@ -115,7 +115,7 @@ class MetaLoRA(SharedLoRA):
             return [self.plan_step(batch)]
         return plan_micro_batches(batch, self.num_micro_batches, self.plan_step)
 
-    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+    def training_step(self, batch: Any, batch_idx: int) -> StepOutput:
         """Take an outer step on an episode and return the query losses; on the target take a step of LoRA."""
         if self.automatic_optimization:
             return super().training_step(batch, batch_idx)

@@ -38,6 +38,7 @@ from methods.core.attention import compute_gated_attention, project_keys_values
 from methods.core.config import MethodConfig, validate_choices
 from methods.core.losses import compute_mean_loss
 from methods.core.prompt_initialization import initialize_common_prompt
+from methods.core.step_plan import StepOutput
 from methods.core.tensor_cache import TensorVersionCache
 from tasks.core.types import EncodedExample, UsageError
 
@@ -299,7 +300,7 @@ class TALoRA(Method):
 
     # ---------------------------------------------------------------- diagnostics
 
-    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+    def training_step(self, batch: Any, batch_idx: int) -> StepOutput:
         """Take a step; in the source stage also report the mean absolute gate of each layer."""
         output = super().training_step(batch, batch_idx)
         if self.current_stage == SOURCE_STAGE:

@@ -23,9 +23,10 @@ from torch import distributed
 from torch.distributed.tensor import DTensor
 
 from methods.base import Method
+from methods.core.step_plan import StepOutput
 from tasks.core.types import UsageError
 
-StepOutputs = list[tuple[int, dict[str, Any]]]  # (step, what `training_step` returned)
+StepOutputs = list[tuple[int, StepOutput]]  # (step, what `training_step` returned)
 
 
 class ExternalEnvironment(LightningEnvironment):
@@ -101,7 +102,7 @@ def all_gather_outputs(step_outputs: StepOutputs) -> StepOutputs:
     return [(steps[0][0], sum_step_outputs([outputs for _, outputs in steps])) for steps in zip(*gathered, strict=True)]
 
 
-def sum_step_outputs(process_outputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def sum_step_outputs(process_outputs: Sequence[StepOutput]) -> StepOutput:
     """Combine the outputs of one step from all processes.
 
     Losses and token counts of a slot are summed; watched values are averaged, weighted by each process's present slots.

@@ -13,6 +13,7 @@ from benchmark.evaluation.evaluate import evaluate_on_dev
 from benchmark.training import distributed
 from benchmark.training.history import History
 from methods.base import Method
+from methods.core.step_plan import StepOutput
 from tasks.core.batching import MultiTaskDataModule
 
 LOSS_READ_INTERVAL = 50  # steps between reads of the losses on a GPU, where a read synchronises with the device
@@ -47,9 +48,11 @@ class ModelSelection(L.Callback):
         self.best_scores: list[tuple[float, float]] = [(float("-inf"), 0.0)] * num_selections
         self.evaluations_without_gain = [0] * num_selections
         self.best_weights: list[dict[str, Tensor]] = [{} for _ in range(num_selections)]
-        self.unread_outputs: list[tuple[int, dict[str, Any]]] = []  # outputs of steps whose losses were not read yet
+        self.unread_outputs: list[tuple[int, StepOutput]] = []  # outputs of steps whose losses were not read yet
 
-    def on_train_batch_end(self, trainer: L.Trainer, method: Method, outputs: dict, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, method: Method, outputs: StepOutput, batch: Any, batch_idx: int
+    ) -> None:
         """Read the losses and evaluate dev if either is due; stop the trainer once all slots have ended."""
         step = trainer.global_step
         self.unread_outputs.append((step, outputs))

@@ -10,7 +10,7 @@ a long prefix or soft prompt. Slots may be cells of different tasks, each with a
 
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -18,6 +18,17 @@ from torch import Tensor
 from tasks.core.types import Batch
 
 MIN_SAVED_FRACTION = 0.2  # a separate forward pass for the prefix pays off from this fraction of saved positions
+
+
+class StepOutput(TypedDict):
+    """What `training_step` returns: the loss for Lightning, and values of each present slot for the learning curves."""
+
+    loss: NotRequired[Tensor]  # sum over slots; absent where the method takes the step itself
+    losses: Tensor  # [k], one per present slot
+    present: tuple[int, ...]  # slots with rows in this step
+    tokens: tuple[int, ...]  # of each, without padding
+    padded: tuple[int, ...]  # of each, with padding
+    watched: NotRequired[dict[str, Any]]  # name -> scalar that the method reports
 
 
 class StepPlan(NamedTuple):

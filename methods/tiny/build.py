@@ -1,9 +1,9 @@
-"""Make the embedded backbone: tokenizer from the sample world's words, a small Qwen3-shaped model, pretraining.
+"""Build the bundled tiny model: a tokenizer from the synthetic vocabulary and a small pretrained Qwen3 model.
 
     python -m methods.tiny.build --threads 2 --out methods/tiny
 
-`make backbone` runs this. Seed and steps fix data, order and initialisation. What came out is in training.json and in
-the model card.
+`make backbone` runs this. Seed and steps fix data, order and initialisation. The results are in training.json
+and in the model card.
 """
 
 import argparse

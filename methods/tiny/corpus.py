@@ -1,4 +1,4 @@
-"""What the embedded backbone reads before it meets a task: plain text of the sample world, and instructions.
+"""Pretraining corpus of the bundled tiny model: plain text of the synthetic domains, and instructions.
 
 Instructions ask what the *source* tasks ask, in several wordings and label vocabularies, as instruction data shows a
 real backbone; never in the tasks' own wordings, so that a source task leaves something to learn, and nothing of the
