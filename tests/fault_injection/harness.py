@@ -181,7 +181,7 @@ def count_writes(path: Path) -> None:
     ResultStore.save_result = save
 
 
-def numbers(profile: Profile, console: object) -> Path:
+def numbers(profile: Profile, console: object, loaded_results: object = None) -> Path:
     """The report less its pictures, which take longer than the grid."""
     _, results, _ = load.collect_results(profile, ResultStore(profile.results_folder))
     table = build_leaderboard(profile, results)
