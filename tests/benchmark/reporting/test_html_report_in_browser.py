@@ -114,7 +114,9 @@ def test_ranks_and_crossings_are_those_of_the_filter(tab, whole):
     tab.open(whole, "#role=target&a=prompt&b=lora")
     tab.ask("data.crossings = {'target tasks': [['lora', 'prompt', 4, 16, 8.4, true, false]]}; say()")
     text = tab.ask("one('#crossings').textContent")
-    assert text.startswith("lora overtakes prompt between 4 shots and 16 shots, at about 8, over these 2 tasks; the difference")
+    assert text.startswith(
+        "lora overtakes prompt between 4 shots and 16 shots, at about 8, over these 2 tasks; the difference"
+    )
     tab.ask("change({ role: 'choice' })")
     assert "do not cross over these 3 tasks" in tab.ask("one('#crossings').textContent")
 
