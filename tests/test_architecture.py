@@ -2,6 +2,9 @@
 
 import ast
 import json
+import re
+import sys
+import tomllib
 from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -186,3 +189,26 @@ def list_public_without_docstring() -> list[str]:
 
 def test_public_names_have_docstrings():
     assert list_public_without_docstring() == []
+
+
+# Distributions whose import name differs from their name on the package index.
+IMPORT_NAMES = {
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "huggingface-hub": "huggingface_hub",
+    "vl-convert-python": "vl_convert",
+}
+OPTIONAL = {"ray", "wandb_workspaces"}  # extras
+
+
+def test_every_imported_distribution_is_declared_and_every_declared_one_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.split(r"[<>=\[]", line)[0] for line in project["dependencies"]}
+    declared = {IMPORT_NAMES.get(name, name) for name in declared}
+    imported: set[str] = set()
+    for path in FILES:
+        nodes = walk_imports(ast.parse(path.read_text()).body, inside_functions=True)
+        imported |= {alias.name.partition(".")[0] for n in nodes if isinstance(n, ast.Import) for alias in n.names}
+        imported |= {(n.module or "").partition(".")[0] for n in nodes if isinstance(n, ast.ImportFrom)}
+    imported -= {*sys.stdlib_module_names, *PACKAGES, *OPTIONAL}
+    assert imported == declared

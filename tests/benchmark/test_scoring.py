@@ -186,3 +186,17 @@ def test_scoring_leaves_the_mode_and_no_gradient(qwen3: Backbone):
     predict(method, asked(2, 11))
     assert method.training
     assert all(p.grad is None for p in method.parameters())
+
+
+@pytest.mark.parametrize("score", [compute_log_likelihoods, decode_answers])
+def test_training_mode_is_restored_when_scoring_raises(qwen3: Backbone, monkeypatch: pytest.MonkeyPatch, score):
+    method = instantiate_method(LoRA, qwen3).train()
+
+    def fail(**_: object) -> None:
+        assert not method.training
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(qwen3, "compute_hidden_states", fail)
+    with pytest.raises(RuntimeError, match="no room"):
+        score(method, generate_examples(2, 0), [0, 0])
+    assert method.training
