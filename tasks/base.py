@@ -13,7 +13,7 @@ from lightning import LightningDataModule
 from torch.utils.data import BatchSampler, DataLoader, Sampler
 
 from tasks.core import splits
-from tasks.core.encoding import collate, encode_cached, get_pad_token_id
+from tasks.core.encoding import EncodingSpec, collate, encode_cached, get_pad_token_id
 from tasks.core.sources import (
     File,
     GitHub,
@@ -230,7 +230,7 @@ class Task(LightningDataModule):
                 chosen = splits.sort_by_hash_rank(chosen, f"most:{self.seed}")[: self.max_train_examples]
             self.examples[name] = chosen
         if empty := [name for name in ("train", "test") if not self.examples[name]]:
-            raise make_no_examples_error(self, empty[0])
+            raise make_no_examples_error(self.name, empty[0], self.report, self.record_source.title)
         self.report["splits"] = {name: len(examples) for name, examples in self.examples.items()}
         self.report["labels"] = {name: self.count_labels(examples) for name, examples in self.examples.items()}
 
@@ -293,12 +293,17 @@ class Task(LightningDataModule):
 
     # Tokens and batches
 
+    @property
+    def encoding_spec(self) -> EncodingSpec:
+        """What the encoder needs to know of the task."""
+        return EncodingSpec(self.name, self.tokenizer, self.max_length, self.answer_tokens, self.form)
+
     def encode_split(self, split: str) -> list[EncodedExample]:
         """Return a split as token ids. Truncation uses the answer in the training split only."""
         if self.tokenizer is None:
             raise UsageError(f"{self.name}: no tokenizer; give one as the first argument of {type(self).__name__}")
         self.setup()
-        encoded = encode_cached(self, self.examples[split], is_training=split == "train")
+        encoded = encode_cached(self.encoding_spec, self.examples[split], is_training=split == "train")
         self.report["cut"][split] = sum(item.num_cut_tokens > 0 for item in encoded)
         return encoded
 

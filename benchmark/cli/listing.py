@@ -94,7 +94,7 @@ def count_answer_tokens(backbone_name: str) -> dict[str, str]:
     num_tokens = {}
     for name in tasks.TASK_NAMES:
         task = tasks.load_task(name)(tokenizer)
-        sizes = {len(ids) for ids in tokenize_label_words(task, tokenizer, tuple(task.words.values())).values()}
+        sizes = {len(ids) for ids in tokenize_label_words(task.name, tokenizer, tuple(task.words.values())).values()}
         num_tokens[name] = "-".join(map(str, sorted({min(sizes), max(sizes)}))) if sizes else ""
     return num_tokens
 

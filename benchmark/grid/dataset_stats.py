@@ -67,7 +67,7 @@ def count_labels(task_name: str, data_source: str, data_dir: str | None) -> dict
                 raise UsageError(f"{task_name}/{parts[part].title}: no records in it")
         for split in ("train", "test"):
             if not examples[split]:
-                raise make_no_examples_error(task, split)
+                raise make_no_examples_error(task.name, split, task.report, task.record_source.title)
         return dict(Counter(map(task.get_stratum, examples["train"])))
 
     if data_source == "hub":  # counts may be cached although the local copy of the data has been removed

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import sha1
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -13,12 +14,21 @@ from tasks.core.types import Batch, EncodedExample, Example, UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from tasks.base import Task
-
 # tokenizer -> {(limits, examples): (number of tokens, encoded examples)}
 ENCODING_CACHE: WeakKeyDictionary = WeakKeyDictionary()
 MAX_CACHED_SETS = 128  # per tokenizer
 MAX_CACHED_TOKENS = 2**25  # per tokenizer; a token takes 20 to 40 bytes
+
+
+@dataclass(frozen=True)
+class EncodingSpec:
+    """How the examples of a task become tokens. `max_length` limits prompt and answer together, in tokens."""
+
+    task_name: str  # for error messages
+    tokenizer: "PreTrainedTokenizerBase"
+    max_length: int
+    answer_tokens: int  # limit of a span answer
+    form: str  # "choice" or "span"
 
 
 def tokenize_texts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], return_offsets: bool = False) -> list:
@@ -41,35 +51,35 @@ def get_pad_token_id(tokenizer: "PreTrainedTokenizerBase") -> int:
 
 
 def tokenize_label_words(
-    task: "Task", tokenizer: "PreTrainedTokenizerBase", label_words: Sequence[str]
+    task_name: str, tokenizer: "PreTrainedTokenizerBase", label_words: Sequence[str]
 ) -> dict[str, tuple[int, ...]]:
     """Return label word -> token ids. Raises UsageError if a word has no tokens or two words have the same tokens."""
     if len(set(label_words)) < len(label_words):
-        raise UsageError(f"{task.name}: duplicate label word among {', '.join(label_words)}; choose another word")
+        raise UsageError(f"{task_name}: duplicate label word among {', '.join(label_words)}; choose another word")
     ids_by_word = dict(zip(label_words, map(tuple, tokenize_texts(tokenizer, label_words)), strict=True))
     word_by_ids: dict[tuple[int, ...], str] = {}
     for word, ids in ids_by_word.items():
         if not ids:
-            raise UsageError(f"{task.name}: label word {word!r} has no tokens in this tokenizer; choose another word")
+            raise UsageError(f"{task_name}: label word {word!r} has no tokens in this tokenizer; choose another word")
         if ids in word_by_ids:
             raise UsageError(
-                f"{task.name}: label words {word_by_ids[ids]!r} and {word!r} have the same tokens {list(ids)}; "
+                f"{task_name}: label words {word_by_ids[ids]!r} and {word!r} have the same tokens {list(ids)}; "
                 "choose other words"
             )
         word_by_ids[ids] = word
     return ids_by_word
 
 
-def encode_cached(task: "Task", examples: Sequence[Example], is_training: bool) -> list[EncodedExample]:
+def encode_cached(spec: EncodingSpec, examples: Sequence[Example], is_training: bool) -> list[EncodedExample]:
     """Call `encode_examples` with a cache keyed by content, because many cells of a grid use the same test set.
 
     The least recently used sets are evicted when a tokenizer has too many sets or tokens.
     """
     cache: OrderedDict[tuple, tuple[int, list[EncodedExample]]]
-    cache = ENCODING_CACHE.setdefault(task.tokenizer, OrderedDict())
-    key = (task.max_length, task.answer_tokens, is_training and task.form == "span", tuple(examples))
+    cache = ENCODING_CACHE.setdefault(spec.tokenizer, OrderedDict())
+    key = (spec.max_length, spec.answer_tokens, is_training and spec.form == "span", tuple(examples))
     if key not in cache:
-        encoded = encode_examples(task, task.tokenizer, task.max_length, examples, is_training)
+        encoded = encode_examples(spec, examples, is_training)
         cache[key] = sum(len(item.prompt_ids) + len(item.answer_ids) for item in encoded), encoded
         while len(cache) > MAX_CACHED_SETS or (
             len(cache) > 1 and sum(size for size, _ in cache.values()) > MAX_CACHED_TOKENS
@@ -79,38 +89,35 @@ def encode_cached(task: "Task", examples: Sequence[Example], is_training: bool) 
     return list(cache[key][1])
 
 
-def encode_examples(
-    task: "Task",
-    tokenizer: "PreTrainedTokenizerBase",
-    max_length: int,
-    examples: Sequence[Example],
-    is_training: bool = False,
-) -> list[EncodedExample]:
-    """Encode examples with at most `max_length` tokens for prompt and answer together.
+def encode_examples(spec: EncodingSpec, examples: Sequence[Example], is_training: bool = False) -> list[EncodedExample]:
+    """Encode examples with at most `spec.max_length` tokens for prompt and answer together.
 
     The segments of a prompt (shared prefix, text before the truncatable field, field, rest) are tokenized separately,
     so that the shared prefix has the same ids in all examples and only the field is truncated. A span answer longer
-    than `task.answer_tokens` is truncated to that length and has no end-of-sequence token.
+    than `spec.answer_tokens` is truncated to that length and has no end-of-sequence token.
     """
+    tokenizer = spec.tokenizer
     if tokenizer.eos_token_id is None:
-        raise UsageError(f"{task.name}: this tokenizer has no end-of-sequence token, which must end every answer")
+        raise UsageError(f"{spec.task_name}: this tokenizer has no end-of-sequence token, which must end every answer")
     texts = dict.fromkeys(
         text for example in examples for text in (*split_prompt(example), example.answers[0], *example.choices)
     )
     ids = dict(zip(texts, tokenize_texts(tokenizer, list(texts)), strict=True))
-    label_ids = {choices: tokenize_label_words(task, tokenizer, choices) for choices in {e.choices for e in examples}}
+    label_ids = {
+        choices: tokenize_label_words(spec.task_name, tokenizer, choices) for choices in {e.choices for e in examples}
+    }
     bos_ids = get_bos_ids(tokenizer)
     encoded = []
     for example in examples:
         choice_ids = tuple(label_ids[example.choices].values())
         answer_ids = (*ids[example.answers[0]], tokenizer.eos_token_id)
-        max_answer = max(map(len, choice_ids)) + 1 if choice_ids else task.answer_tokens
+        max_answer = max(map(len, choice_ids)) + 1 if choice_ids else spec.answer_tokens
         prefix, before, field, after = (ids[text] for text in split_prompt(example))
         prefix = bos_ids + prefix
-        max_rest = max_length - max_answer - len(prefix)  # tokens for before, field and after
+        max_rest = spec.max_length - max_answer - len(prefix)  # tokens for before, field and after
         if max_rest < 1:
             raise UsageError(
-                f"{task.name}: max_length {max_length} is too short: the instruction takes {len(prefix)} tokens"
+                f"{spec.task_name}: max_length {spec.max_length} is too short: the instruction takes {len(prefix)} tokens"
             )
         length = len(before) + len(field) + len(after)
         if length > max_rest:

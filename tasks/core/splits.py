@@ -5,14 +5,11 @@ same for all methods and on all machines.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tasks.core.types import Example, UsageError
-
-if TYPE_CHECKING:
-    from tasks.base import Task
 
 DEV_FRACTION = 0.1  # of the training examples
 MAX_DEV_EXAMPLES = 1_000
@@ -147,11 +144,9 @@ def find_leaks(train_examples: Iterable[Example], test_examples: Iterable[Exampl
     ]
 
 
-def make_no_examples_error(task: "Task", split: str) -> UsageError:
-    """Return an error that says why a split is empty: records read, and records dropped by reason."""
-    dropped: Counter[str] = sum(map(Counter, task.report["dropped"].values()), Counter())
-    records = " and ".join(f"{count:,} {part}" for part, count in task.report["rows"].items())
+def make_no_examples_error(task_name: str, split: str, report: Mapping[str, Any], source_title: str) -> UsageError:
+    """Return an error that says why a split is empty: records read, and records dropped by reason (`Task.report`)."""
+    dropped: Counter[str] = sum(map(Counter, report["dropped"].values()), Counter())
+    records = " and ".join(f"{count:,} {part}" for part, count in report["rows"].items())
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items()) or "too few, or all of one group"
-    return UsageError(
-        f"{task.name}: no {split} examples left of {records} records, {task.record_source.title} ({reasons})"
-    )
+    return UsageError(f"{task_name}: no {split} examples left of {records} records, {source_title} ({reasons})")

@@ -65,7 +65,7 @@ def check_label_words(records: LoadedRecords) -> Iterator[Finding]:
         {choice for _, example in records.iter_located_examples() for choice in example.choices}
     )
     try:
-        ids = tokenize_label_words(task, task.tokenizer, words)
+        ids = tokenize_label_words(task.name, task.tokenizer, words)
     except UsageError as error:
         yield Finding("label words", FAILED, str(error))
         return

@@ -91,7 +91,7 @@ def format_labels(task: Task) -> Iterator[str]:
         return
     num_tokens = {}
     if task.tokenizer is not None:
-        ids_by_word = tokenize_label_words(task, task.tokenizer, list(counts["train"]))
+        ids_by_word = tokenize_label_words(task.name, task.tokenizer, list(counts["train"]))
         num_tokens = {word: len(ids) for word, ids in ids_by_word.items()}
     yield f"labels: {', '.join(counts)}{', tokens of the word' if num_tokens else ''}"
     raw_labels = {word: label for label, word in task.words.items()}

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
@@ -156,7 +157,10 @@ def test_texts_too_long_are_cut_and_counted(task, name):
     for example in long[::40]:
         size = example.truncatable_span[1] - example.truncatable_span[0]
         room = max(map(len, example.choices)) + 1 if example.choices else found.answer_tokens
-        item = encode_examples(found, tokenizer, len(example.prompt) - size + most + room, [example])[0]
+        item = encode_examples(
+            replace(found.encoding_spec, tokenizer=tokenizer, max_length=len(example.prompt) - size + most + room),
+            [example],
+        )[0]
         assert item.num_cut_tokens == size - most
 
 

@@ -3,12 +3,16 @@ import torch
 
 import tasks
 from tasks.base import Example, UsageError
-from tasks.core.encoding import collate, encode_examples, group_by_length, tokenize_label_words
+from tasks.core.encoding import EncodingSpec, collate, encode_examples, group_by_length, tokenize_label_words
 
 
 @pytest.fixture
 def choice():
     return tasks.load_task("chnsent")()
+
+
+def spec_of(task, tokenizer, max_length):
+    return EncodingSpec(task.name, tokenizer, max_length, task.answer_tokens, task.form)
 
 
 def example(text, question="", answers=("正面",), choices=("负面", "正面"), start="说明："):
@@ -22,7 +26,7 @@ def read(tokenizer, ids):
 
 
 def test_prompt_and_answer_are_the_text_and_the_end(choice, tokenizer):
-    (item,) = encode_examples(choice, tokenizer, 512, [example("很好")])
+    (item,) = encode_examples(spec_of(choice, tokenizer, 512), [example("很好")])
     assert read(tokenizer, item.prompt_ids) == "说明：很好\n答："
     assert read(tokenizer, item.prompt_ids[: item.prefix_length]) == "说明："
     assert item.answer_ids == (*tokenizer("正面")["input_ids"], tokenizer.eos_token_id)
@@ -32,7 +36,7 @@ def test_prompt_and_answer_are_the_text_and_the_end(choice, tokenizer):
 
 def test_the_end_of_the_field_is_cut_and_everything_else_survives(choice, tokenizer):
     long = example("a" * 300, "\n问：b？")
-    (item,) = encode_examples(choice, tokenizer, 100, [long])
+    (item,) = encode_examples(spec_of(choice, tokenizer, 100), [long])
     text = read(tokenizer, item.prompt_ids)
     assert text.startswith("说明：aaa")
     assert text.endswith("aaa\n问：b？\n答：")
@@ -41,7 +45,7 @@ def test_the_end_of_the_field_is_cut_and_everything_else_survives(choice, tokeni
 
 
 def test_the_cue_survives_a_question_that_is_too_long(choice, tokenizer):
-    (item,) = encode_examples(choice, tokenizer, 60, [example("很好", "b" * 200)])
+    (item,) = encode_examples(spec_of(choice, tokenizer, 60), [example("很好", "b" * 200)])
     text = read(tokenizer, item.prompt_ids)
     assert text.startswith("说明：bbb")
     assert text.endswith("bbb\n答：")
@@ -50,11 +54,11 @@ def test_the_cue_survives_a_question_that_is_too_long(choice, tokenizer):
 
 def test_an_instruction_that_leaves_no_room_is_an_error(choice, tokenizer):
     with pytest.raises(UsageError, match="max_length 12 is too short"):
-        encode_examples(choice, tokenizer, 12, [example("很好")])
+        encode_examples(spec_of(choice, tokenizer, 12), [example("很好")])
 
 
 def test_two_label_words_with_the_same_tokens_are_refused(choice, tokenizer):
-    assert set(tokenize_label_words(choice, tokenizer, ("负面", "正面"))) == {"负面", "正面"}
+    assert set(tokenize_label_words(choice.name, tokenizer, ("负面", "正面"))) == {"负面", "正面"}
 
     class Blind:
         """Knows no Chinese: every character is the unknown token."""
@@ -63,12 +67,12 @@ def test_two_label_words_with_the_same_tokens_are_refused(choice, tokenizer):
             return {"input_ids": [[0] * len(text) for text in texts]}
 
     with pytest.raises(UsageError, match="'负面' and '正面' have the same tokens"):
-        tokenize_label_words(choice, Blind(), ("负面", "正面"))
+        tokenize_label_words(choice.name, Blind(), ("负面", "正面"))
 
 
 def test_a_label_word_twice_is_refused_and_not_one_choice(choice, tokenizer):
     with pytest.raises(UsageError, match="duplicate label word among 正面, 正面"):
-        encode_examples(choice, tokenizer, 512, [example("很好", choices=("正面", "正面"))])
+        encode_examples(spec_of(choice, tokenizer, 512), [example("很好", choices=("正面", "正面"))])
 
 
 def span(place, length=900):
@@ -80,7 +84,7 @@ def span(place, length=900):
 @pytest.mark.parametrize("place", [0, 5, 450, 890, 900])
 def test_a_training_window_holds_the_answer(tokenizer, place):
     task = tasks.load_task("cote_bd")()
-    (item,) = encode_examples(task, tokenizer, 200, [span(place)], is_training=True)
+    (item,) = encode_examples(spec_of(task, tokenizer, 200), [span(place)], is_training=True)
     assert "XYZ" in read(tokenizer, item.prompt_ids)
     assert len(item.prompt_ids) + task.answer_tokens == 200
 
@@ -89,7 +93,9 @@ def test_a_test_window_follows_the_question_and_does_not_know_the_answer(tokeniz
     task = tasks.load_task("drcd")()
     context = "无关内容" * 60 + "王先生出生在南京" + "别的事情" * 60
     shown = [
-        encode_examples(task, tokenizer, 300, [example(context, "\n问：王先生出生在哪？", (answer,), ())])[0].prompt_ids
+        encode_examples(spec_of(task, tokenizer, 300), [example(context, "\n问：王先生出生在哪？", (answer,), ())])[
+            0
+        ].prompt_ids
         for answer in ("南京", "别的事情")
     ]
     assert "出生在南京" in read(tokenizer, shown[0])
@@ -98,14 +104,14 @@ def test_a_test_window_follows_the_question_and_does_not_know_the_answer(tokeniz
 
 def test_a_span_longer_than_its_cap_is_trained_on_up_to_there(tokenizer):
     task = tasks.load_task("cote_bd")()
-    (item,) = encode_examples(task, tokenizer, 512, [example("x" * 50, "", ("x" * 50,), ())], is_training=True)
+    (item,) = encode_examples(spec_of(task, tokenizer, 512), [example("x" * 50, "", ("x" * 50,), ())], is_training=True)
     assert len(item.answer_ids) == task.answer_tokens
     assert tokenizer.eos_token_id not in item.answer_ids
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_is_masked_and_only_answers_are_labels(choice, tokenizer, side):
-    items = encode_examples(choice, tokenizer, 512, [example("很好"), example("不怎么好", answers=("负面",))])
+    items = encode_examples(spec_of(choice, tokenizer, 512), [example("很好"), example("不怎么好", answers=("负面",))])
     batch = collate(items, [1, 0], 7, side)
     assert batch.slots == (1, 0)
     for row, item in enumerate(items):
@@ -134,7 +140,7 @@ def test_a_begin_token_comes_first_where_the_tokenizer_has_one(choice, tokenizer
             found = tokenizer(texts, add_special_tokens=False)["input_ids"]
             return {"input_ids": [256, *found] if isinstance(texts, str) else found}
 
-    (item,) = encode_examples(choice, WithBegin(), 512, [example("很好")])
-    (plain,) = encode_examples(choice, tokenizer, 512, [example("很好")])
+    (item,) = encode_examples(spec_of(choice, WithBegin(), 512), [example("很好")])
+    (plain,) = encode_examples(spec_of(choice, tokenizer, 512), [example("很好")])
     assert item.prompt_ids == (256, *plain.prompt_ids)
     assert item.prefix_length == plain.prefix_length + 1

@@ -11,9 +11,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many examples were tokenised, each time."""
     real, found = encoding.encode_examples, []
 
-    def count(task, tokenizer, max_length, examples, training=False):
+    def count(spec, examples, is_training=False):
         found.append(len(examples))
-        return real(task, tokenizer, max_length, examples, training)
+        return real(spec, examples, is_training)
 
     monkeypatch.setattr(encoding, "encode_examples", count)
     monkeypatch.setattr(encoding, "ENCODING_CACHE", type(encoding.ENCODING_CACHE)())
