@@ -53,13 +53,6 @@ def load_method(method_name: str) -> "type[Method]":
     return method_class
 
 
-def resolve_backbone_folder(backbone_name: str) -> "Path":
-    """Folder of a local backbone: the bundled tiny model for `tiny`, otherwise this path, which may not exist."""
-    from pathlib import Path
-
-    return Path(__file__).parent / "tiny" if backbone_name == "tiny" else Path(backbone_name).expanduser()
-
-
 def load_adapter(folder: "str | Path", backbone: "Backbone") -> "Method":
     """Load the method that `benchmark export` wrote to a folder, onto the backbone that it was trained on."""
     from methods.core.export import load_adapter as load_exported_adapter

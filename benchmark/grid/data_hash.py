@@ -3,11 +3,11 @@
 from functools import cache
 from pathlib import Path
 
-import methods
 from benchmark.grid.code_hash import find_module_file, parse_module
 from benchmark.grid.specs import get_task_spec
 from benchmark.system.disk_cache import hash_file_cached
 from benchmark.system.hashing import hash_json
+from methods.core.backbone_folder import resolve_backbone_folder
 from tasks.core.sources import File, LocalSource, TaskFolderSource, parse_nothing, uses_task_folder
 from tasks.core.types import UsageError
 
@@ -50,7 +50,7 @@ def hash_backbone(backbone_name: str, revision: str | None) -> str:
 
     Raises `UsageError` if the name is neither a folder nor a hub id.
     """
-    folder = methods.resolve_backbone_folder(backbone_name)
+    folder = resolve_backbone_folder(backbone_name)
     if folder.is_dir():
         paths = sorted(path for pattern in ("*.json", "*.safetensors") for path in folder.glob(pattern))
         return hash_json([[path.name, hash_file_cached(path)] for path in paths])

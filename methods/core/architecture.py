@@ -5,7 +5,7 @@ import re
 from functools import cache
 from typing import NamedTuple
 
-import methods
+from methods.core.backbone_folder import resolve_backbone_folder
 
 
 class ModelShape(NamedTuple):
@@ -73,7 +73,7 @@ QWEN2_5_SHAPES = {
 @cache
 def find_model_shape(backbone_name: str) -> ModelShape | None:
     """Shape of a backbone, from its local config.json or from a Qwen2.5 name; None if neither is available."""
-    folder = methods.resolve_backbone_folder(backbone_name)
+    folder = resolve_backbone_folder(backbone_name)
     if (folder / "config.json").is_file():
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return ModelShape(**{field: config[field] for field in ModelShape._fields if config.get(field) is not None})

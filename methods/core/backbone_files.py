@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.constants import HF_HUB_OFFLINE
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from methods import resolve_backbone_folder
+from methods.core.backbone_folder import resolve_backbone_folder
 from tasks.core import download
 from tasks.core.types import UsageError
 

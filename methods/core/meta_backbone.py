@@ -12,6 +12,7 @@ from methods.base import Method
 from methods.core.architecture import ModelShape
 from methods.core.backbone import Backbone, load_tokenizer
 from methods.core.backbone_files import SITES_BY_MODEL_TYPE
+from methods.core.backbone_folder import resolve_backbone_folder
 from methods.core.instantiate import instantiate_method
 from tasks.core.types import UsageError
 
@@ -25,7 +26,7 @@ class MetaBackbone(Backbone):
         config = build_model_config(shape)
         with torch.device("meta"):
             self.model = AutoModelForCausalLM.from_config(config).requires_grad_(False).eval()
-        self.tokenizer = load_tokenizer(methods.resolve_backbone_folder("tiny"), "tiny")
+        self.tokenizer = load_tokenizer(resolve_backbone_folder("tiny"), "tiny")
         self.name = "skeleton"
         self.fingerprint = ""
         self.config = self.model.config

@@ -3,9 +3,9 @@
 import torch
 from transformers import AutoModelForCausalLM
 
-from methods import resolve_backbone_folder
 from methods.core.architecture import QWEN2_5_SHAPES, ModelShape
 from methods.core.backbone import Backbone, load_tokenizer
+from methods.core.backbone_folder import resolve_backbone_folder
 from methods.core.meta_backbone import build_model_config
 
 SHAPES = QWEN2_5_SHAPES | {"tiny": ModelShape(64, 2, 4, 2, 96, 2070)}
