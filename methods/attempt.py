@@ -70,7 +70,8 @@ class ATTEMPT(Prompt):
     def initialize_slot(self, generator: torch.Generator, train_examples: Sequence[EncodedExample]) -> None:
         if not len(self.source_prompts):
             raise UsageError("method attempt: the prompts of the sources come first (inherit)")
-        width, inner = self.backbone.hidden_size, self.config.inner
+        width = self.backbone.hidden_size
+        inner = self.config.inner
         self.prompt.add_slot(self.source_prompts[0].clone())
         self.down.add_slot(torch.empty(inner, width).normal_(0, 0.01, generator=generator))
         self.up.add_slot(torch.empty(width, inner).normal_(0, 0.01, generator=generator))

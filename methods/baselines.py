@@ -12,7 +12,8 @@ class ZeroShot(Method):
 
     name = "zero_shot"
     trained_part = "nothing (the frozen backbone, prompted)"
-    uses_gradient_descent, is_seed_independent = False, True
+    uses_gradient_descent = False
+    is_seed_independent = True
 
 
 class Majority(Method):
@@ -20,7 +21,8 @@ class Majority(Method):
 
     name = "majority"
     trained_part = "nothing (the most frequent training answer)"
-    uses_gradient_descent, is_seed_independent = False, True
+    uses_gradient_descent = False
+    is_seed_independent = True
 
     def begin_stage(
         self, stage: Stage, seeds: Sequence[int], train_examples: Sequence[Sequence[EncodedExample]] = ()

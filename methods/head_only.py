@@ -97,8 +97,10 @@ class HeadOnly(Method):
 
 def fit_logistic_regression(x: Tensor, y: Tensor, num_options: Tensor, l2: float) -> Tensor:
     """Fit [W | b] [n, d + 1] for unstandardised features: x [m, d], classes y [m], options per item [m]."""
-    mean, spread = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
-    z, n = (x - mean) / spread, int(num_options.max())
+    mean = x.mean(0)
+    spread = x.std(0, correction=0).clamp(min=1e-6)
+    z = (x - mean) / spread
+    n = int(num_options.max())
     absent = torch.arange(n) >= num_options[:, None]  # [m, n]
     weight, bias = (torch.zeros(n, size, dtype=x.dtype, requires_grad=True) for size in (x.shape[1], 1))
     solver = torch.optim.LBFGS(

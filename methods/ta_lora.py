@@ -150,7 +150,8 @@ class TaskPrompt(nn.Module):
         self, get_tensor: Callable[[SlotParameter], Tensor] = SlotParameter.stack_present_slots
     ) -> Tensor:
         """Equations (2), (3): Delta_t [k, m, d] of the slots present, or of what `get_tensor` returns."""
-        a0, a = get_tensor(self.a0), get_tensor(self.a)
+        a0 = get_tensor(self.a0)
+        a = get_tensor(self.a)
         if not self.config.low_rank:
             return a0 + a
         return a0 @ (get_tensor(self.b) + a) if self.config.slow_factor == "A" else (a0 + a) @ get_tensor(self.b)

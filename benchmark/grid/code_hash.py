@@ -53,12 +53,12 @@ def parse_module(module: str) -> tuple[str, list[str]]:
     file = find_module_file(module)
     try:
         text = file.read_text(encoding="utf-8")
-        found, inner = load_or_compute(
+        code_hash, imported = load_or_compute(
             ["parsed", module, text, sys.version_info[:2]], lambda: _parse_source(text, module)
         )
     except (SyntaxError, ValueError) as error:
         raise UsageError(f"{file}: {getattr(error, 'msg', error)} (line {getattr(error, 'lineno', 1)})") from error
-    return found, inner
+    return code_hash, imported
 
 
 def _parse_source(text: str, module: str) -> tuple[str, list[str]]:
@@ -91,17 +91,17 @@ def list_imported_modules(module_tree: ast.Module, module: str) -> list[str]:
         for statement in node.body
         for inner in ast.walk(statement)
     }
-    found = []
+    names = []
     for node in ast.walk(module_tree):
         if id(node) in never_run:
             continue
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             outer = module.split(".")[: -node.level] if node.level else []
             base = ".".join([*outer, *([node.module] if node.module else [])])
-            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return found
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return names
 
 
 def strip_docstrings(module_tree: ast.Module) -> ast.Module:

@@ -133,13 +133,14 @@ def get_library_versions() -> dict[str, str]:
 
 
 def describe_changes(old_inputs: dict[str, Any], new_inputs: dict[str, Any]) -> list[str]:
-    """Which parts of an identity differ, for people: `budget.epochs 20 -> 30`, `method code`."""
-    found = []
+    """List the identity inputs that differ, such as `budget.epochs 20 -> 30` or `method code`."""
+    changes = []
     for part in sorted(old_inputs.keys() | new_inputs.keys()):
-        a, b = old_inputs.get(part), new_inputs.get(part)
-        if isinstance(a, dict) and isinstance(b, dict):
-            keys = [key for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)]
-            found += [f"{part}.{key} {a.get(key)} -> {b.get(key)}" for key in keys]
-        elif a != b:
-            found.append(CODE_LABELS.get(part, part))
-    return found
+        old = old_inputs.get(part)
+        new = new_inputs.get(part)
+        if isinstance(old, dict) and isinstance(new, dict):
+            keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+            changes += [f"{part}.{key} {old.get(key)} -> {new.get(key)}" for key in keys]
+        elif old != new:
+            changes.append(CODE_LABELS.get(part, part))
+    return changes

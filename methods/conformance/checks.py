@@ -84,29 +84,29 @@ def check_absent_slots_unchanged(method_class: type[Method], backbone: Backbone)
     method.slot_steps = [8] * method.num_slots
     all_slots = make_batch(generate_examples(6, 3), [0, 1, 2, 0, 1, 2])
     without_slot_1 = make_batch(generate_examples(4, 4), [0, 2, 2, 0])
-    made = method.configure_optimizers()
-    method.configure_optimizers = lambda: made  # type: ignore[method-assign]  # one optimiser for both parts
+    optimizers = method.configure_optimizers()
+    method.configure_optimizers = lambda: optimizers  # type: ignore[method-assign]  # one optimiser for both parts
     run_training_steps(method, [all_slots])
-    own = method.trainable_by_slot()[1]
-    before = {name: p.detach().clone() for name, p in own.items()}
-    moments = {name: made["optimizer"].state[p]["exp_avg"].clone() for name, p in own.items()}
+    parameters = method.trainable_by_slot()[1]
+    before = {name: p.detach().clone() for name, p in parameters.items()}
+    moments = {name: optimizers["optimizer"].state[p]["exp_avg"].clone() for name, p in parameters.items()}
     run_training_steps(method, [without_slot_1] * 3)
-    for name, p in own.items():
+    for name, p in parameters.items():
         assert torch.equal(before[name], p), name
-        assert torch.equal(moments[name], made["optimizer"].state[p]["exp_avg"]), name
+        assert torch.equal(moments[name], optimizers["optimizer"].state[p]["exp_avg"]), name
     return None
 
 
 def check_slot_routing(method_class: type[Method], backbone: Backbone) -> str | None:
     """Check that a row in a mixed batch gives the same hidden states as alone (T-route)."""
     method = instantiate_method(method_class, backbone)
-    of = generate_examples(6, 5)
-    slots = assign_slots(method, len(of))
-    mixed = move_to_backbone(method, make_batch(of, slots))
+    examples = generate_examples(6, 5)
+    slots = assign_slots(method, len(examples))
+    mixed = move_to_backbone(method, make_batch(examples, slots))
     source = (mixed.labels == -100) & mixed.attention_mask.bool()
     with torch.no_grad():
         together = method.compute_hidden_states(mixed.input_ids, mixed.attention_mask, mixed.slots, prompt_mask=source)
-    for row, (item, slot) in enumerate(zip(of, slots, strict=True)):
+    for row, (item, slot) in enumerate(zip(examples, slots, strict=True)):
         assert_close(
             together[row, : len(item.prompt_ids)],
             compute_row_states(method, item.prompt_ids, slot),
@@ -115,7 +115,9 @@ def check_slot_routing(method_class: type[Method], backbone: Backbone) -> str | 
         )
     if method.num_slots > 1 and any(method.trainable_by_slot().values()):
         assert not torch.allclose(
-            compute_row_states(method, of[0].prompt_ids, 0), compute_row_states(method, of[0].prompt_ids, 1), atol=1e-4
+            compute_row_states(method, examples[0].prompt_ids, 0),
+            compute_row_states(method, examples[0].prompt_ids, 1),
+            atol=1e-4,
         ), "all slots alike"
     return None
 
@@ -123,14 +125,14 @@ def check_slot_routing(method_class: type[Method], backbone: Backbone) -> str | 
 def check_padding_invariance(method_class: type[Method], backbone: Backbone) -> str | None:
     """Check that side and amount of padding do not change a row's hidden states (T-pad)."""
     method = instantiate_method(method_class, backbone)
-    of = [item._replace(answer_ids=()) for item in generate_examples(4, 6)]
-    slots = assign_slots(method, len(of))
+    examples = [item._replace(answer_ids=()) for item in generate_examples(4, 6)]
+    slots = assign_slots(method, len(examples))
     for side in ("left", "right"):
-        padded = move_to_backbone(method, make_batch(of, slots, side))
+        padded = move_to_backbone(method, make_batch(examples, slots, side))
         with torch.no_grad():
-            found = method.compute_hidden_states(padded.input_ids, padded.attention_mask, padded.slots)
-        for row, item in enumerate(of):
-            real = found[row][padded.attention_mask[row].bool()]
+            states = method.compute_hidden_states(padded.input_ids, padded.attention_mask, padded.slots)
+        for row, item in enumerate(examples):
+            real = states[row][padded.attention_mask[row].bool()]
             assert_close(real, compute_row_states(method, item.prompt_ids, slots[row]), rtol=1e-4, atol=1e-5)
     return None
 
@@ -138,19 +140,20 @@ def check_padding_invariance(method_class: type[Method], backbone: Backbone) -> 
 def check_cache_equivalence(method_class: type[Method], backbone: Backbone) -> str | None:
     """Check that decoding token by token with a cache equals one forward pass (T-cache)."""
     method = instantiate_method(method_class, backbone)
-    ids, given = generate_examples(1, 8)[0].prompt_ids, 9
-    whole, cache, found = compute_row_states(method, ids, method.num_slots - 1, given), backbone.create_cache(), []
+    ids = generate_examples(1, 8)[0].prompt_ids
+    num_prompt_tokens = 9
+    whole = compute_row_states(method, ids, method.num_slots - 1, num_prompt_tokens)
+    cache = backbone.create_cache()
+    states = []
     prompt = (
-        ((0, 5), (5, given)) if method.can_share_prefix else ((0, given),)
+        ((0, 5), (5, num_prompt_tokens)) if method.can_share_prefix else ((0, num_prompt_tokens),)
     )  # a row-dependent prompt needs the whole text at once
     with torch.no_grad():
-        for first, last in (*prompt, *((i, i + 1) for i in range(given, len(ids)))):
-            row, seen = (
-                move_to_backbone(method, torch.tensor([ids[first:last]])),
-                move_to_backbone(method, torch.ones(1, last, dtype=torch.long)),
-            )
-            found.append(method.compute_hidden_states(row, seen, (method.num_slots - 1,), cache)[0])
-    assert_close(torch.cat(found), whole, rtol=1e-4, atol=1e-5)
+        for first, last in (*prompt, *((i, i + 1) for i in range(num_prompt_tokens, len(ids)))):
+            row = move_to_backbone(method, torch.tensor([ids[first:last]]))
+            seen = move_to_backbone(method, torch.ones(1, last, dtype=torch.long))
+            states.append(method.compute_hidden_states(row, seen, (method.num_slots - 1,), cache)[0])
+    assert_close(torch.cat(states), whole, rtol=1e-4, atol=1e-5)
     return None
 
 
@@ -159,15 +162,15 @@ def check_shared_prefix_equivalence(method_class: type[Method], backbone: Backbo
     method = instantiate_method(method_class, backbone)
     if not method.can_share_prefix:
         return "virtual tokens depend on the row"
-    given = make_batch(generate_examples(6, 9, prefix_length=40), assign_slots(method, 6))
-    found = []
+    batch = make_batch(generate_examples(6, 9, prefix_length=40), assign_slots(method, 6))
+    results = []
     for has_prefix in (False, True):
-        made = build_step_plan(given, num_virtual_tokens=method.num_virtual_tokens, share_prefix=has_prefix)
-        assert (made.shared_prefix is not None) == has_prefix
-        losses = method.compute_slot_losses(move_to_backbone(method, made))
+        step_plan = build_step_plan(batch, num_virtual_tokens=method.num_virtual_tokens, share_prefix=has_prefix)
+        assert (step_plan.shared_prefix is not None) == has_prefix
+        losses = method.compute_slot_losses(move_to_backbone(method, step_plan))
         grads = [p for p in method.parameters() if p.requires_grad]
-        found.append((losses, torch.autograd.grad(losses.sum(), grads) if grads else ()))
-    assert_close(found[1], found[0], rtol=2e-4, atol=2e-5)
+        results.append((losses, torch.autograd.grad(losses.sum(), grads) if grads else ()))
+    assert_close(results[1], results[0], rtol=2e-4, atol=2e-5)
     return None
 
 
@@ -178,26 +181,27 @@ def check_overfitting(method_class: type[Method], backbone: Backbone) -> str | N
     """
     if not method_class.uses_gradient_descent:
         return "learns nothing"
-    of, steps = generate_examples(6, 10, max_text_length=8), 80
+    examples = generate_examples(6, 10, max_text_length=8)
+    steps = 80
 
-    def given(method: Method) -> StepPlan:
-        return move_to_backbone(method, method.plan_step(make_batch(of, assign_slots(method, 6))))
+    def plan_examples(method: Method) -> StepPlan:
+        return move_to_backbone(method, method.plan_step(make_batch(examples, assign_slots(method, 6))))
 
     def learn(method: Method) -> None:
         method.train().slot_steps = [steps] * method.num_slots
         if method.automatic_optimization:  # check_episode_gradient_mean covers stages of episodes
-            run_training_steps(method, [given(method)] * steps, target_loss=0.6 * before)
+            run_training_steps(method, [plan_examples(method)] * steps, target_loss=0.6 * before)
 
     start = instantiate_method(method_class, backbone, 1, perturb=False)
-    before = start.compute_slot_losses(given(start)).item()
+    before = start.compute_slot_losses(plan_examples(start)).item()
     for factor in (10, 100):
-        own = {field.name: getattr(method_class.Config(), field.name) for field in fields(method_class.Config)}
+        defaults = {field.name: getattr(method_class.Config(), field.name) for field in fields(method_class.Config)}
         rates: dict[str, Any] = {
-            name: factor * max(own[name], 1e-3) for name in own if name.endswith("lr") and name != "inner_lr"
+            name: factor * max(defaults[name], 1e-3) for name in defaults if name.endswith("lr") and name != "inner_lr"
         }
         config = replace(method_class.Config(), schedule="constant", **rates)
         method = instantiate_method(method_class, backbone, 1, perturb=False, config=config, after_stage_begin=learn)
-        after = method.compute_slot_losses(given(method)).item()
+        after = method.compute_slot_losses(plan_examples(method)).item()
         if after < 0.65 * before:
             return None
     raise AssertionError(f"the loss went from {before:.3f} to {after:.3f} in {steps} steps")
@@ -249,20 +253,18 @@ def check_packing_equivalence(method_class: type[Method], backbone: Backbone) ->
 def check_state_round_trip(method_class: type[Method], backbone: Backbone) -> str | None:
     """Check that `trained_state_dict` and `slot_state_dict` restore a method and hold no frozen weight."""
     method = instantiate_method(method_class, backbone)
-    ids, state = (
-        generate_examples(1, 11)[0].prompt_ids,
-        {name: t.clone() for name, t in method.trained_state_dict().items()},
-    )
+    ids = generate_examples(1, 11)[0].prompt_ids
+    state = {name: t.clone() for name, t in method.trained_state_dict().items()}
     alone = {name: t.clone() for name, t in method.slot_state_dict(method.num_slots - 1).items()}
-    want = [compute_row_states(method, ids, slot) for slot in range(method.num_slots)]
-    own = {id(p) for p in method.parameters()}
-    assert not any(id(p) in own for p in backbone.model.parameters() if not p.requires_grad)
+    expected = [compute_row_states(method, ids, slot) for slot in range(method.num_slots)]
+    method_parameters = {id(p) for p in method.parameters()}
+    assert not any(id(p) in method_parameters for p in backbone.model.parameters() if not p.requires_grad)
     fresh = instantiate_method(method_class, backbone, 1, perturb=False)
     fresh.load(state)
-    for slot, hidden in enumerate(want):
+    for slot, hidden in enumerate(expected):
         assert torch.equal(compute_row_states(fresh, ids, slot), hidden)
     fresh.load(alone)
-    assert torch.equal(compute_row_states(fresh, ids, 0), want[-1])
+    assert torch.equal(compute_row_states(fresh, ids, 0), expected[-1])
     return None
 
 
@@ -270,11 +272,14 @@ def check_stage_resumption(method_class: type[Method], backbone: Backbone) -> st
     """Check that a stage resumed from a saved state equals exactly one that continues in the same process."""
     if method_class.stages[0].trained_on != "sources":
         return "no stage on the sources"
-    states, kept = create_source_states(method_class, backbone), {}
+    states = create_source_states(method_class, backbone)
+    states_by_stage = {}
 
     def store(method: Method) -> None:
         perturb_parameters(method)
-        kept[method.current_stage] = {name: tensor.clone() for name, tensor in method.trained_state_dict().items()}
+        states_by_stage[method.current_stage] = {
+            name: tensor.clone() for name, tensor in method.trained_state_dict().items()
+        }
 
     instantiate_method(method_class, backbone, perturb=False, after_stage_begin=store)
     for before, stage in pairwise(method_class.stages):
@@ -282,12 +287,13 @@ def check_stage_resumption(method_class: type[Method], backbone: Backbone) -> st
         if states:
             method.load_source_states(states)
         for _ in range(2):  # a second pack finds the same start as the first
-            method.load(kept[before])
+            method.load(states_by_stage[before])
             begin_synthetic_stage(method, stage, NUM_SLOTS)
             perturb_parameters(method)
-            found, want = method.trained_state_dict(), kept[stage]
-            assert found.keys() == want.keys()
-            assert all(torch.equal(found[name], want[name]) for name in want)
+            state = method.trained_state_dict()
+            expected = states_by_stage[stage]
+            assert state.keys() == expected.keys()
+            assert all(torch.equal(state[name], expected[name]) for name in expected)
     return None
 
 
@@ -296,31 +302,34 @@ def check_merge_equivalence(method_class: type[Method], backbone: Backbone) -> s
     method = instantiate_method(method_class, backbone)
     if not method.is_mergeable:
         return "cannot be folded into the weights"
-    ids, slot = generate_examples(1, 12)[0].prompt_ids, method.num_slots - 1
-    want, folded = compute_row_states(method, ids, slot), method.merged_weights(slot)
+    ids = generate_examples(1, 12)[0].prompt_ids
+    slot = method.num_slots - 1
+    expected = compute_row_states(method, ids, slot)
+    folded = method.merged_weights(slot)
     method.close()
     plain = Method(backbone)
     backbone.unfreeze(lambda name: name in folded)
     backbone.model.load_state_dict(folded, strict=False)
-    assert_close(compute_row_states(plain, ids), want, rtol=1e-4, atol=1e-4)
+    assert_close(compute_row_states(plain, ids), expected, rtol=1e-4, atol=1e-4)
     return None
 
 
 def check_peft_equivalence(method_class: type[Method], backbone: Backbone) -> str | None:
     """Check that a slot exported in peft's format gives the same logits in peft (T-peft)."""
     method = instantiate_method(method_class, backbone)
-    ids, slot = generate_examples(1, 13)[0].prompt_ids, method.num_slots - 1
-    given = method.peft_format(slot)
-    if given is None:
+    ids = generate_examples(1, 13)[0].prompt_ids
+    slot = method.num_slots - 1
+    peft_files = method.peft_format(slot)
+    if peft_files is None:
         return "peft has no such method"
-    want = backbone.compute_logits(compute_row_states(method, ids, slot))
+    expected = backbone.compute_logits(compute_row_states(method, ids, slot))
     method.close()
     with TemporaryDirectory() as folder, torch.no_grad():
-        save_peft_files(folder, *given)
+        save_peft_files(folder, *peft_files)
         adapted = PeftModel.from_pretrained(copy.deepcopy(backbone.model), folder).eval()
         row = move_to_backbone(method, torch.tensor([ids]))
-        found = adapted(input_ids=row, attention_mask=torch.ones_like(row)).logits[0, -len(ids) :]
-    assert_close(found, want, rtol=1e-4, atol=1e-4)
+        logits = adapted(input_ids=row, attention_mask=torch.ones_like(row)).logits[0, -len(ids) :]
+    assert_close(logits, expected, rtol=1e-4, atol=1e-4)
     return None
 
 

@@ -54,8 +54,9 @@ def run_training_steps(
     method: Method, batches: Sequence[Batch | StepPlan], target_loss: float = 0.0
 ) -> torch.optim.Optimizer:
     """Train without a Trainer; stop once the loss is below `target_loss`."""
-    made = method.configure_optimizers()
-    optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    optimizers = method.configure_optimizers()
+    optimizer = optimizers["optimizer"]
+    schedule = optimizers["lr_scheduler"]["scheduler"]
     for i, batch in enumerate(batches):
         optimizer.zero_grad()
         loss = method.training_step(move_to_backbone(method, batch), i)["loss"]

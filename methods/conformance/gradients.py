@@ -57,14 +57,14 @@ def check_two_steps(method: Method) -> None:
 
 def get_trainable_parameters(method: Method) -> dict[str, nn.Parameter]:
     """Return the trainable parameters of a method by name."""
-    return {name: p for own in method.trainable_by_slot().values() for name, p in own.items()}
+    return {name: p for parameters in method.trainable_by_slot().values() for name, p in parameters.items()}
 
 
 def compute_gradients(method: Method, step_plan: StepPlan) -> NamedGradients:
     """Gradients of the summed losses for every parameter that they depend on, without accumulation."""
     named = get_trainable_parameters(method)
-    found = torch.autograd.grad(method.compute_slot_losses(step_plan).sum(), [*named.values()], allow_unused=True)
-    return {name: g.clone() for name, g in zip(named, found, strict=True) if g is not None}
+    gradients = torch.autograd.grad(method.compute_slot_losses(step_plan).sum(), [*named.values()], allow_unused=True)
+    return {name: g.clone() for name, g in zip(named, gradients, strict=True) if g is not None}
 
 
 def compute_norm(gradients: Mapping[str, Tensor]) -> float:
@@ -74,11 +74,9 @@ def compute_norm(gradients: Mapping[str, Tensor]) -> float:
 
 def check_finite_difference(method: Method, step_plan: StepPlan) -> None:
     """Compare the directional derivative along a random direction with the gradient."""
-    found, named, draw = (
-        compute_gradients(method, step_plan),
-        get_trainable_parameters(method),
-        torch.Generator().manual_seed(3),
-    )
+    gradients = compute_gradients(method, step_plan)
+    named = get_trainable_parameters(method)
+    draw = torch.Generator().manual_seed(3)
     start = {name: p.detach().clone() for name, p in named.items()}
     along = {name: torch.randn(p.shape, generator=draw).to(p) for name, p in start.items()}
 
@@ -88,13 +86,11 @@ def check_finite_difference(method: Method, step_plan: StepPlan) -> None:
             p.copy_(start[name] + far * along[name])
         return method.compute_slot_losses(step_plan).double().sum().item()
 
-    slope, said = (
-        (at(FINITE_DIFFERENCE_STEP) - at(-FINITE_DIFFERENCE_STEP)) / (2 * FINITE_DIFFERENCE_STEP),
-        sum((g * along[name]).sum().item() for name, g in found.items()),
-    )
+    slope = (at(FINITE_DIFFERENCE_STEP) - at(-FINITE_DIFFERENCE_STEP)) / (2 * FINITE_DIFFERENCE_STEP)
+    predicted = sum((g * along[name]).sum().item() for name, g in gradients.items())
     at(0)
-    assert abs(slope - said) < RELATIVE_TOLERANCE * compute_norm(found), (
-        f"losses change by {slope}, the gradient says {said}"
+    assert abs(slope - predicted) < RELATIVE_TOLERANCE * compute_norm(gradients), (
+        f"losses change by {slope}, the gradient says {predicted}"
     )
 
 
@@ -102,7 +98,8 @@ class StepGradientCallback(L.Callback):
     """Compare accumulated and clipped gradients of a step with the gradient of the whole batch."""
 
     def __init__(self, batches: Sequence[Batch]) -> None:
-        self.batches, self.num_checked_steps = batches, 0
+        self.batches = batches
+        self.num_checked_steps = 0
         self.expected_gradients: NamedGradients = {}
 
     def on_train_batch_start(self, trainer: L.Trainer, method: Method, given: Any, step: int) -> None:
@@ -115,32 +112,35 @@ class StepGradientCallback(L.Callback):
         self.compare_gradients(method)
 
     def on_train_batch_end(self, trainer: L.Trainer, method: Method, outputs: Any, given: Any, step: int) -> None:
-        for own in method.trainable_by_slot().values():
-            if found := {name: self.expected_gradients[name] for name in own if name in self.expected_gradients}:
+        for parameters in method.trainable_by_slot().values():
+            if slot_gradients := {
+                name: self.expected_gradients[name] for name in parameters if name in self.expected_gradients
+            }:
                 self.expected_gradients |= {
-                    name: g * min(1.0, CLIP_NORM / (compute_norm(found) + 1e-6)) for name, g in found.items()
+                    name: g * min(1.0, CLIP_NORM / (compute_norm(slot_gradients) + 1e-6))
+                    for name, g in slot_gradients.items()
                 }
         self.compare_gradients(method)
         self.num_checked_steps, method.num_micro_batches = self.num_checked_steps + 1, 2
 
     def compare_gradients(self, method: Method) -> None:
         """Check that exactly the expected gradients exist and that they agree."""
-        found = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
-        assert found.keys() == self.expected_gradients.keys(), (
-            f"with a gradient, or without: {sorted(found.keys() ^ self.expected_gradients.keys())[:3]}"
+        gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+        assert gradients.keys() == self.expected_gradients.keys(), (
+            f"with a gradient, or without: {sorted(gradients.keys() ^ self.expected_gradients.keys())[:3]}"
         )
-        for name, want in self.expected_gradients.items():
-            off = float((found[name] - want).norm())
-            allowed = 1e-3 * float(want.norm()) + 1e-5 * compute_norm(self.expected_gradients)
-            assert off <= allowed, f"the gradient of {name}, {float(want.norm())} long, is off by {off}"
+        for name, expected in self.expected_gradients.items():
+            off = float((gradients[name] - expected).norm())
+            allowed = 1e-3 * float(expected.norm()) + 1e-5 * compute_norm(self.expected_gradients)
+            assert off <= allowed, f"the gradient of {name}, {float(expected.norm())} long, is off by {off}"
 
 
 def check_gradients_not_aliased(method: Method) -> None:
     """Check that no two gradients share memory, where scaling one would change the other."""
-    found = sorted(
+    regions = sorted(
         (p.grad.untyped_storage().data_ptr(), p.grad.storage_offset(), p.grad.numel(), name)
         for name, p in method.named_parameters()
         if p.grad is not None
     )
-    for (storage, first, size, name), (other, second, _, beside) in pairwise(found):
+    for (storage, first, size, name), (other, second, _, beside) in pairwise(regions):
         assert storage != other or first + size <= second, f"{name} and {beside} have one gradient"

@@ -44,7 +44,8 @@ class SlotParameter(nn.Module):
 
     def __init__(self, slot_context: SlotContext, *, is_shared: bool = False) -> None:
         super().__init__()
-        self.slot_context, self.is_shared = slot_context, is_shared
+        self.slot_context = slot_context
+        self.is_shared = is_shared
         self.tensors = nn.ParameterList()
 
     def add_slot(self, tensor: Tensor) -> None:

@@ -89,7 +89,8 @@ def generate_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[
 
     A document starts at the first position and sees no other, as a prompt does later.
     """
-    rng, encode = Random(seed), tokenizer.backend_tokenizer.encode
+    rng = Random(seed)
+    encode = tokenizer.backend_tokenizer.encode
     while True:
         pool = []
         for _ in range(DOCUMENTS_PER_POOL):
@@ -99,7 +100,8 @@ def generate_batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[
             weights = [weight for tokens, weight in parts for _ in tokens] + [document[-1][1] / 3]
             pool.append((ids, weights))
         pool.sort(key=lambda row: len(row[0]))
-        cuts, start = [], 0
+        cuts = []
+        start = 0
         for place, (ids, _) in enumerate(pool):
             if (place - start) * len(ids) > TOKENS_PER_BATCH:
                 cuts.append(pool[start:place])
@@ -173,7 +175,8 @@ def compute_lr_multiplier(progress: float) -> float:
 
 def pretrain(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, num_steps: int) -> float:
     """Train for so many steps. -> loss of the last fiftieth"""
-    every, losses = build_optimizers(model), []
+    every = build_optimizers(model)
+    losses = []
     groups = [group for optimizer in every for group in optimizer.param_groups]
     rates = [group["lr"] for group in groups]
     bar = tqdm(islice(generate_batches(tokenizer, SEED), num_steps), total=num_steps, desc="pretraining", unit="step")
@@ -197,9 +200,11 @@ def measure_accuracies(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, num_documents: int = 200
 ) -> dict[str, float]:
     """Share of answers whose every token is the most likely one, for each instruction, on documents never trained on."""
-    encode, scores = tokenizer.backend_tokenizer.encode, {}
+    encode = tokenizer.backend_tokenizer.encode
+    scores = {}
     for make in (kind for kind in corpus.DOCUMENT_WEIGHTS if not kind.__name__.startswith("plain")):
-        rng, right = Random(f"held out {make.__name__}"), 0
+        rng = Random(f"held out {make.__name__}")
+        right = 0
         for _ in range(num_documents):
             prompt, answer = (encode(text, add_special_tokens=False).ids for text, _ in make(rng))
             best = model(input_ids=torch.tensor([prompt + answer])).logits[0].argmax(-1).tolist()

@@ -267,7 +267,8 @@ def plain_sets(rng: Random) -> Document:
     pools = (tuple(SAME.values()), tuple(ACTS.values()), tuple((word,) for word in EVERYDAY))
     chosen = rng.sample(pools, rng.choice((1, 2, 3)))
     first = [rng.choice(pool) for pool in chosen]
-    same, second = rng.randrange(2), list(first)
+    same = rng.randrange(2)
+    second = list(first)
     if not same:
         for place in rng.sample(range(len(first)), rng.randint(1, len(first))):
             second[place] = rng.choice([words for words in chosen[place] if words != first[place]])

@@ -40,7 +40,8 @@ def draw(task: str, split: str, labels: list, make: Callable, key: Callable = la
     The records depend only on the names of task and split. `per` is the number of records that one call of `make`
     produces (two questions on one passage, a row and its mirrored row).
     """
-    rng, seen = Random(f"{VERSION}/{task}"), set()
+    rng = Random(f"{VERSION}/{task}")
+    seen = set()
     rows: dict[str, list] = {}
     for part, size in SIZES.items():
         rows[part] = []
@@ -185,7 +186,8 @@ def cote(task: str, split: str) -> str:
 def document(rng: Random, split: str, number: int, per: int) -> dict:
     """Make a paragraph with `per` questions in the SQuAD format."""
     sentences, asked = reading_comprehension.make_passage(rng)
-    context, uid = "".join(sentences), f"{split}-{number}"
+    context = "".join(sentences)
+    uid = f"{split}-{number}"
     picked = rng.sample([(q, a) for q, a, _ in asked], per)
     answers = [{"text": answer, "answer_start": context.index(answer)} for _, answer in picked]
     qas = [{"id": f"{uid}-{n}", "question": q, "answers": [answers[n]]} for n, (q, _) in enumerate(picked)]

@@ -144,8 +144,10 @@ def make_paraphrase_pair(rng: Random, same: int, code: str) -> tuple[str, str]:
     In both cases they differ in the subject (giver or receiver) or in the order of the goods.
     """
     spoken = LANGUAGES[code]
-    deal, people = rng.choice(spoken.deals), rng.sample(spoken.people, 2)
-    counts, things = rng.sample(spoken.numbers, 2), rng.sample(spoken.world.parts["thing"], 2)
+    deal = rng.choice(spoken.deals)
+    people = rng.sample(spoken.people, 2)
+    counts = rng.sample(spoken.numbers, 2)
+    things = rng.sample(spoken.world.parts["thing"], 2)
     where = {"place": rng.choice(spoken.places), "time": rng.choice(spoken.times)}
 
     def say(way: tuple[str, int]) -> str:

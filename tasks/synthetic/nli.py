@@ -76,7 +76,8 @@ def denies(rng: Random, parts: dict[str, str], kept: set[str], world: World) -> 
 
 def make_pair(rng: Random, label: str, world: World = CHINESE) -> tuple[str, str]:
     """Make (premise, hypothesis) with the label entailment, neutral or contradiction."""
-    parts, extras = scene(rng, world), world.extras
+    parts = scene(rng, world)
+    extras = world.extras
     known = set(rng.sample(sorted(extras), 3))
     kept = set(rng.sample(sorted(known), rng.choice((1, 2))))
     premise = world.tell(rng, parts, known)

@@ -26,7 +26,9 @@ def say(rng: Random, kind: str, act: str, thing: str) -> str:
 
 def make_pair(rng: Random, same: int, things: tuple[str, ...], acts: tuple[str, ...] = tuple(ACTS)) -> tuple[str, str]:
     """Make two questions with the same meaning (1) or different meanings (0)."""
-    kind, act, thing = rng.choice(tuple(SAME)), rng.choice(acts), rng.choice(things)
+    kind = rng.choice(tuple(SAME))
+    act = rng.choice(acts)
+    thing = rng.choice(things)
     first = say(rng, kind, act, thing)
     if not same:
         parts = rng.sample(range(3), rng.choice((1, 1, 2, 3)))

@@ -34,9 +34,11 @@ FACTS = {  # kind of fact -> (values, statements, questions for the value, quest
 
 def make_passage(rng: Random, count: int = 3) -> tuple[list[str], list[tuple[str, str, tuple[str, ...]]]]:
     """Make (sentences, questions); a question is (text, answer, all values of its kind in the passage)."""
-    people, kinds = rng.sample(PEOPLE, count), rng.sample(sorted(FACTS), 2)
+    people = rng.sample(PEOPLE, count)
+    kinds = rng.sample(sorted(FACTS), 2)
     values = {kind: rng.sample(FACTS[kind][0], count) for kind in kinds}
-    sentences, questions = [], []
+    sentences = []
+    questions = []
     for place, who in enumerate(people):
         told = [rng.choice(FACTS[kind][1]).format(who=who, what=values[kind][place]) for kind in kinds]
         rng.shuffle(told)

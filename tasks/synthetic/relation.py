@@ -39,7 +39,8 @@ def make_literary_sentence(rng: Random, label: str) -> tuple[str, str, str]:
 
 def make_company_sentence(rng: Random, label: str, companies: list[str]) -> tuple[str, str, str]:
     """Make (head, tail, clause) of a financial relation; removes two companies from the list."""
-    head, tail = companies.pop(), companies.pop()
+    head = companies.pop()
+    tail = companies.pop()
     if label in BOTH_WAYS or label in ONE_WAY:
         return head, tail, rng.choice((BOTH_WAYS | ONE_WAY)[label]).format(head, tail)
     return head, tail, rng.choice(ONE_WAY[label.removeprefix("被")]).format(tail, head)

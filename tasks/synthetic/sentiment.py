@@ -26,7 +26,8 @@ def clause(rng: Random, aspect: str) -> tuple[str, int]:
 def draft_review(rng: Random, goods: str) -> tuple[str, int]:
     """Make a review of two to four clauses, and the sum of their weights; a clause after 但是 counts double."""
     aspects = rng.sample(ASPECTS[goods], rng.choice((2, 3, 3, 4)))
-    parts, total = [], 0
+    parts = []
+    total = 0
     turn = rng.randrange(1, len(aspects)) if rng.random() < 0.3 else -1
     for place, aspect in enumerate(aspects):
         text, weight = clause(rng, aspect)

@@ -43,7 +43,8 @@ def format_raw_files(task: Task) -> Iterator[str]:
     parts = source.find_parts()
     part_by_title = {file.title: part for part, file in parts.items()}
     is_local = isinstance(source, LocalSource) and not isinstance(source, GitHubSource)
-    for file in task.files if is_local else parts.values():
+    files = task.files if is_local else tuple(parts.values())
+    for file in files:
         if not source.has_file(file):
             if file.part and file.title not in part_by_title and file.part not in parts:
                 yield f"  {'missing':>9}  {file.title}"
