@@ -1,16 +1,18 @@
 """The plan of a run is built once, and everything that is printed or started comes from it."""
 
 from dataclasses import replace
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from benchmark.analysis import load
 from benchmark.cli import inspect
+from benchmark.cli.inspect import StatusReport
 from benchmark.cli.main import main
 from benchmark.config.profile import Profile
 from benchmark.grid import planner
 from benchmark.results.schema import CellStatus
-from benchmark.results.store import ResultStore
 from benchmark.scheduling.cost_model import CostModel
 from benchmark.scheduling.run_plan import build_run_plan
 
@@ -45,11 +47,13 @@ def test_the_cost_model_counts_steps_as_the_budget_does(small: Profile):
     assert seconds[1] > seconds[0]
 
 
-def test_watching_ends_when_no_cell_is_due_whatever_the_folder_is_called(small: Profile):
-    profile = replace(small, results=f"{small.results}; nothing is due")
-    cells = planner.plan_grid(profile)
-    report = inspect.build_status_report(profile, cells, ResultStore(profile.results_folder))
-    assert report.has_due_cells
+def test_watching_ends_by_the_state_of_the_cells_and_not_by_a_printed_line(small: Profile, monkeypatch):
+    reports = [StatusReport(["nothing is due"], True), StatusReport(["3 planned"], False)]
+    sleeps: list[float] = []
+    monkeypatch.setattr(inspect, "build_status_report", lambda *_: reports.pop(0))
+    monkeypatch.setattr(inspect, "sleep", sleeps.append)
+    assert inspect.print_status(small, True, Console(file=StringIO())) == 0
+    assert (reports, len(sleeps)) == ([], 1)
 
 
 def test_a_run_with_wandb_loads_the_results_once(small: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path):
