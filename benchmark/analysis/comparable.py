@@ -6,10 +6,10 @@ shots, on the seeds that most methods share; a method that lacks one of these ce
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import log
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchmark.analysis import load
 from benchmark.analysis.leaderboard import Leaderboard, build_leaderboard
@@ -17,7 +17,8 @@ from benchmark.analysis.paired import PairedScores
 from benchmark.analysis.statistics import PairedDifference
 from benchmark.config.profile import FULL, Profile
 from benchmark.grid import specs
-from benchmark.grid.cells import TARGET_STAGE, Cell, get_shots_sort_key
+from benchmark.grid.cells import Cell, get_shots_sort_key
+from benchmark.results.cell_result import CellResult
 from benchmark.results.store import ResultStore
 from benchmark.system.formatting import format_shots
 from methods import NAMES
@@ -37,11 +38,11 @@ class Evidence(NamedTuple):
     shots: int | str
     excluded_methods: dict[str, str]  # method -> reason
     limitations: list[str]  # deviations from the request
-    results: Sequence[Mapping[str, Any]]
+    results: Sequence[CellResult]
 
     def compute_partial_difference(self, method: str, other_method: str) -> PairedDifference | None:
         """Difference of an excluded method to another one, on the seeds that the excluded method has."""
-        method_seeds = {cell["seed"] for cell in list_done_cells(self.results) if cell["method"] == method}
+        method_seeds = {cell.seed for cell in list_done_cells(self.results) if cell.method == method}
         common_seeds = tuple(seed for seed in self.leaderboard.profile.seeds if seed in method_seeds)
         profile = replace(self.leaderboard.profile, seeds=common_seeds)
         shots = (self.shots,)
@@ -57,15 +58,15 @@ def collect_evidence(profile: Profile, query: argparse.Namespace) -> Evidence:
     """
     store = ResultStore(profile.results_folder)
     extended = extend_profile(profile, list_done_cells(store.load_results()), query)
-    results: list[Any] = []
+    results: list[CellResult] = []
     num_stale = 0
     if extended.methods and extended.shots:
         _, results, num_stale = load.collect_results(extended, store)
     trained = [method for method in extended.methods if specs.get_method_spec(method).uses_gradient_descent]
     available_seeds: dict[tuple, set[int]] = defaultdict(set)  # by (method, task, shots)
     for cell in list_done_cells(results):
-        if cell["method"] in trained:
-            available_seeds[cell["method"], cell["task"], cell["shots"]].add(cell["seed"])
+        if cell.method in trained:
+            available_seeds[cell.method, cell.task, cell.shots].add(cell.seed)
     run_command = f"python -m benchmark run {profile.cli_flags}"
     if not available_seeds:
         stale = f" ({num_stale} cells are of other code, options or data)" if num_stale else ""
@@ -114,26 +115,23 @@ def collect_evidence(profile: Profile, query: argparse.Namespace) -> Evidence:
     )
 
 
-def list_done_cells(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def list_done_cells(results: Iterable[CellResult]) -> list[Cell]:
     """Cells of finished target-stage results."""
-    return [
-        result["cell"] for result in results if result["state"] == "done" and result["cell"]["stage"] == TARGET_STAGE
-    ]
+    return [result.cell for result in results if result.is_done and result.is_target]
 
 
-def extend_profile(profile: Profile, done_cells: Sequence[Mapping[str, Any]], query: argparse.Namespace) -> Profile:
+def extend_profile(profile: Profile, done_cells: Sequence[Cell], query: argparse.Namespace) -> Profile:
     """Extend the profile to all methods, tasks, shots and seeds with finished cells, as far as the query allows."""
-    available = {name: {cell[name] for cell in done_cells} for name in Cell._fields}
+    available_methods = {cell.method for cell in done_cells}
+    available_tasks = {cell.task for cell in done_cells}
     controls = [method for method in NAMES if not specs.get_method_spec(method).uses_gradient_descent]
     candidates = profile.methods if query.methods else (*NAMES, *profile.methods)
     return replace(
         profile,
-        methods=tuple(method for method in dict.fromkeys((*controls, *candidates)) if method in available["method"]),
-        tasks=tuple(
-            task for task in dict.fromkeys((*profile.suite.tasks, *profile.tasks)) if task in available["task"]
-        ),
-        shots=tuple(sorted(available["shots"] - {0}, key=get_shots_sort_key)),
-        seeds=profile.seeds if query.seeds else tuple(sorted(available["seed"])),
+        methods=tuple(method for method in dict.fromkeys((*controls, *candidates)) if method in available_methods),
+        tasks=tuple(task for task in dict.fromkeys((*profile.suite.tasks, *profile.tasks)) if task in available_tasks),
+        shots=tuple(sorted({cell.shots for cell in done_cells} - {0}, key=get_shots_sort_key)),
+        seeds=profile.seeds if query.seeds else tuple(sorted({cell.seed for cell in done_cells})),
     )
 
 

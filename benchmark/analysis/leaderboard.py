@@ -4,13 +4,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchmark.analysis.intervals import MeanEstimate, estimate_mean
 from benchmark.config.profile import Profile
 from benchmark.grid import specs
-from benchmark.grid.cells import TARGET_STAGE, get_shots_sort_key
+from benchmark.grid.cells import Cell, get_shots_sort_key
 from benchmark.grid.planner import get_task_role, supports_task
+from benchmark.results.cell_result import CellResult
 
 AVERAGE_NAMES = ("choice tasks", "source tasks", "target tasks")
 
@@ -55,7 +56,7 @@ class Leaderboard(NamedTuple):
 
 def build_leaderboard(
     profile: Profile,
-    results: Iterable[Mapping[str, Any]],
+    results: Iterable[CellResult],
     extra_task_groups: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Leaderboard:
     """Build the leaderboard of a profile from its results; `extra_task_groups` are averaged too."""
@@ -82,7 +83,7 @@ def build_row(
     profile: Profile,
     method: str,
     shots: int | str,
-    results_by_cell: Mapping[tuple, Mapping],
+    results_by_cell: Mapping[Cell, CellResult],
     metrics: Mapping[str, str],
     task_groups: Mapping[str, Sequence[str]],
     seconds_by_identity: Mapping[str, tuple[float, float]],
@@ -96,20 +97,19 @@ def build_row(
         seeds = (0,)
     supported = [task for task in profile.tasks if supports_task(facts, task)]
     planned = {
-        (task, seed): results_by_cell.get((method, task, cell_shots, seed)) for task in supported for seed in seeds
+        (task, seed): results_by_cell.get(Cell(method, task, cell_shots, seed)) for task in supported for seed in seeds
     }
     scores: dict[str, dict[int, float]] = defaultdict(dict)
-    before: dict[str, dict[int, float]] = defaultdict(dict)
+    zero_step_scores: dict[str, dict[int, float]] = defaultdict(dict)
     for (task, seed), result in planned.items():
         if result:
-            scores[task][seed] = result["metrics"]["test"][metrics[task]]
-            if "before" in result["metrics"]:
-                before[task][seed] = result["metrics"]["before"][metrics[task]]
+            cell_metrics = result.get_metrics()
+            scores[task][seed] = cell_metrics.test[metrics[task]]
+            if cell_metrics.zero_step:
+                zero_step_scores[task][seed] = cell_metrics.zero_step[metrics[task]]
     results = [result for result in planned.values() if result]
-    costs = [result["cost"] for result in results]
-    seconds = [
-        seconds_by_identity[result["identity"]] for result in results if result["identity"] in seconds_by_identity
-    ]
+    costs = [result.get_costs() for result in results]
+    seconds = [seconds_by_identity[result.identity] for result in results if result.identity in seconds_by_identity]
     amortised = fmean(shared for shared, _ in seconds) if seconds else None
     standalone = fmean(full for _, full in seconds) if seconds else None
     return LeaderboardRow(
@@ -120,40 +120,40 @@ def build_row(
         len(seeds),
         {task: estimate_mean(list(scores[task].values())) if scores[task] else None for task in profile.tasks},
         {name: average_over_tasks(members, seeds, scores) for name, members in task_groups.items()},
-        {name: average_over_tasks(members, seeds, before) for name, members in task_groups.items()},
-        fmean(cost["trained_parameters"] for cost in costs) if costs else None,
-        fmean(result["times"]["seconds"] for result in results) if results else None,
+        {name: average_over_tasks(members, seeds, zero_step_scores) for name, members in task_groups.items()},
+        fmean(cost.trained_parameters for cost in costs) if costs else None,
+        fmean(result.times.seconds for result in results) if results else None,
         amortised,
         standalone,
-        max(cost["peak_bytes"] for cost in costs) if costs else None,
+        max(cost.peak_bytes for cost in costs) if costs else None,
         len(results),
         len(planned),
     )
 
 
-def compute_seconds_with_dependencies(results: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+def compute_seconds_with_dependencies(results: Iterable[CellResult]) -> dict[str, tuple[float, float]]:
     """Identity -> (amortised, standalone) seconds of a cell and, recursively, its dependencies.
 
     Amortised: the seconds of a dependency are divided by its number of finished dependants. Standalone: they count in
     full. Cells with a missing dependency are left out.
     """
-    done = {result["identity"]: result for result in results if result["state"] == "done"}
-    num_dependants = Counter(parent for result in done.values() for parent in result["parents"])
+    done = {result.identity: result for result in results if result.is_done}
+    num_dependants = Counter(parent for result in done.values() for parent in result.dependencies)
 
     @cache
     def list_dependencies(identity: str) -> frozenset[str]:
-        parents = done[identity]["parents"]
+        parents = done[identity].dependencies
         return frozenset(parents).union(*(list_dependencies(parent) for parent in parents if parent in done))
 
     @cache
     def amortise(identity: str) -> float:
-        parents = done[identity]["parents"]
-        return done[identity]["times"]["seconds"] + sum(amortise(parent) / num_dependants[parent] for parent in parents)
+        parents = done[identity].dependencies
+        return done[identity].times.seconds + sum(amortise(parent) / num_dependants[parent] for parent in parents)
 
     return {
         identity: (
             amortise(identity),
-            sum(done[needed]["times"]["seconds"] for needed in {identity, *list_dependencies(identity)}),
+            sum(done[needed].times.seconds for needed in {identity, *list_dependencies(identity)}),
         )
         for identity in done
         if list_dependencies(identity) <= done.keys()
@@ -174,13 +174,9 @@ def get_estimate(row: LeaderboardRow, name: str) -> MeanEstimate | None:
     return row.averages.get(name) or row.task_scores.get(name)
 
 
-def select_newest_results(results: Iterable[Mapping[str, Any]]) -> dict[tuple, Mapping[str, Any]]:
-    """(method, task, shots, seed) -> newest finished target-stage result; `results` are ordered oldest first."""
-    return {
-        tuple(result["cell"][name] for name in ("method", "task", "shots", "seed")): result
-        for result in results
-        if result["state"] == "done" and result["cell"]["stage"] == TARGET_STAGE
-    }
+def select_newest_results(results: Iterable[CellResult]) -> dict[Cell, CellResult]:
+    """Return cell -> newest finished target-stage result; `results` are ordered oldest first."""
+    return {result.cell: result for result in results if result.is_done and result.is_target}
 
 
 def sort_rows(rows: Sequence[LeaderboardRow]) -> list[LeaderboardRow]:

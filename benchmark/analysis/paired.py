@@ -1,13 +1,14 @@
 """Paired comparison of methods by example and seed, from the stored predictions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from benchmark.analysis.leaderboard import select_newest_results
 from benchmark.analysis.statistics import (
     PairedDifference,
     TaskContribution,
@@ -19,7 +20,8 @@ from benchmark.analysis.statistics import (
 )
 from benchmark.config.profile import Profile
 from benchmark.grid import specs
-from benchmark.grid.cells import TARGET_STAGE
+from benchmark.grid.cells import Cell
+from benchmark.results.cell_result import CellResult
 
 Variant = tuple[str, tuple[int | str, ...]]  # a method at a number of shots, or averaged over several
 
@@ -35,24 +37,20 @@ class CellScores(NamedTuple):
 class PairedScores:
     """Per-example scores of a grid's cells, read from the prediction files on first use and cached."""
 
-    def __init__(self, profile: Profile, results: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, profile: Profile, results: Sequence[CellResult]) -> None:
         self.profile = profile
         self.unusable_cells: dict[str, str] = {}  # cell key -> reason why it cannot be compared
-        self.results_by_cell = {
-            tuple(result["cell"][name] for name in ("method", "task", "shots", "seed")): result
-            for result in results  # oldest first: the newest counts
-            if result["state"] == "done" and result["cell"]["stage"] == TARGET_STAGE
-        }
+        self.results_by_cell = select_newest_results(results)
         self.get_cell_scores = cache(self._load_cell_scores)
         self.get_task_contribution = cache(self._compute_task_contribution)  # the differences are too large to cache
 
     def _load_cell_scores(self, method: str, task: str, shots: int | str, seed: int) -> CellScores | None:
-        result = self.results_by_cell.get((method, task, shots, seed))
+        result = self.results_by_cell.get(Cell(method, task, shots, seed))
         if result is None:
             return None
         scores, reason = load_cell_scores(self.profile.results_folder, result)
         if reason:
-            self.unusable_cells[result["key"]] = reason
+            self.unusable_cells[result.key] = reason
         return scores
 
     def _subtract_on_task(self, a: Variant, b: Variant, task: str) -> tuple[tuple[int, ...], np.ndarray] | None:
@@ -130,7 +128,7 @@ class PairedScores:
         )
 
 
-def load_cell_scores(results_folder: Path, result: Mapping[str, Any]) -> tuple[CellScores | None, str]:
+def load_cell_scores(results_folder: Path, result: CellResult) -> tuple[CellScores | None, str]:
     """Read the per-example scores of a cell: (scores, "") or (None, reason).
 
     They are rejected if the file changed or if the cell's score is not their mean.
@@ -138,18 +136,19 @@ def load_cell_scores(results_folder: Path, result: Mapping[str, Any]) -> tuple[C
     import pyarrow
     import pyarrow.parquet
 
+    predictions = result.predictions
+    if predictions is None:
+        return None, "no predictions"
     try:
-        data = (results_folder / result["predictions"]["file"]).read_bytes()
+        data = (results_folder / predictions.path).read_bytes()
     except FileNotFoundError:
         return None, "prediction file missing"
-    if sha256(data).hexdigest() != result["predictions"]["sha256"]:
+    if sha256(data).hexdigest() != predictions.sha256:
         return None, "prediction file changed since scoring"
     table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
-    if not {"score", "group"} <= set(table.column_names):
-        return None, "prediction file without per-example scores"
     uids, groups, prompt_hashes = (table[name].to_pylist() for name in ("uid", "group", "asked"))
     values = table["score"].to_numpy()
-    if abs(values.mean() - result["metrics"]["test"][result["task"]["metric"]]) > 1e-6:
+    if abs(values.mean() - result.test_score) > 1e-6:
         return None, "metric is not a mean over examples"
     group_ids = np.array([group or uid for group, uid in zip(groups, uids, strict=True)])
     return CellScores(sha256("".join(prompt_hashes).encode()).hexdigest(), group_ids, values), ""

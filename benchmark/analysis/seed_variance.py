@@ -12,14 +12,15 @@ squared units of the metric (0..1); every component includes the sampling noise 
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from math import sqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchmark.analysis.intervals import CONFIDENCE_LEVEL
 from benchmark.config.profile import SEED_STREAMS
-from benchmark.grid.cells import TARGET_STAGE, PlannedCell
-from benchmark.system.hashing import hash_json
+from benchmark.grid.cells import PlannedCell, StreamSeeds
+from benchmark.results.cell_result import CellResult
 
 ALL_STREAMS = "all three"
 STREAM_TITLES = {
@@ -28,7 +29,6 @@ STREAM_TITLES = {
     "order": "order of training",
     ALL_STREAMS: ALL_STREAMS,
 }
-StreamSeeds = tuple[int, ...]  # one seed per stream, in the order of SEED_STREAMS
 
 
 class PooledVariance(NamedTuple):
@@ -80,23 +80,27 @@ def decompose_variance(scores_by_task: Sequence[Mapping[StreamSeeds, float]]) ->
 
 
 def group_scores_by_seeds(
-    planned_cells: Iterable[PlannedCell], results: Iterable[Mapping[str, Any]]
+    planned_cells: Iterable[PlannedCell], results: Iterable[CellResult]
 ) -> dict[tuple[str, int | str], list[dict[StreamSeeds, float]]]:
     """(method, shots) -> scores by stream seeds, one dict per task.
 
     Used are all results that differ from a planned cell in their seeds only.
     """
-    done = {result["identity"]: result for result in results if result["state"] == "done"}
+    done = {result.identity: result for result in results if result.is_done}
 
     @cache
     def hash_without_seeds(identity: str) -> str | None:
         """Hash of all identity inputs except seeds, including those of the dependencies; None if one is missing."""
-        inputs = done[identity]["parts"]
-        if not all(parent in done for parent in inputs["parents"]):
+        inputs = done[identity].details.identity_inputs
+        if not all(parent in done for parent in inputs.dependencies):
             return None
-        settings = {key: value for key, value in inputs["settings"].items() if key != "seed"}
-        other_inputs = {key: value for key, value in inputs.items() if key not in ("seeds", "settings", "parents")}
-        return hash_json([other_inputs, settings, [hash_without_seeds(parent) for parent in inputs["parents"]]])
+        seedless = replace(
+            inputs,
+            cell=inputs.cell._replace(seed=0),
+            seeds=StreamSeeds(0, 0, 0),
+            dependencies=tuple(str(hash_without_seeds(parent)) for parent in inputs.dependencies),
+        )
+        return seedless.compute_hash()
 
     planned_hashes = {
         hash_without_seeds(cell.identity) for cell in planned_cells if cell.is_in_table and cell.identity in done
@@ -104,15 +108,13 @@ def group_scores_by_seeds(
     scores_by_hash: dict[str, dict[StreamSeeds, float]] = defaultdict(dict)
     row_by_hash: dict[str, tuple[str, int | str]] = {}
     for identity, result in done.items():
-        if result["cell"]["stage"] != TARGET_STAGE:
+        if not result.is_target or result.test_score is None:
             continue
         seedless_hash = hash_without_seeds(identity)
         if seedless_hash is None or seedless_hash not in planned_hashes:
             continue
-        seeds = result["parts"]["seeds"]
-        score = result["metrics"]["test"][result["task"]["metric"]]
-        scores_by_hash[seedless_hash][tuple(seeds[stream] for stream in SEED_STREAMS)] = score
-        row_by_hash[seedless_hash] = (result["cell"]["method"], result["cell"]["shots"])
+        scores_by_hash[seedless_hash][result.details.identity_inputs.seeds] = result.test_score
+        row_by_hash[seedless_hash] = (result.cell.method, result.cell.shots)
     scores_by_row: dict[tuple[str, int | str], list[dict[StreamSeeds, float]]] = defaultdict(list)
     for seedless_hash, scores in scores_by_hash.items():
         scores_by_row[row_by_hash[seedless_hash]].append(scores)

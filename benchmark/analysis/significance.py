@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from benchmark.analysis.statistics import (
     compute_average_ranks,
     find_tie_groups,
 )
+from benchmark.results.cell_result import CellResult
 
 DEFAULT_REFERENCE = "lora"
 AT_MAJORITY = "within noise of majority"
@@ -56,7 +57,7 @@ class LeaderboardSignificance(NamedTuple):
 
 
 def compute_significance(
-    leaderboard: Leaderboard, results: Sequence[Mapping[str, Any]], preferred_reference: str = DEFAULT_REFERENCE
+    leaderboard: Leaderboard, results: Sequence[CellResult], preferred_reference: str = DEFAULT_REFERENCE
 ) -> LeaderboardSignificance:
     """Compute differences to the reference, unranked reasons, letters and average ranks for every number of shots."""
     paired_scores = PairedScores(leaderboard.profile, results)

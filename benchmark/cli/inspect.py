@@ -13,7 +13,8 @@ from rich.text import Text
 from benchmark.config.profile import Profile
 from benchmark.grid import planner
 from benchmark.grid.cells import PlannedCell
-from benchmark.results import index, schema, store
+from benchmark.results import schema, store
+from benchmark.results.cell_result import CellResult
 from tasks.core.suggestions import suggest_name
 from tasks.core.types import UsageError
 
@@ -66,21 +67,23 @@ def build_status_report(
 def print_cell(profile: Profile, cell_name: str, console: Console) -> int:
     """Print the results of one cell: scores and cost first, then identity inputs, environment and traceback."""
     for result in find_results(profile, cell_name):
-        hidden = ("schema", "parts", "training", "environment", "task", "error")
-        summary = {key: value for key, value in result.items() if key not in hidden}
-        for part in (summary, {"parts": result["parts"], "environment": result["environment"]}):
+        values = result.to_json()
+        hidden = ("training", "task", "error")
+        details = {name: values.pop(name) for name in ("identity_inputs", "environment")}
+        summary = {name: value for name, value in values.items() if name not in hidden}
+        for part in (summary, details):
             console.print_json(json.dumps(part, ensure_ascii=False))
-        if result["state"] == "failed":
-            console.print(result["error"]["traceback"] or result["error"]["reason"], markup=False)
+        if result.error:
+            console.print(result.error.traceback or result.error.reason, markup=False)
     return 0
 
 
-def find_results(profile: Profile, cell_name: str) -> list[index.IndexedResult]:
+def find_results(profile: Profile, cell_name: str) -> list[CellResult]:
     """Find results by cell name or the first characters of an identity, oldest first. Raises `UsageError` if none."""
     results = [
-        r
-        for r in store.ResultStore(profile.results_folder).load_results()
-        if r["key"] == cell_name or r["identity"].startswith(cell_name)
+        result
+        for result in store.ResultStore(profile.results_folder).load_results()
+        if result.key == cell_name or result.identity.startswith(cell_name)
     ]
     if results:
         return results

@@ -15,7 +15,6 @@ from benchmark.results.schema import CellStatus
 from benchmark.scheduling.cost_model import CostModel
 from benchmark.system import hardware
 from tasks.core.types import UsageError
-from tasks.suites import CHINESE
 
 if TYPE_CHECKING:
     from benchmark.analysis.load import LoadedResults
@@ -73,8 +72,8 @@ def build_validated_profile(options: argparse.Namespace, console: Console | None
 def check_single_suite(profile: Profile) -> None:
     """Raise `UsageError` if the results folder holds another suite, so that no table mixes two suites."""
     results = map(files.read_result_file, (profile.results_folder / "cells").glob("*.json"))
-    first = next(filter(None, results), {"suite": profile.suite.name})
-    stored_suite = first.get("suite", CHINESE.name)
+    first = next(filter(None, results), None)
+    stored_suite = first["suite"] if first else profile.suite.name
     if stored_suite != profile.suite.name:
         raise UsageError(
             f"{profile.results_folder} holds results of suite {stored_suite}, not {profile.suite.name}; "

@@ -5,6 +5,7 @@ Cells of a pack differ in task or seed only. Each has one slot of the method and
 
 import gc
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -15,23 +16,24 @@ from torch import Tensor
 
 import methods
 import tasks
-from benchmark.config.budget import Budget
-from benchmark.config.profile import FULL, Profile
+from benchmark.config.profile import Profile
 from benchmark.evaluation.evaluate import compute_test_metrics, predict_test
 from benchmark.evaluation.scoring import Prediction
 from benchmark.execution.record import (
-    build_cost_record,
+    build_costs,
     build_data_record,
     build_prediction_columns,
-    build_result_header,
+    build_result,
     build_training_record,
 )
 from benchmark.grid.cells import TARGET_STAGE, PlannedCell
 from benchmark.grid.planner import get_source_tasks
+from benchmark.results.cell_result import CellResult
 from benchmark.results.files import FolderNotWritableError, NonFiniteValueError
+from benchmark.results.schema import CellTimes, Costs, FileRecord, Metrics, SourceDiagnostics, TrainingRecord
 from benchmark.results.store import ResultStore
 from benchmark.system.environment import collect_environment
-from benchmark.system.redaction import describe_failure
+from benchmark.system.redaction import FailureDescription, describe_failure
 from benchmark.system.resources import PhaseTimer, get_timestamp, measure_peak_memory, reset_peak_memory
 from benchmark.training import distributed
 from benchmark.training.history import History, combine_slots, combine_stages
@@ -67,17 +69,16 @@ class CellRunner:
             checkpointing=weights.checkpointing,
         )
 
-    def run(self, pack: Sequence[PlannedCell], unpacked_reason: str | None = None) -> list[dict[str, Any]]:
+    def run(self, pack: Sequence[PlannedCell], unpacked_reason: str | None = None) -> list[CellResult]:
         """Run a pack and save one result per cell, in the order of the pack.
 
-        A failure becomes a result with state "failed". If a pack of several cells fails, each of its cells runs again
-        alone; `unpacked_reason` is then the error of the pack and is stored with the cost of the cell.
+        A failure becomes a result with an error. If a pack of several cells fails, each of its cells runs again alone;
+        `unpacked_reason` is then the error of the pack and is stored with the costs of the cell.
         Raises FolderNotWritableError if the results folder cannot be written.
         """
         self.collect_garbage()
-        started_at = get_timestamp()
         clock = PhaseTimer()
-        results: list[dict[str, Any]] = []
+        results: list[CellResult] = []
         error = None
         try:
             results = list(self.iterate_results(pack, clock))
@@ -86,21 +87,42 @@ class CellRunner:
         except Exception as exception:  # any error of a method or a task is a failed result, and the grid continues
             error = describe_failure(exception)
         if error and len(pack) > 1:  # outside the handler, whose traceback would keep the tensors of the pack alive
-            return [self.run([planned], error["reason"])[0] for planned in pack]
+            return [self.run([planned], error.reason)[0] for planned in pack]
         if error:
-            results = [{"state": "failed", "error": error}]
+            results = [self.build_result(pack[0], error=error)]
+        results = [self.complete_result(result, clock, len(pack), unpacked_reason) for result in results]
         for index, planned in enumerate(pack):
-            header = self.build_header(planned, started_at, clock.total_seconds / len(pack))
-            results[index] = header | results[index]
-            if unpacked_reason and "cost" in results[index]:
-                results[index]["cost"]["unpacked"] = unpacked_reason
             try:
                 self.store.save_result(planned, results[index])
             except NonFiniteValueError as exception:
-                header = self.build_header(planned, started_at, clock.total_seconds / len(pack))
-                results[index] = header | {"state": "failed", "error": describe_failure(exception)}
+                failed = self.build_result(planned, error=describe_failure(exception))
+                results[index] = self.complete_result(failed, clock, len(pack))
                 self.store.save_result(planned, results[index])
         return results
+
+    def build_result(
+        self,
+        planned_cell: PlannedCell,
+        *,
+        error: FailureDescription | None = None,
+        training: TrainingRecord | None = None,
+    ) -> CellResult:
+        """Build the fields that every result has, with the environment; times follow in `complete_result`."""
+        environment = collect_environment(self.device)
+        if self.profile.devices > 1:
+            environment = replace(environment, num_devices=self.profile.devices, strategy=self.profile.strategy)
+        return build_result(planned_cell, self.profile, error=error, training=training, environment=environment)
+
+    @staticmethod
+    def complete_result(
+        result: CellResult, clock: PhaseTimer, pack_size: int, unpacked_reason: str | None = None
+    ) -> CellResult:
+        """Set the times of a result, once its pack has ended, and the reason why it ran alone, if there is one."""
+        seconds = round(clock.total_seconds / pack_size, 3)
+        result = replace(result, times=CellTimes(clock.started_at, get_timestamp(), seconds))
+        if unpacked_reason and result.costs:
+            result = replace(result, costs=replace(result.costs, unpacked_reason=unpacked_reason))
+        return result
 
     def collect_garbage(self) -> None:
         """Free the tensors of earlier cells.
@@ -113,15 +135,8 @@ class CellRunner:
             gc.collect()
             self.next_gc_time = start + GC_INTERVAL_FACTOR * (monotonic() - start)
 
-    def build_header(self, planned_cell: PlannedCell, started_at: str, seconds: float) -> dict[str, Any]:
-        """Build the fields that every result has, and the environment; `seconds` is the time of this cell."""
-        environment = collect_environment(self.device)
-        if self.profile.devices > 1:
-            environment = environment | {"devices": self.profile.devices, "strategy": self.profile.strategy}
-        return build_result_header(planned_cell, self.profile, started_at, seconds) | {"environment": environment}
-
-    def iterate_results(self, pack: Sequence[PlannedCell], clock: PhaseTimer) -> Iterator[dict[str, Any]]:
-        """Load the method and the tasks of a pack, train, and yield one result per cell, without header."""
+    def iterate_results(self, pack: Sequence[PlannedCell], clock: PhaseTimer) -> Iterator[CellResult]:
+        """Load the method and the tasks of a pack, train, and yield one result per cell."""
         reset_peak_memory(self.device)
         with clock("load"):
             method = methods.load_method(pack[0].cell.method)(self.backbone, pack[0].options)
@@ -145,20 +160,21 @@ class CellRunner:
         pack: Sequence[PlannedCell],
         member_tasks: list[Task],
         clock: PhaseTimer,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[CellResult]:
         """Train the stages of a pack and yield its results: one of the source stage, or one per target cell.
 
         `member_tasks` are the training tasks of all cells in order, one per slot of the method.
         """
-        start_seeds = [cell.identity_inputs["seeds"]["start"] for cell in pack for _ in cell.training_tasks]
-        budget = Budget(**pack[0].identity_inputs["budget"])
+        start_seeds = [cell.inputs.seeds.start for cell in pack for _ in cell.training_tasks]
+        budget = pack[0].budget
         histories_by_stage = []
-        options: dict[str, Any] = {"batch_size": budget.batch_size, "seed": pack[0].identity_inputs["seeds"]["order"]}
+        batching: dict[str, Any] = {"batch_size": budget.batch_size, "seed": pack[0].inputs.seeds.order}
         with clock("test"):
-            predictions_before = self.predict_before_training(method, pack[0], stages[0], member_tasks, start_seeds)
+            zero_step_predictions = self.predict_before_training(method, pack[0], stages[0], member_tasks, start_seeds)
         with clock("train"):
             for stage in stages:  # one source stage, or all target stages
-                data = MultiTaskDataModule(member_tasks, stage.batch_mode, **(options | method.batching_options(stage)))
+                stage_batching = batching | method.batching_options(stage)
+                data = MultiTaskDataModule(member_tasks, stage.batch_mode, **stage_batching)
                 histories_by_stage.append(
                     train_stage(method, data, stage, budget, seeds=start_seeds, normalise=self.profile.normalise)
                 )
@@ -173,24 +189,22 @@ class CellRunner:
             predictions = predict_test(method, member_tasks, self.profile.normalise)
         for slot, (planned, task, history) in enumerate(zip(pack, member_tasks, histories, strict=True)):
             with clock("save"):
-                metrics: dict[str, Any] = {"test": compute_test_metrics(task, predictions[slot]), "dev": {}}
-                prediction_file = self.store.save_predictions(
-                    planned, build_prediction_columns(task, predictions[slot])
-                )
+                columns = build_prediction_columns(task, predictions[slot])
+                predictions_file = self.store.save_predictions(planned, columns)
                 adapter = method.slot_state_dict(slot)
-                artifact = {"artefact": self.save_artifact(planned, adapter)} if planned.should_save_adapter else {}
-            if history.dev_scores:
-                metrics["dev"] = {task.metric: history.best_dev_score}
-            if predictions_before:
-                metrics["before"] = compute_test_metrics(task, predictions_before[slot])
-            yield {
-                "state": "done",
-                "metrics": metrics,
-                "training": build_training_record([history]),
-                "data": build_data_record(task) | {"leaked": self.count_leaked_examples(planned, task)},
-                "cost": build_cost_record(method, adapter, history, clock, len(pack)) | self.get_resource_usage(),
-                "predictions": prediction_file,
-            } | artifact
+                adapter_file = self.save_adapter(planned, adapter) if planned.should_save_adapter else None
+            yield replace(
+                self.build_result(planned, training=build_training_record(history)),
+                metrics=Metrics(
+                    test=compute_test_metrics(task, predictions[slot]),
+                    dev=collect_dev_scores([task], [history]),
+                    zero_step=compute_test_metrics(task, zero_step_predictions[slot]) if zero_step_predictions else {},
+                ),
+                data={task.name: build_data_record(task, self.count_leaked_examples(planned, task))},
+                costs=self.build_costs(method, adapter, history, clock, pack_size=len(pack)),
+                predictions=predictions_file,
+                adapter=adapter_file,
+            )
 
     def predict_before_training(
         self,
@@ -220,33 +234,41 @@ class CellRunner:
         member_tasks: list[Task],
         histories: list[History],
         clock: PhaseTimer,
-    ) -> dict[str, Any]:
+    ) -> CellResult:
         """Build the result of a source stage, on which target cells depend: dev scores per source, no test scores."""
         state = method.trained_state_dict()
         names = [task.name for task in member_tasks]
         history = combine_slots(histories)
-        return {
-            "state": "done",
-            "artefact": self.save_artifact(planned_cell, state),
-            "metrics": {
-                "dev": {
-                    task.name: slot_history.best_dev_score
-                    for task, slot_history in zip(member_tasks, histories, strict=True)
-                    if slot_history.dev_scores
-                }
-            },
-            "training": build_training_record([history]),
-            "inside": {"tasks": names, "found": method.source_diagnostics(names)},
-            "data": {task.name: build_data_record(task) for task in member_tasks},
-            "cost": build_cost_record(method, state, history, clock, 1, len(member_tasks)) | self.get_resource_usage(),
-        }
+        return replace(
+            self.build_result(planned_cell, training=build_training_record(history)),
+            metrics=Metrics(test={}, dev=collect_dev_scores(member_tasks, histories), zero_step={}),
+            data={task.name: build_data_record(task) for task in member_tasks},
+            costs=self.build_costs(method, state, history, clock, num_slots=len(member_tasks)),
+            adapter=self.save_adapter(planned_cell, state),
+            source_diagnostics=SourceDiagnostics(tuple(names), method.source_diagnostics(names)),
+        )
 
-    def get_resource_usage(self) -> dict[str, Any]:
-        """Return the peak memory, and the number of devices if several share the cell."""
-        usage = measure_peak_memory(self.device)
-        if self.profile.devices > 1:
-            usage = usage | {"devices": self.profile.devices}
-        return usage
+    def build_costs(
+        self,
+        method: Method,
+        adapter: dict[str, Tensor],
+        history: History,
+        clock: PhaseTimer,
+        *,
+        pack_size: int = 1,
+        num_slots: int = 1,
+    ) -> Costs:
+        """Build the costs of a cell, with the peak memory until now."""
+        return build_costs(
+            method,
+            adapter,
+            history,
+            clock,
+            measure_peak_memory(self.device),
+            pack_size=pack_size,
+            num_slots=num_slots,
+            num_devices=self.profile.devices,
+        )
 
     def count_leaked_examples(self, planned_cell: PlannedCell, task: Task) -> dict[str, int]:
         """Count the test examples whose text is also in a source task's training data.
@@ -269,9 +291,9 @@ class CellRunner:
     def load_tasks(self, planned_cell: PlannedCell) -> list[Task]:
         """Load the training tasks of a cell, with the few-shot sample of the cell's seed."""
         profile = self.profile
-        settings = planned_cell.identity_inputs["settings"]
-        seeds = planned_cell.identity_inputs["seeds"]
-        shots = None if settings["shots"] in (0, FULL) else settings["shots"]
+        cell = planned_cell.cell
+        seeds = planned_cell.inputs.seeds
+        shots = cell.shots if isinstance(cell.shots, int) and cell.shots > 0 else None
         training_tasks = []
         for name in planned_cell.training_tasks:
             task = tasks.load_task(name)(
@@ -280,9 +302,9 @@ class CellRunner:
                 data_dir=profile.data_dir,
                 shots=shots,
                 max_train_examples=planned_cell.max_train_examples,
-                seed=seeds["split"],
-                order_seed=seeds["order"],
-                batch_size=Budget(**planned_cell.identity_inputs["budget"]).batch_size,
+                seed=seeds.split,
+                order_seed=seeds.order,
+                batch_size=planned_cell.budget.batch_size,
                 max_length=profile.max_length,
                 max_per_split=profile.limit,
             )
@@ -303,10 +325,19 @@ class CellRunner:
         else:
             method.load(states[0])
 
-    def save_artifact(self, planned_cell: PlannedCell, state: dict[str, Tensor]) -> dict[str, Any]:
-        """Save the trained tensors of a cell. -> the entry about the file in its result."""
+    def save_adapter(self, planned_cell: PlannedCell, state: dict[str, Tensor]) -> FileRecord:
+        """Save the trained tensors of a cell and return the record of the file."""
         tensors = {
             name: distributed.gather_full_tensor(tensor.detach()).cpu().contiguous().clone()
             for name, tensor in state.items()
         }
-        return self.store.save_attachment(self.store.get_adapter_path(planned_cell.identity), save_tensors(tensors))
+        return self.store.save_file(self.store.get_adapter_path(planned_cell.identity), save_tensors(tensors))
+
+
+def collect_dev_scores(tasks: Sequence[Task], histories: Sequence[History]) -> dict[str, float]:
+    """Return task -> dev score of the selected weights, of the tasks that were evaluated at that step."""
+    return {
+        task.name: history.best_dev_score
+        for task, history in zip(tasks, histories, strict=True)
+        if history.best_dev_score is not None
+    }

@@ -11,14 +11,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import sleep
-from typing import Any
 
 import torch
 from torch import distributed
@@ -26,6 +25,8 @@ from torch import distributed
 from benchmark.config.profile import Profile
 from benchmark.execution.cell_runner import CellRunner
 from benchmark.grid.cells import PlannedCell
+from benchmark.results.cell_result import CellResult
+from benchmark.results.schema import FileRecord
 from benchmark.results.store import ResultStore
 
 DESYNC_TIMEOUT_SECONDS = 60.0  # seconds that a rank whose cell failed waits for the other ranks
@@ -34,12 +35,12 @@ DESYNC_TIMEOUT_SECONDS = 60.0  # seconds that a rank whose cell failed waits for
 class NullStore(ResultStore):
     """Result store of the followers: writes nothing, because rank 0 has the same results."""
 
-    def save_result(self, planned: PlannedCell, result: Mapping[str, Any]) -> None:
+    def save_result(self, planned_cell: PlannedCell, result: CellResult) -> None:
         """Discard the result."""
 
-    def save_attachment(self, path: Path, data: bytes) -> dict[str, Any]:
-        """Discard the file."""
-        return {}
+    def save_file(self, path: Path, data: bytes) -> FileRecord:
+        """Discard the file and return a record of it."""
+        return FileRecord(path.relative_to(self.folder).as_posix(), "", len(data))
 
 
 class DeviceGroup:
@@ -72,12 +73,12 @@ class DeviceGroup:
             print(f"a process of the device group exited with code {exit_code}", file=sys.stderr, flush=True)
             os._exit(1)
 
-    def run(self, pack: Sequence[PlannedCell]) -> list[dict[str, Any]]:
+    def run(self, pack: Sequence[PlannedCell]) -> list[CellResult]:
         """Run a pack on all ranks. -> rank 0's results; raises RuntimeError if a cell failed on this rank only."""
         for pipe in self.follower_pipes:
             pipe.send(pack)
         results = self.cell_runner.run(pack)
-        has_failed = any(result["state"] == "failed" for result in results)
+        has_failed = not all(result.is_done for result in results)
         for pipe in self.follower_pipes:
             if has_failed and not pipe.poll(DESYNC_TIMEOUT_SECONDS):
                 raise RuntimeError("a cell failed in one process of the device group but not in the others")
@@ -123,7 +124,7 @@ def run_follower(pipe: Connection) -> None:
         while True:
             results = cell_runner.run(pipe.recv())
             pipe.send("over")
-            if any(result["state"] == "failed" for result in results) and not pipe.poll(DESYNC_TIMEOUT_SECONDS):
+            if not all(result.is_done for result in results) and not pipe.poll(DESYNC_TIMEOUT_SECONDS):
                 sys.exit("a cell failed in one process of the device group but not in the others")
             pipe.recv()
     except (EOFError, ConnectionResetError, BrokenPipeError):

@@ -13,12 +13,22 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from time import monotonic, sleep
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 from benchmark.config.profile import Profile
 from benchmark.config.run_limits import RunLimits
+from benchmark.execution.messages import (
+    CellOutcome,
+    ClaimedElsewhere,
+    PackFinished,
+    WorkerFailed,
+    WorkerMessage,
+    WorkerReady,
+)
 from benchmark.execution.progress import Progress
-from benchmark.execution.scheduler import CLAIMED_ELSEWHERE, POLL_INTERVAL_SECONDS, Scheduler
+from benchmark.execution.scheduler import POLL_INTERVAL_SECONDS, Scheduler
+from benchmark.grid.cells import PlannedCell
+from benchmark.results.cell_result import CellResult
 from benchmark.results.store import ResultStore
 from benchmark.scheduling.packing import Pack
 from benchmark.system.formatting import format_duration
@@ -129,14 +139,14 @@ def receive_message(scheduler: Scheduler, worker: WorkerProcess, pack: Pack | No
     Raises a UsageError that the worker sent.
     """
     try:
-        message = worker.pipe.recv()
+        message: WorkerMessage = worker.pipe.recv()
     except (EOFError, ConnectionResetError):
         reap_worker(scheduler, worker, pack)
         return False
-    if isinstance(message, UsageError):
-        raise message
-    if pack is not None:
-        scheduler.complete_pack(pack, message)
+    if isinstance(message, WorkerFailed):
+        raise message.error
+    if isinstance(message, PackFinished) and pack is not None:
+        scheduler.complete_pack(pack, message.outcomes)
     return True
 
 
@@ -221,25 +231,31 @@ def run_worker(pipe: Connection, profile: Profile, previous_attempts: dict[str, 
         runner_class = CellRunner if profile.devices == 1 else DeviceGroup
         cell_runner = runner_class(profile, ResultStore(profile.results_folder, previous_attempts))
         gc.freeze()  # objects that exist now are permanent: the garbage collector can skip them
-        pipe.send("ready")
+        pipe.send(WorkerReady())
         while True:
-            pipe.send(run_unclaimed_cells(cell_runner, pipe.recv()))
+            pipe.send(PackFinished(tuple(run_unclaimed_cells(cell_runner, pipe.recv()))))
     except UsageError as error:
-        pipe.send(error)
+        pipe.send(WorkerFailed(error))
     except (EOFError, BrokenPipeError):
         return  # the parent has exited or closed the pipe
 
 
-def run_unclaimed_cells(cell_runner: Any, pack: Pack) -> list[Any]:
-    """Run the cells of a pack that no other process runs or has finished. `cell_runner`: CellRunner or DeviceGroup.
+class PackRunner(Protocol):
+    """Runs packs of cells: `CellRunner` on one device, `DeviceGroup` on several."""
 
-    -> one outcome per cell of the pack: its result, or CLAIMED_ELSEWHERE.
-    """
-    store = cell_runner.store
+    store: ResultStore
+
+    def run(self, pack: Sequence[PlannedCell]) -> list[CellResult]:
+        """Run a pack and save one result per cell, in the order of the pack."""
+
+
+def run_unclaimed_cells(pack_runner: PackRunner, pack: Pack) -> list[CellOutcome]:
+    """Run the cells of a pack that no other process runs or has finished, and return one outcome per cell."""
+    store = pack_runner.store
     with store.lock_cells(pack) as locked_cells:
         unclaimed = [planned for planned in pack if planned in locked_cells and not store.load_finished_result(planned)]
         results = {}
         if unclaimed:
-            for planned, result in zip(unclaimed, cell_runner.run(unclaimed), strict=True):
+            for planned, result in zip(unclaimed, pack_runner.run(unclaimed), strict=True):
                 results[planned.identity] = result
-        return [results.get(planned.identity, CLAIMED_ELSEWHERE) for planned in pack]
+        return [results.get(planned.identity, ClaimedElsewhere()) for planned in pack]

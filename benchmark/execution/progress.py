@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmark.grid.cells import PlannedCell
+from benchmark.results.cell_result import CellResult
 from benchmark.system.formatting import format_duration
 
 
@@ -56,33 +56,32 @@ class Progress:
         self.idle_message = ""
         self.running_cells |= dict.fromkeys((planned.identity for planned in pack), (pack[0].cell.key, monotonic()))
 
-    def finish_cell(self, planned_cell: PlannedCell, result: Mapping[str, Any]) -> None:
+    def finish_cell(self, planned_cell: PlannedCell, result: CellResult) -> None:
         """Count a cell that is done or failed, and print its line."""
         self.running_cells.pop(planned_cell.identity, None)
-        self.measured_seconds += result["times"]["seconds"]
+        self.measured_seconds += result.times.seconds
         self.expected_seconds += self.expected_cell_seconds.pop(planned_cell.identity, 0.0)
-        has_failed = result["state"] == "failed"
-        if has_failed:
-            self.num_failed += 1
-        else:
+        if result.is_done:
             self.num_done += 1
+        else:
+            self.num_failed += 1
         counter = f"{self.num_finished:>{len(str(self.num_due))}}/{self.num_due}"
         key = f"{planned_cell.cell.key:<32}"
-        if has_failed:
-            self.print_line(f"{counter}  failed  {key}  {result['error']['reason']}", "red")
+        if result.error:
+            self.print_line(f"{counter}  failed  {key}  {result.error.reason}", "red")
         else:
-            seconds = result["times"]["seconds"]
+            seconds = result.times.seconds
             self.print_line(f"{counter}  {format_score(result):<16}  {key}  {seconds:6.1f} s", "")
 
-    def finish_elsewhere(self, planned_cell: PlannedCell, result: Mapping[str, Any]) -> None:
+    def finish_elsewhere(self, planned_cell: PlannedCell, result: CellResult) -> None:
         """Count a cell that another process has run; print a line if it failed."""
         self.running_cells.pop(planned_cell.identity, None)
         self.expected_cell_seconds.pop(planned_cell.identity, None)
-        if result["state"] == "done":
+        if result.error is None:
             self.num_elsewhere += 1
             return
         self.num_failed += 1
-        self.print_line(f"failed elsewhere  {planned_cell.cell.key:<32}  {result['error']['reason']}", "red")
+        self.print_line(f"failed elsewhere  {planned_cell.cell.key:<32}  {result.error.reason}", "red")
 
     def release_cell(self, planned_cell: PlannedCell) -> None:
         """Mark a cell as no longer running."""
@@ -138,11 +137,9 @@ class Progress:
         return Group(grid, text)
 
 
-def format_score(result: Mapping[str, Any]) -> str:
+def format_score(result: CellResult) -> str:
     """Format the test score in percent, e.g. `accuracy 71.5`; without a test score, the mean dev score."""
-    metric = result["task"]["metric"]
-    test = result["metrics"].get("test")
-    if test:
-        return f"{metric} {100 * test[metric]:.1f}"
-    dev_scores = [score for score in result["metrics"]["dev"].values() if score == score]  # without NaN
+    if result.test_score is not None:
+        return f"{result.task.metric} {100 * result.test_score:.1f}"
+    dev_scores = result.get_metrics().dev.values()
     return f"dev {100 * sum(dev_scores) / len(dev_scores):.1f}" if dev_scores else "trained"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchmark.config.profile import Profile
 from benchmark.grid import identity
@@ -102,7 +102,7 @@ class DriverEnvironment(NamedTuple):
     working_folder: str
     import_path: list[str]  # sys.path
     probe_file: str  # a file in the results folder
-    installation: dict[str, Any]
+    installation: dict[str, str]
 
     @classmethod
     def capture(cls, probe_file: Path) -> "DriverEnvironment":
@@ -121,12 +121,16 @@ class DriverEnvironment(NamedTuple):
             raise UsageError(f"{problem}; put both on a file system that all machines share, under the same path")
         os.chdir(self.working_folder)
         sys.path += [folder for folder in self.import_path if folder not in sys.path]
-        if differences := identity.describe_changes(self.installation, describe_installation()):
+        here = describe_installation()
+        differences = [
+            f"{name} {value} -> {here[name]}" for name, value in self.installation.items() if here[name] != value
+        ]
+        if differences:
             raise UsageError(
                 f"a machine of the cluster has a different installation: {', '.join(differences)}; make them equal"
             )
 
 
-def describe_installation() -> dict[str, Any]:
+def describe_installation() -> dict[str, str]:
     """Return the library versions and the hash of the training code, which must be the same on all machines."""
-    return {"libraries": identity.get_library_versions(), "scoring": identity.hash_training_code()}
+    return identity.get_library_versions() | {"training code": identity.hash_training_code()[:10]}

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from benchmark.config.profile import Profile
 from benchmark.config.run_limits import RunLimits
+from benchmark.execution.messages import PackFinished, WorkerFailed
 from benchmark.execution.process_pool import THREAD_COUNT_VARIABLES, run_unclaimed_cells
 from benchmark.execution.progress import Progress
 from benchmark.execution.ray_cluster import DriverEnvironment, count_cluster_gpus, import_ray
@@ -173,20 +174,20 @@ class RayPool:
         try:
             message = self.ray.get(answer)
         except errors.RayTaskError as error:  # the actor raised an error: it is alive but unusable
-            self.reap_worker(worker, describe_failure(error.cause)["reason"])
+            self.reap_worker(worker, describe_failure(error.cause).reason)
             return
         except errors.RayError:
             self.reap_worker(worker, "the worker died (killed, out of memory, or its machine is gone)", can_retry=True)
             return
-        if isinstance(message, UsageError):
-            raise message
-        if worker.pack is None:
+        if isinstance(message, WorkerFailed):
+            raise message.error
+        if isinstance(message, PackFinished) and worker.pack:
+            self.scheduler.complete_pack(worker.pack, message.outcomes)
+            worker.pack = None
+        elif isinstance(message, ProcessInfo):
             worker.process_info = message
             self.warn_if_low_priority(message)
             self.death_counts[""] = 0
-        else:
-            self.scheduler.complete_pack(worker.pack, message)
-            worker.pack = None
         self.idle_workers.append(worker)
 
     def reap_worker(self, worker: RayWorkerState, reason: str, *, can_retry: bool = False) -> None:
@@ -250,8 +251,8 @@ class RayWorker:
         self.previous_attempts = previous_attempts
         self.driver_environment = driver_environment
 
-    def load(self) -> ProcessInfo | UsageError:
-        """Load the backbone. -> the process of the actor; a UsageError is returned, so that Ray adds no traceback."""
+    def load(self) -> ProcessInfo | WorkerFailed:
+        """Load the backbone and return the process of the actor; a UsageError is returned: Ray adds no traceback."""
         os.environ.update(dict.fromkeys(THREAD_COUNT_VARIABLES, "1"))  # before torch is imported
         try:
             self.driver_environment.apply()
@@ -265,12 +266,12 @@ class RayWorker:
             )
             gc.freeze()  # as in `process_pool.run_worker`
         except UsageError as error:
-            return error
+            return WorkerFailed(error)
         return ProcessInfo.current()
 
-    def run(self, pack: Pack) -> list[Any] | UsageError:
-        """Run a pack. -> one outcome per cell (see `run_unclaimed_cells`); a UsageError is returned, not raised."""
+    def run(self, pack: Pack) -> PackFinished | WorkerFailed:
+        """Run a pack; a UsageError is returned, not raised."""
         try:
-            return run_unclaimed_cells(self.cell_runner, pack)
+            return PackFinished(tuple(run_unclaimed_cells(self.cell_runner, pack)))
         except UsageError as error:
-            return error
+            return WorkerFailed(error)

@@ -1,15 +1,29 @@
 """Builds the sections of a result file. Imports no torch: the parent process writes results of cells that died."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from benchmark.config.profile import Profile
 from benchmark.grid import specs
 from benchmark.grid.cells import PlannedCell
 from benchmark.grid.planner import get_task_role
+from benchmark.results.cell_result import CellResult
+from benchmark.results.schema import (
+    BackboneRecord,
+    CellDetails,
+    CellTimes,
+    Costs,
+    CurvePoint,
+    DataRecord,
+    DevScore,
+    MethodRecord,
+    TaskRecord,
+    TrainingRecord,
+)
+from benchmark.system.environment import Environment
 from benchmark.system.hashing import hash_prompt
-from benchmark.system.redaction import get_backbone_display_name
-from benchmark.system.resources import PhaseTimer, get_timestamp
+from benchmark.system.redaction import FailureDescription, get_backbone_display_name
+from benchmark.system.resources import PeakMemory, PhaseTimer, get_timestamp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,29 +37,32 @@ if TYPE_CHECKING:
 MAX_CURVE_POINTS = 200  # maximum number of points of a stored learning curve
 
 
-def build_result_header(planned_cell: PlannedCell, profile: Profile, started_at: str, seconds: float) -> dict[str, Any]:
-    """Build the fields that every result has, done or failed; `seconds` is the time of this cell."""
+def build_result(
+    planned_cell: PlannedCell,
+    profile: Profile,
+    *,
+    error: FailureDescription | None = None,
+    training: TrainingRecord | None = None,
+    environment: Environment | None = None,
+) -> CellResult:
+    """Build the fields that every result has, done or failed. The cell starts and ends now, in 0 seconds."""
+    now = get_timestamp()
     method_spec = specs.get_method_spec(planned_cell.cell.method)
     task_spec = specs.get_task_spec(planned_cell.training_tasks[0])
-    return {
-        "identity": planned_cell.identity,
-        "key": planned_cell.cell.key,
-        "cell": planned_cell.cell._asdict(),
-        "grid": profile.grid_name,
-        "suite": profile.suite.name,
-        "times": {"started": started_at, "finished": get_timestamp(), "seconds": round(seconds, 3)},
-        "parts": planned_cell.identity_inputs,
-        "parents": list(planned_cell.dependencies),
-        "method": {
-            "what": method_spec.trained_part,
-            "paper": method_spec.paper,
-            "trains": method_spec.uses_gradient_descent,
-        },
-        "task": {"role": get_task_role(profile, planned_cell.training_tasks[0])}
-        | {key: getattr(task_spec, key) for key in ("family", "form", "metric", "licence")},
-        "backbone": {"name": get_backbone_display_name(profile.backbone.name), "revision": profile.backbone.revision},
-        "error": None,
-    }
+    role = get_task_role(profile, planned_cell.training_tasks[0])
+    return CellResult(
+        identity=planned_cell.identity,
+        cell=planned_cell.cell,
+        grid=profile.grid_name,
+        suite=profile.suite.name,
+        times=CellTimes(now, now, 0.0),
+        dependencies=planned_cell.dependencies,
+        method=MethodRecord(method_spec.trained_part, method_spec.paper, method_spec.uses_gradient_descent),
+        task=TaskRecord(role, task_spec.family, task_spec.form, task_spec.metric, task_spec.licence),
+        backbone=BackboneRecord(get_backbone_display_name(profile.backbone.name), profile.backbone.revision),
+        error=error,
+        stored_details=CellDetails(planned_cell.inputs, training, environment),
+    )
 
 
 def build_prediction_columns(task: "Task", predictions: "Sequence[Prediction]") -> dict[str, list]:
@@ -80,56 +97,65 @@ def score_example(predicted: str, example: "Example") -> float:
     return max(compute_overlap_f1(predicted.strip(), answer) for answer in example.answers)
 
 
-def build_data_record(task: "Task") -> dict[str, Any]:
-    """Describe the examples that a cell used: counts, hashes, and `origin` (sample, local, hub or own files)."""
-    report = {key: task.report[key] for key in ("splits", "offered", "cut", "short")}
-    report["origin"] = task.report["source"].partition(":")[0]  # without the path of a local folder, which is private
-    return report | {"digest": {split: task.hash_split(split) for split in task.examples}}
+def build_data_record(task: "Task", leaked: Mapping[str, int] | None = None) -> DataRecord:
+    """Describe the examples that a cell used; `leaked` as in `DataRecord`."""
+    return DataRecord(
+        splits=task.report["splits"],
+        offered=task.report["offered"],
+        truncated=task.report["cut"],
+        short=task.report["short"],
+        origin=task.report["source"].partition(":")[0],  # without the path of a local folder, which is private
+        digests={split: task.hash_split(split) for split in task.examples},
+        leaked=leaked or {},
+    )
 
 
-def build_training_record(histories: "Sequence[History]") -> dict[str, Any]:
-    """Describe the training of the first history: steps, the selected step, and downsampled curves."""
-    history = histories[0]
-    return {
-        "steps": history.num_steps,
-        "gradients": history.num_gradients,
-        "best": history.best_step,
-        "stopped": history.stopped_step,
-        "loss": downsample_curve(history.loss_curve),
-        "watched": {name: downsample_curve(curve) for name, curve in history.diagnostics.items()},
-        "dev": [[step, round(score, 5), round(nll, 5)] for step, score, nll in history.dev_scores],
-    }
+def build_training_record(history: "History") -> TrainingRecord:
+    """Describe a training: steps, the selected step, and downsampled curves."""
+    return TrainingRecord(
+        num_steps=history.num_steps,
+        num_gradients=history.num_gradients,
+        best_step=history.best_step,
+        stopped_step=history.stopped_step,
+        loss=downsample_curve(history.loss_curve),
+        dev=tuple(DevScore(step, round(score, 5), round(nll, 5)) for step, score, nll in history.dev_scores),
+        diagnostics={name: downsample_curve(curve) for name, curve in history.diagnostics.items()},
+    )
 
 
-def downsample_curve(curve: "Sequence[tuple[int, float]]") -> list[list[float]]:
+def downsample_curve(curve: "Sequence[tuple[int, float]]") -> tuple[CurvePoint, ...]:
     """Keep every n-th point of a curve, with the smallest n that leaves at most MAX_CURVE_POINTS points."""
     stride = max(1, -(-len(curve) // MAX_CURVE_POINTS))
-    return [[step, round(value, 5)] for step, value in curve[stride - 1 :: stride]]
+    return tuple(CurvePoint(step, round(value, 5)) for step, value in curve[stride - 1 :: stride])
 
 
-def build_cost_record(
+def build_costs(
     method: "Method",
     adapter_tensors: "dict[str, Tensor]",
     history: "History",
     timer: PhaseTimer,
-    pack_size: int,
+    peak_memory: PeakMemory,
+    *,
+    pack_size: int = 1,
     num_slots: int = 1,
-) -> dict[str, Any]:
-    """Build the cost of a cell: parameters, bytes, tokens, and seconds per phase.
-
-    The time of a pack is divided equally among its cells.
-    """
+    num_devices: int = 1,
+) -> Costs:
+    """Build the costs of a cell from those of its pack; `num_slots` counts the slots that the cell itself trains."""
     seconds = {phase: round(total / pack_size, 4) for phase, total in timer.seconds_by_phase.items()}
     rest = timer.total_seconds / pack_size - sum(seconds.values())
-    return {
-        "trained_parameters": method.count_trained_parameters(num_slots),
-        "adapter_bytes": sum(tensor.numel() * tensor.element_size() for tensor in adapter_tensors.values()),
-        "seconds": seconds | {"rest": round(max(0.0, rest), 4)},
-        "pack": pack_size,
-        "parts": history.num_micro_batches,
-        "tokens": history.num_tokens,
-        "tokens_per_second": round(history.num_tokens / seconds["train"], 1) if history.num_tokens else None,
-        "padded_share": round(1 - history.num_tokens / history.num_padded_tokens, 4)
-        if history.num_padded_tokens
-        else None,
-    }
+    padded_share = None
+    if history.num_padded_tokens:
+        padded_share = round(1 - history.num_tokens / history.num_padded_tokens, 4)
+    return Costs(
+        trained_parameters=method.count_trained_parameters(num_slots),
+        adapter_bytes=sum(tensor.numel() * tensor.element_size() for tensor in adapter_tensors.values()),
+        seconds_by_phase=seconds | {"rest": round(max(0.0, rest), 4)},
+        peak_bytes=peak_memory.num_bytes,
+        peak_measured_on=peak_memory.measured_on,
+        pack_size=pack_size,
+        num_micro_batches=history.num_micro_batches,
+        num_tokens=history.num_tokens,
+        tokens_per_second=round(history.num_tokens / seconds["train"], 1) if history.num_tokens else None,
+        padded_share=padded_share,
+        num_devices=num_devices,
+    )

@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 from time import monotonic, sleep
-from typing import Any
 
 from benchmark.config.profile import Profile
 from benchmark.config.run_limits import RunLimits
+from benchmark.execution.messages import CellOutcome
 from benchmark.execution.progress import Progress
-from benchmark.execution.record import build_result_header
+from benchmark.execution.record import build_result
 from benchmark.grid.cells import PlannedCell
+from benchmark.results.cell_result import CellResult
 from benchmark.results.store import ResultStore
 from benchmark.scheduling.packing import Pack
 from benchmark.system.formatting import format_duration
-from benchmark.system.resources import get_timestamp
+from benchmark.system.redaction import FailureDescription
 from benchmark.system.shutdown import REQUESTED_EXIT_CODES
 
-CLAIMED_ELSEWHERE = "elsewhere"  # in place of a result: another process runs the cell or has finished it
 POLL_INTERVAL_SECONDS = 1.0  # seconds between checks of cells that another process runs
 
 
@@ -74,7 +74,7 @@ class Scheduler:
         for planned in (planned for pack in packs for planned in pack):
             result = store.load_result(planned)
             if result and (not store.is_complete(planned, result) or store.has_damaged_files(planned, result)):
-                previous_attempts[planned.identity] = result["times"]["finished"]
+                previous_attempts[planned.identity] = result.times.finished
         self.store = ResultStore(store.folder, previous_attempts)
 
     @property
@@ -111,18 +111,18 @@ class Scheduler:
         """Return the seconds that a pack may take: the limit per cell times its cells; None without a limit."""
         return None if self.limits.cell_timeout_seconds is None else self.limits.cell_timeout_seconds * len(pack)
 
-    def complete_pack(self, pack: Pack, outcomes: Sequence[Any]) -> None:
-        """Record the outcome of each cell: its result, or CLAIMED_ELSEWHERE.
+    def complete_pack(self, pack: Pack, outcomes: Sequence[CellOutcome]) -> None:
+        """Record the outcome of each cell: its result, or that another process has claimed it.
 
         A cell of another process counts as finished once its result is stored; until then it is queued again.
         """
         pending = []
-        for planned, result in zip(pack, outcomes, strict=True):
-            if result != CLAIMED_ELSEWHERE:
-                self.queue.mark_finished(planned, has_failed=result["state"] == "failed")
-                self.progress.finish_cell(planned, result)
+        for planned, outcome in zip(pack, outcomes, strict=True):
+            if isinstance(outcome, CellResult):
+                self.queue.mark_finished(planned, has_failed=not outcome.is_done)
+                self.progress.finish_cell(planned, outcome)
             elif stored_result := self.store.load_finished_result(planned):
-                self.queue.mark_finished(planned, has_failed=stored_result["state"] == "failed")
+                self.queue.mark_finished(planned, has_failed=not stored_result.is_done)
                 self.progress.finish_elsewhere(planned, stored_result)
             else:  # the other process still runs it or died: queue it again
                 self.progress.release_cell(planned)
@@ -133,12 +133,7 @@ class Scheduler:
 
     def fail_cell(self, planned_cell: PlannedCell, reason: str) -> None:
         """Record a failed result for a cell whose worker could not write one."""
-        error = {"reason": reason, "traceback": ""}
-        result = build_result_header(planned_cell, self.profile, get_timestamp(), 0.0) | {
-            "state": "failed",
-            "error": error,
-            "environment": {},
-        }
+        result = build_result(planned_cell, self.profile, error=FailureDescription(reason))
         self.store.save_result(planned_cell, result)
         self.queue.mark_finished(planned_cell, has_failed=True)
         self.progress.finish_cell(planned_cell, result)

@@ -1,9 +1,12 @@
 """Cells of a grid, and cells as they are planned: with options, dependencies and identity."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from benchmark.config.budget import Budget
 from benchmark.config.profile import FULL
+from benchmark.system.hashing import hash_json
 
 TARGET_STAGE = "target"
 
@@ -24,18 +27,110 @@ class Cell(NamedTuple):
         return f"{self.method}{stage}/{self.task}/{self.shots}/{self.seed}"
 
 
+class StreamSeeds(NamedTuple):
+    """Seeds of the random streams of a cell."""
+
+    split: int  # few-shot sample
+    start: int  # initial weights
+    order: int  # order of the training examples
+
+
+@dataclass(frozen=True)
+class CellSettings:
+    """Settings of the profile that can change the score of any cell; names as in `Profile` and `BackboneConfig`."""
+
+    limit: Mapping[str, int]
+    max_length: int
+    normalise: str
+    dtype: str
+    attention: str
+    checkpointing: bool
+
+
+@dataclass(frozen=True)
+class CellIdentity:
+    """Everything that can change the score of a cell. Its hash is the identity of the cell.
+
+    `method_code`, `task_code`, `training_code`, `records` and `backbone` are hashes of contents.
+    """
+
+    cell: Cell
+    training_tasks: tuple[str, ...]  # tasks to train on: that of the cell, or the source tasks
+    options: Mapping[str, Any]  # all options of the method
+    budget: Budget | None  # None: the method is not trained
+    settings: CellSettings
+    seeds: StreamSeeds
+    method_code: str
+    task_code: str
+    training_code: str  # code that trains and scores a cell, whatever its method and tasks
+    records: str  # raw data of the training tasks
+    backbone: str
+    libraries: Mapping[str, str]  # package -> version
+    dependencies: tuple[str, ...] = ()  # identities of the previous stage, or of another method's cell on each source
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        values = {
+            "cell": self.cell._asdict(),
+            "budget": asdict(self.budget) if self.budget else None,
+            "settings": vars(self.settings),
+            "seeds": self.seeds._asdict(),
+            "training_tasks": list(self.training_tasks),
+            "dependencies": list(self.dependencies),
+        }
+        return vars(self) | values
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "CellIdentity":
+        """Create an identity from `to_json`; raises TypeError or KeyError for other fields."""
+        values = {
+            "cell": Cell(**fields["cell"]),
+            "budget": Budget(**fields["budget"]) if fields["budget"] else None,
+            "settings": CellSettings(**fields["settings"]),
+            "seeds": StreamSeeds(**fields["seeds"]),
+            "training_tasks": tuple(fields["training_tasks"]),
+            "dependencies": tuple(fields["dependencies"]),
+        }
+        return cls(**{**fields, **values})
+
+    def compute_hash(self) -> str:
+        """Return the sha256 of all fields."""
+        return hash_json(self.to_json())
+
+
 @dataclass(frozen=True)
 class PlannedCell:
     """A cell with everything that is needed to run it."""
 
-    cell: Cell
-    training_tasks: tuple[str, ...]  # tasks to train on: that of the cell, or the source tasks
-    options: dict[str, Any]  # all options of the method
-    identity_inputs: dict[str, Any]  # everything that can change the score
-    identity: str  # hash of `identity_inputs`
-    dependencies: tuple[str, ...] = ()  # identities of the previous stage, or of another method's cell on each source
+    inputs: CellIdentity
+    identity: str  # hash of `inputs`
     should_save_adapter: bool = False  # because other cells depend on it, or the profile has `keep_adapters`
     is_in_table: bool = True  # False: planned only because other cells depend on it
+
+    @property
+    def cell(self) -> Cell:
+        """Method, task, shots, seed and stage."""
+        return self.inputs.cell
+
+    @property
+    def training_tasks(self) -> tuple[str, ...]:
+        """Tasks to train on: that of the cell, or the source tasks."""
+        return self.inputs.training_tasks
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """All options of the method."""
+        return self.inputs.options
+
+    @property
+    def dependencies(self) -> tuple[str, ...]:
+        """Identities of the cells whose trained state this one needs."""
+        return self.inputs.dependencies
+
+    @property
+    def budget(self) -> Budget:
+        """Training budget; of an untrained method the default, of which only the batch size is used."""
+        return self.inputs.budget or Budget()
 
     @property
     def max_train_examples(self) -> int | None:

@@ -6,8 +6,7 @@ result); the backbone; the versions of libraries; and the identities of the cell
 is not part of it; it is recorded in the result.
 """
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
 from sys import version_info
@@ -16,7 +15,7 @@ from typing import Any
 from benchmark.config.budget import Budget
 from benchmark.config.profile import Profile
 from benchmark.grid import code_hash, data_hash, specs
-from benchmark.grid.cells import TARGET_STAGE, Cell, PlannedCell
+from benchmark.grid.cells import TARGET_STAGE, Cell, CellIdentity, CellSettings, PlannedCell, StreamSeeds
 from benchmark.system import hashing
 
 # A cell runs from here. All modules that these import, across packages, are part of its identity ...
@@ -38,10 +37,11 @@ NEUTRAL_MODULES = {
     "benchmark.grid.planner": "chooses cells, options and dependencies, which are identity inputs",
     "benchmark.grid.specs": "describes methods and tasks, whose code is hashed",
     "benchmark.results": "empty",
+    "benchmark.results.cell_result": "holds a result",
     "benchmark.results.files": "writes and reads result files",
     "benchmark.results.index": "caches result files",
     "benchmark.results.locks": "keeps two processes from running one cell",
-    "benchmark.results.schema": "names states and versions of result files",
+    "benchmark.results.schema": "holds the parts of a result",
     "benchmark.results.store": "saves results and adapters as they are",
     "benchmark.system": "empty",
     "benchmark.system.disk_cache": "caches values under a key with the hash of the code that computes them",
@@ -59,7 +59,11 @@ NEUTRAL_MODULES = {
 }
 
 
-CODE_LABELS = {"method": "method code", "task": "task code", "scoring": "training or scoring code"}
+CODE_LABELS = {
+    "method_code": "method code",
+    "task_code": "task code",
+    "training_code": "training or scoring code",
+}
 
 
 HASHED_LIBRARIES = ("torch", "transformers", "tokenizers", "lightning", "torchmetrics", "numpy", "peft", "datasets")
@@ -69,29 +73,29 @@ def build_planned_cell(
     profile: Profile,
     cell: Cell,
     training_tasks: tuple[str, ...],
-    option_values: dict[str, Any],
+    option_values: Mapping[str, Any],
     dependency_cells: Iterable[PlannedCell],
     *,
     is_source: bool = False,
 ) -> PlannedCell:
-    """A cell with its identity."""
-    dependency_cells = tuple(parent.identity for parent in dependency_cells)
-    parts = {
-        "options": option_values,
-        "budget": dict(_get_budget_fields(get_cell_budget(profile, cell, is_source)))
-        if specs.get_method_spec(cell.method).uses_gradient_descent
-        else {},
-        "settings": _collect_settings(profile) | cell._asdict() | {"members": list(training_tasks)},
-        "seeds": profile.get_stream_seeds(cell.seed),
-        "method": specs.get_method_spec(cell.method).code_hash,
-        "task": _hash_tasks(training_tasks),
-        "records": _hash_records(training_tasks, profile.source, profile.data_dir),
-        "backbone": data_hash.hash_backbone(profile.backbone.name, profile.backbone.revision),
-        "scoring": hash_training_code(),
-        "libraries": get_library_versions(),
-        "parents": list(dependency_cells),
-    }
-    return PlannedCell(cell, training_tasks, option_values, parts, hashing.hash_json(parts), dependency_cells)
+    """Plan a cell: collect everything that can change its score."""
+    spec = specs.get_method_spec(cell.method)
+    inputs = CellIdentity(
+        cell=cell,
+        training_tasks=training_tasks,
+        options=option_values,
+        budget=get_cell_budget(profile, cell, is_source) if spec.uses_gradient_descent else None,
+        settings=_collect_settings(profile),
+        seeds=StreamSeeds(**profile.get_stream_seeds(cell.seed)),
+        method_code=spec.code_hash,
+        task_code=_hash_tasks(training_tasks),
+        training_code=hash_training_code(),
+        records=_hash_records(training_tasks, profile.source, profile.data_dir),
+        backbone=data_hash.hash_backbone(profile.backbone.name, profile.backbone.revision),
+        libraries=get_library_versions(),
+        dependencies=tuple(parent.identity for parent in dependency_cells),
+    )
+    return PlannedCell(inputs, inputs.compute_hash())
 
 
 def hash_training_code() -> str:
@@ -104,15 +108,16 @@ def get_cell_budget(profile: Profile, cell: Cell, is_source: bool = False) -> Bu
     return profile.source_budget or profile.budget if is_source or cell.stage != TARGET_STAGE else profile.budget
 
 
-@cache
-def _get_budget_fields(cell_budget: Budget) -> dict[str, int]:
-    return asdict(cell_budget)
-
-
-def _collect_settings(profile: Profile) -> dict[str, Any]:
-    names = ("limit", "max_length", "normalise")
-    weights = {name: getattr(profile.backbone, name) for name in ("dtype", "attention", "checkpointing")}
-    return {name: getattr(profile, name) for name in names} | weights
+def _collect_settings(profile: Profile) -> CellSettings:
+    backbone = profile.backbone
+    return CellSettings(
+        profile.limit,
+        profile.max_length,
+        profile.normalise,
+        backbone.dtype,
+        backbone.attention,
+        backbone.checkpointing,
+    )
 
 
 @cache
@@ -128,19 +133,19 @@ def _hash_records(training_tasks: tuple[str, ...], data_source: str, data_dir: s
 @cache
 def get_library_versions() -> dict[str, str]:
     """Versions of what computes the numbers; a build tag such as +cpu does not count."""
-    found = {name: version(name).partition("+")[0] for name in HASHED_LIBRARIES}
-    return found | {"python": f"{version_info.major}.{version_info.minor}"}
+    libraries = {name: version(name).partition("+")[0] for name in HASHED_LIBRARIES}
+    return libraries | {"python": f"{version_info.major}.{version_info.minor}"}
 
 
-def describe_changes(old_inputs: dict[str, Any], new_inputs: dict[str, Any]) -> list[str]:
+def describe_changes(old_inputs: CellIdentity, new_inputs: CellIdentity) -> list[str]:
     """List the identity inputs that differ, such as `budget.epochs 20 -> 30` or `method code`."""
+    old_values = old_inputs.to_json()
     changes = []
-    for part in sorted(old_inputs.keys() | new_inputs.keys()):
-        old = old_inputs.get(part)
-        new = new_inputs.get(part)
-        if isinstance(old, dict) and isinstance(new, dict):
+    for name, new in new_inputs.to_json().items():
+        old = old_values[name]
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
             keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-            changes += [f"{part}.{key} {old.get(key)} -> {new.get(key)}" for key in keys]
+            changes += [f"{name}.{key} {old.get(key)} -> {new.get(key)}" for key in keys]
         elif old != new:
-            changes.append(CODE_LABELS.get(part, part))
+            changes.append(CODE_LABELS.get(name, name))
     return changes

@@ -19,6 +19,7 @@ from benchmark.reporting.format import (
     format_seconds_with_dependencies,
 )
 from benchmark.reporting.tables import format_cells_csv, format_markdown, format_scores_csv, print_leaderboard
+from benchmark.results.cell_result import CellResult
 from benchmark.results.files import write_file_atomically
 from benchmark.system.formatting import format_shots
 
@@ -58,7 +59,7 @@ def build_report(
 
 
 def describe_leaderboard(
-    leaderboard: Leaderboard, results: Sequence[dict], num_stale: int, has_stale_results: bool
+    leaderboard: Leaderboard, results: Sequence[CellResult], num_stale: int, has_stale_results: bool
 ) -> Iterator[str]:
     """Notes that explain the scores: metrics, intervals, leaks, costs, failed and stale cells."""
     num_seeds = len(leaderboard.profile.seeds)
@@ -78,9 +79,10 @@ def describe_leaderboard(
         "(2/3) marks a mean over fewer seeds than planned."
     )
     leaks = {
-        (result["cell"]["task"], source, count)
+        (result.cell.task, source, count)
         for result in results
-        for source, count in result.get("data", {}).get("leaked", {}).items()
+        for record in result.data.values()
+        for source, count in record.leaked.items()
     }
     for task, source, count in sorted(leaks):
         yield f"Leak: {count} test texts of {task} are training texts of {source}; methods that train on it saw them."
@@ -92,7 +94,7 @@ def describe_leaderboard(
             "With sources: seconds per cell including its share of the source training that it depends on "
             "(in brackets: including the whole source training)."
         )
-    num_failed = sum(result["state"] == "failed" for result in results)
+    num_failed = sum(not result.is_done for result in results)
     if num_failed:
         yield f"{num_failed} cells failed: `benchmark status` lists them, `benchmark show CELL` prints the error."
     if num_stale:

@@ -10,26 +10,30 @@ from textwrap import fill
 from typing import Any
 
 from benchmark.reporting.figures import COLOURS, STYLE
+from benchmark.results.cell_result import CellResult
+from benchmark.results.schema import SourceDiagnostics
 
 ALL_SOURCES = "sources"  # task name of the stage that leaves no source out
 PANELS_PER_ROW = 3
 TITLE_LINE_LENGTH = 44  # characters
 
 
-def draw_diagnostics(results: Iterable[Mapping[str, Any]], folder: Path) -> list[Path]:
+def draw_diagnostics(results: Iterable[CellResult], folder: Path) -> list[Path]:
     """Write inside-<method>.png for each method with diagnostics, from its first seed; return the paths."""
-    result_by_method: dict[str, Mapping[str, Any]] = {}
-    done = (result for result in results if result["state"] == "done" and result["cell"]["task"] == ALL_SOURCES)
-    for result in sorted(done, key=lambda result: result["cell"]["seed"]):
-        if result.get("inside", {}).get("found") or result["training"].get("watched"):
-            result_by_method.setdefault(result["cell"]["method"], result)
+    result_by_method: dict[str, CellResult] = {}
+    source_stages = (result for result in results if result.source_diagnostics and result.cell.task == ALL_SOURCES)
+    for result in sorted(source_stages, key=lambda result: result.cell.seed):
+        training = result.details.training
+        statistics = result.source_diagnostics.statistics if result.source_diagnostics else {}
+        if statistics or (training and training.diagnostics):
+            result_by_method.setdefault(result.cell.method, result)
     return [
         draw_method_diagnostics(result, folder / f"inside-{name.replace(':', '.')}.png")
         for name, result in result_by_method.items()
     ]
 
 
-def draw_method_diagnostics(result: Mapping[str, Any], path: Path) -> Path:
+def draw_method_diagnostics(result: CellResult, path: Path) -> Path:
     """Draw training curves, per-layer bars and task-similarity heatmaps as panels of one figure."""
     import matplotlib
 
@@ -37,11 +41,12 @@ def draw_method_diagnostics(result: Mapping[str, Any], path: Path) -> Path:
     from matplotlib import pyplot
 
     kinds: dict[str, dict[str, Sequence]] = {}
-    for name, curve in result["training"].get("watched", {}).items():
+    training = result.details.training
+    for name, curve in (training.diagnostics if training else {}).items():
         kinds.setdefault(name.partition(",")[0], {})[name] = curve
-    statistics = result["inside"]["found"]
+    diagnostics = result.source_diagnostics or SourceDiagnostics((), {})
     with matplotlib.rc_context(STYLE):
-        num_panels = len(kinds) + len(statistics)
+        num_panels = len(kinds) + len(diagnostics.statistics)
         columns = min(PANELS_PER_ROW, num_panels)
         rows = -(-num_panels // PANELS_PER_ROW)
         figure, axes = pyplot.subplots(
@@ -50,14 +55,14 @@ def draw_method_diagnostics(result: Mapping[str, Any], path: Path) -> Path:
         panels = iter(axes.flat)
         for kind, curve_by_name in kinds.items():
             draw_curves(next(panels), kind, curve_by_name)
-        for title, values in statistics.items():
+        for title, values in diagnostics.statistics.items():
             if isinstance(values[0], list):
-                draw_heatmap(next(panels), title, values, result["inside"]["tasks"])
+                draw_heatmap(next(panels), title, values, diagnostics.tasks)
             else:
                 draw_bars(next(panels), title, values)
         for unused in panels:
             unused.set_visible(False)
-        figure.suptitle(f"{result['cell']['method']}: source-stage diagnostics, seed {result['cell']['seed']}")
+        figure.suptitle(f"{result.cell.method}: source-stage diagnostics, seed {result.cell.seed}")
         figure.savefig(path, dpi=140, facecolor="white")
         pyplot.close(figure)
     return path

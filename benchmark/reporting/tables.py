@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from itertools import compress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmark.analysis.leaderboard import Leaderboard, sort_rows
 from benchmark.reporting.format import CONTROL_MARK, format_score, format_seconds_with_dependencies
+from benchmark.results.cell_result import CellResult
 from benchmark.system.formatting import format_bytes, format_count, format_shots
 from benchmark.system.redaction import get_backbone_display_name
 
@@ -168,18 +169,21 @@ def format_scores_csv(leaderboard: Leaderboard, significance: "LeaderboardSignif
     return _format_csv(header.split(), rows)
 
 
-def format_cells_csv(results: Sequence[dict[str, Any]]) -> str:
+def format_cells_csv(results: Sequence[CellResult]) -> str:
     """CSV with one row per cell."""
     rows = []
     for result in results:
-        cell = result["cell"]
-        cost = result.get("cost", {})
-        test = result.get("metrics", {}).get("test", {})
-        metric = result["task"]["metric"]
+        costs = result.costs
         rows.append(
             [
-                *(*cell.values(), result["state"], metric, test.get(metric), result["times"]["seconds"]),
-                *(cost.get("trained_parameters"), cost.get("peak_bytes"), result["identity"][:16]),
+                *result.cell,
+                "done" if result.is_done else "failed",
+                result.task.metric,
+                result.test_score,
+                result.times.seconds,
+                costs.trained_parameters if costs else None,
+                costs.peak_bytes if costs else None,
+                result.identity[:16],
             ]
         )
     header = "method task shots seed stage state metric score seconds trained_parameters peak_bytes identity"

@@ -12,7 +12,7 @@ from benchmark.results.schema import SCHEMA_VERSION
 from benchmark.system.hashing import hash_text
 from tasks.core.types import UsageError
 
-ATTACHED_FILE_KEYS = ("predictions", "artefact")  # fields of a result that name a file
+ATTACHED_FILE_KEYS = ("predictions", "adapter")  # fields of a result that name a file
 
 
 class NonFiniteValueError(ValueError):
@@ -70,13 +70,19 @@ def write_file_atomically(path: Path, data: bytes) -> None:
             raise
 
 
+def add_checksum(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the schema version and the checksum to the JSON of a result."""
+    fields = {"schema": SCHEMA_VERSION, **values}
+    return fields | {"checksum": compute_checksum(fields)}
+
+
 def compute_checksum(result: Mapping[str, Any]) -> str:
     """Checksum of a result's fields, which detects changes that leave valid JSON, such as a wrong digit."""
     return hash_text(json.dumps(json.loads(json.dumps(result)), sort_keys=True))[:16]
 
 
 def read_result_file(path: Path) -> dict[str, Any] | None:
-    """Return a result, or None if the file is missing or damaged (the cell is then run again).
+    """Return the JSON of a result, or None if the file is missing or damaged (the cell is then run again).
 
     Raises `UsageError` if the file is not readable, has another schema, or names a file outside of the folder.
     """
@@ -92,8 +98,8 @@ def read_result_file(path: Path) -> dict[str, Any] | None:
         versions = f"schema {result['schema']}, this version reads {SCHEMA_VERSION}"
         raise UsageError(f"{path}: {versions}; use another results folder (--results DIR)")
     for key in ATTACHED_FILE_KEYS:
-        file = (result.get(key) or {}).get("file", "")
+        file = (result.get(key) or {}).get("path", "")
         if Path(file).is_absolute() or ".." in Path(file).parts:
             raise UsageError(f"{path}: names a file outside of its folder: {file!r}; delete it if it is not yours")
-    checksum = result.pop("seal", None)  # results of early versions have none
-    return result if checksum in (None, compute_checksum(result)) else None
+    checksum = result.pop("checksum", None)
+    return result if checksum == compute_checksum(result) else None

@@ -1,15 +1,14 @@
 """Cost model: estimated seconds per cell, from measured cells of this folder if any, otherwise from a FLOP estimate."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from statistics import fmean
-from typing import Any
 
-from benchmark.config.budget import Budget
 from benchmark.config.model_size import parse_parameter_count
 from benchmark.config.profile import Profile
 from benchmark.grid import specs
 from benchmark.grid.cells import TARGET_STAGE, PlannedCell
+from benchmark.results.cell_result import CellResult
 
 # Rough figures for a folder without results: tokens per example and sizes of the full splits, of the public data (first
 # three) and of the synthetic data (tokens per example, test examples, training examples).
@@ -29,15 +28,15 @@ class CostModel:
     The order is: same method, stage, task and shots; same method, stage and task; same method and stage.
     """
 
-    def __init__(self, profile: Profile, results: Iterable[Mapping[str, Any]], device: str = "cpu") -> None:
+    def __init__(self, profile: Profile, results: Iterable[CellResult], device: str = "cpu") -> None:
         self.profile = profile
         self.device = device
         self.measured_seconds: dict[tuple, list[float]] = defaultdict(list)
         for result in results:
-            if result["state"] == "done" and result.get("cost", {}).get("devices", 1) == profile.devices:
-                cell = result["cell"]
-                for key in self.build_lookup_keys(cell["method"], cell["task"], cell["shots"], cell["stage"]):
-                    self.measured_seconds[key].append(result["times"]["seconds"])
+            if result.costs and result.costs.num_devices == profile.devices:
+                cell = result.cell
+                for key in self.build_lookup_keys(cell.method, cell.task, cell.shots, cell.stage):
+                    self.measured_seconds[key].append(result.times.seconds)
 
     @staticmethod
     def build_lookup_keys(method: str, task: str, shots: int | str, stage: str) -> list[tuple]:
@@ -57,7 +56,7 @@ class CostModel:
         profile = self.profile
         cell = planned_cell.cell
         limit = profile.limit
-        budget = planned_cell.identity_inputs["budget"]
+        budget = planned_cell.inputs.budget
         public_data_sizes = TOKENS_PER_EXAMPLE, NUM_TEST_EXAMPLES, NUM_TRAIN_EXAMPLES
         data_sizes = SYNTHETIC_DATA_SIZES if profile.source == "sample" else public_data_sizes
         tokens_per_example, num_test_examples, num_train_examples = data_sizes
@@ -70,8 +69,8 @@ class CostModel:
         if budget:
             num_examples = cell.shots * LABELS_PER_TASK if isinstance(cell.shots, int) else num_train_examples
             num_examples = min(num_examples, limit.get("train", num_examples)) * len(planned_cell.training_tasks)
-            num_steps = Budget(**budget).compute_num_steps(num_examples)
+            num_steps = budget.compute_num_steps(num_examples)
             # A backward pass costs two forward passes. Devices share the rows of training, but each scores all rows.
-            num_tokens += 3 * num_steps * budget["batch_size"] * tokens_per_example / profile.devices
-            num_tokens += budget["evaluations"] * min(num_examples, limit.get("dev", 1000)) * tokens_per_example
+            num_tokens += 3 * num_steps * budget.batch_size * tokens_per_example / profile.devices
+            num_tokens += budget.evaluations * min(num_examples, limit.get("dev", 1000)) * tokens_per_example
         return FIXED_SECONDS_PER_CELL + 2 * num_parameters * num_tokens / FLOPS_PER_SECOND[self.device]

@@ -94,7 +94,7 @@ def estimate_memory(profile: Profile, planned_cell: PlannedCell, num_cells: int 
     else:
         bytes_per_parameter = BYTES_PER_ADAPTER_PARAMETER + (4 if has_gradient_buckets else 0)
         trainable_bytes = (shared_parameters + num_slots * slot_parameters) * bytes_per_parameter
-    num_rows = planned_cell.identity_inputs["budget"]["batch_size"] * (num_cells if is_target_cell else 1)
+    num_rows = planned_cell.budget.batch_size * (num_cells if is_target_cell else 1)
     num_rows = ceil(num_rows / profile.devices)
     estimate_activations = estimate_activation_bytes
     if profile.backbone.checkpointing:

@@ -93,8 +93,8 @@ def _build_pack_key(planned_cell: PlannedCell) -> tuple:
     if not is_packable(planned_cell):
         return (planned_cell.identity,)
     cell = planned_cell.cell
-    settings = dumps([planned_cell.options, planned_cell.identity_inputs["budget"]], sort_keys=True)
-    return cell.method, cell.shots, planned_cell.dependencies, settings
+    options = dumps(planned_cell.options, sort_keys=True)
+    return cell.method, cell.shots, planned_cell.dependencies, options, planned_cell.budget
 
 
 def is_packable(planned_cell: PlannedCell) -> bool:
@@ -119,7 +119,7 @@ def _split_into_packs(
     compatible_cells = sorted(
         compatible_cells, key=lambda planned: (lengths[planned.cell.task][1], planned.cell.task, planned.cell.seed)
     )
-    rows_per_cell = compatible_cells[0].identity_inputs["budget"]["batch_size"]
+    rows_per_cell = compatible_cells[0].budget.batch_size
     cell_lengths = [lengths[planned.cell.task] for planned in compatible_cells]
     curve = calibration.get_cached_curve(profile) if device == "cuda" else None
     if curve:

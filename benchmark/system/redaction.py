@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmark.system.environment import ROOT
 
@@ -22,14 +23,20 @@ def redact_private_text(text: str, *, redact_folders: bool = True) -> str:
     return text
 
 
-def describe_failure(error: BaseException) -> dict[str, str]:
+class FailureDescription(NamedTuple):
+    """Reason of a failure in one line, and its traceback (empty if there is none), both redacted."""
+
+    reason: str
+    traceback: str = ""
+
+
+def describe_failure(error: BaseException) -> FailureDescription:
     """Return the reason of a failure in one line and its traceback, both redacted."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return {
-        "reason": redact_private_text(reason),
-        "traceback": redact_private_text("".join(traceback.format_exception(error))),
-    }
+    return FailureDescription(
+        redact_private_text(reason), redact_private_text("".join(traceback.format_exception(error)))
+    )
 
 
 def get_backbone_display_name(backbone_name: str) -> str:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import NamedTuple
 
 CLEAR_REFS_FILE = Path("/proc/self/clear_refs")  # writing 5 resets the peak memory of the process (Linux)
 
@@ -20,6 +20,7 @@ class PhaseTimer:
         """Start the total time."""
         self.seconds_by_phase: defaultdict[str, float] = defaultdict(float)
         self.start_time = perf_counter()
+        self.started_at = get_timestamp()
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -51,15 +52,22 @@ def reset_peak_memory(device: str) -> None:
         CLEAR_REFS_FILE.write_text("5")
 
 
-def measure_peak_memory(device: str) -> dict[str, Any]:
-    """Return the peak memory in bytes since `reset_peak_memory`, and what it was measured on (`peak_of`)."""
+class PeakMemory(NamedTuple):
+    """Peak memory in bytes, and what it was measured on: the device, or the whole process."""
+
+    num_bytes: int
+    measured_on: str
+
+
+def measure_peak_memory(device: str) -> PeakMemory:
+    """Return the peak memory since `reset_peak_memory`."""
     if device.startswith("cuda"):
         import torch
 
-        return {"peak_bytes": torch.cuda.max_memory_allocated(device), "peak_of": "device"}
+        return PeakMemory(torch.cuda.max_memory_allocated(device), "device")
     if CLEAR_REFS_FILE.exists():
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-        return {"peak_bytes": int(line.split()[1]) * 1024, "peak_of": "process"}
+        return PeakMemory(int(line.split()[1]) * 1024, "process")
     max_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit_bytes = 1 if sys.platform == "darwin" else 1024
-    return {"peak_bytes": max_rss * unit_bytes, "peak_of": "process, since its start"}
+    return PeakMemory(max_rss * unit_bytes, "process, since its start")

@@ -24,9 +24,9 @@ class History:
     dev_seconds: float = 0.0  # this slot's part of the time for dev evaluations
 
     @property
-    def best_dev_score(self) -> float:
-        """The task's metric on dev at the best step; NaN without a dev evaluation at that step."""
-        return next((score for step, score, _ in self.dev_scores if step == self.best_step), float("nan"))
+    def best_dev_score(self) -> float | None:
+        """The task's metric on dev at the best step; None without a dev evaluation at that step."""
+        return next((score for step, score, _ in self.dev_scores if step == self.best_step), None)
 
 
 def combine_stages(stage_histories: Sequence[History]) -> History:

@@ -9,13 +9,15 @@ ids and whether each method was right.
 import io
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmark.analysis.leaderboard import Leaderboard
 from benchmark.config.profile import Profile
 from benchmark.grid import data_hash, specs
+from benchmark.grid.cells import Cell
+from benchmark.results.cell_result import CellResult
 from benchmark.system import disk_cache, hashing
 from benchmark.system.hashing import hash_prompt
 from tasks.core.types import UsageError
@@ -45,12 +47,12 @@ class CellAnswers(NamedTuple):
 def collect_examples(
     profile: Profile,
     leaderboard: Leaderboard,
-    newest_results: Mapping[tuple, Mapping[str, Any]],
+    newest_results: Mapping[Cell, CellResult],
     include_texts: bool = False,
 ) -> dict[str, dict]:
     """Build the examples section of each task that has stored predictions. Task -> section, see `build_section`.
 
-    `newest_results`: (method, task, shots, seed) -> result. `include_texts`: include prompts and answers even if the
+    `include_texts`: include prompts and answers even if the
     data are not generated samples.
     """
     sections = {}
@@ -59,7 +61,7 @@ def collect_examples(
         show_texts = True
         for row in leaderboard.rows:
             shots, seed = (0, 0) if row.is_seed_independent else (row.shots, profile.seeds[0])
-            result = newest_results.get((row.method, task, shots, seed))
+            result = newest_results.get(Cell(row.method, task, shots, seed))
             answers = load_answers(profile, result) if result else None
             if answers:
                 cells[row.method, row.shots] = answers
@@ -70,12 +72,9 @@ def collect_examples(
     return sections
 
 
-def is_synthetic(result: Mapping[str, Any]) -> bool:
-    """Return whether a cell used generated samples, by its recorded origin or, in older results, by the data hash."""
-    if origin := result["data"].get("origin"):
-        return origin == SYNTHETIC_ORIGIN
-    synthetic_hash = hashing.hash_json([hashing.hash_json([SYNTHETIC_ORIGIN, data_hash.hash_synthetic_generators()])])
-    return result["parts"]["records"] == synthetic_hash
+def is_synthetic(result: CellResult) -> bool:
+    """Return whether a cell used generated samples."""
+    return all(record.origin == SYNTHETIC_ORIGIN for record in result.data.values())
 
 
 def withhold_texts(section: dict, task: str) -> dict:
@@ -92,21 +91,20 @@ def withhold_texts(section: dict, task: str) -> dict:
     return section
 
 
-def load_answers(profile: Profile, result: Mapping[str, Any]) -> CellAnswers | None:
+def load_answers(profile: Profile, result: CellResult) -> CellAnswers | None:
     """Load the predictions of a cell; None if the file is missing or does not match the hash in the result."""
     import pyarrow.parquet
 
-    predictions_file = result["predictions"]
+    predictions = result.predictions
+    if predictions is None:
+        return None
     try:
-        data = (profile.results_folder / predictions_file["file"]).read_bytes()
+        data = (profile.results_folder / predictions.path).read_bytes()
     except OSError:
         return None
-    if sha256(data).hexdigest() != predictions_file["sha256"]:
+    if sha256(data).hexdigest() != predictions.sha256:
         return None
-    file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
-    if not set(PREDICTION_COLUMNS) <= set(file.schema_arrow.names):
-        return None
-    columns = file.read(columns=PREDICTION_COLUMNS)
+    columns = pyarrow.parquet.ParquetFile(io.BytesIO(data)).read(columns=PREDICTION_COLUMNS)
     uids, prompt_hashes, targets, predictions = (tuple(columns[name].to_pylist()) for name in PREDICTION_COLUMNS[:-1])
     return CellAnswers(uids, prompt_hashes, targets, predictions, columns["correct"].to_numpy())
 

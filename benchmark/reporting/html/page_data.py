@@ -16,8 +16,8 @@ from benchmark.config.profile import Profile
 from benchmark.grid import specs
 from benchmark.grid.cells import TARGET_STAGE
 from benchmark.grid.planner import get_task_role
-from benchmark.results.files import read_result_file
-from benchmark.results.index import IndexedResult
+from benchmark.results.cell_result import CellResult
+from benchmark.results.schema import TrainingRecord
 
 MAX_CURVE_POINTS = 60  # points of one learning curve
 MAX_CURVES = 1200  # learning curves in the page; those of the first seeds are kept
@@ -136,15 +136,15 @@ def build_cost_entry(
     }
 
 
-def average_phase_seconds(done_results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int | str], dict[str, float]]:
+def average_phase_seconds(done_results: Iterable[CellResult]) -> dict[tuple[str, int | str], dict[str, float]]:
     """(method, shots) -> phase -> mean seconds over its cells."""
     seconds_by_row: dict[tuple, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for result in done_results:
-        spent = result["cost"]["seconds"]
+        spent = result.get_costs().seconds_by_phase
         phases = {name: spent.get(name, 0.0) for name in ("train", "dev", "test")}
         phases["start and end"] = sum(spent.get(name, 0.0) for name in OVERHEAD_PHASES)
         for phase, seconds in phases.items():
-            seconds_by_row[result["cell"]["method"], result["cell"]["shots"]][phase].append(seconds)
+            seconds_by_row[result.cell.method, result.cell.shots][phase].append(seconds)
     return {key: {phase: fmean(values) for phase, values in row.items()} for key, row in seconds_by_row.items()}
 
 
@@ -190,7 +190,7 @@ def can_cross(estimate_pairs: Iterable[tuple[MeanEstimate | None, MeanEstimate |
 
 
 def build_variance_rows(
-    planned_cells: Iterable[Any], results: Iterable[Mapping[str, Any]]
+    planned_cells: Iterable[Any], results: Iterable[CellResult]
 ) -> list[tuple[str, int | str, str, list[float]]]:
     """Build (method, shots, stream, [standard deviation, low, high] x 100) where the runs isolate random streams."""
     rows = []
@@ -207,27 +207,27 @@ def build_variance_rows(
 # -------------------------------------------------------------------- cells
 
 
-def collect_cell_facts(results: Sequence[IndexedResult]) -> CellFacts:
+def collect_cell_facts(results: Sequence[CellResult]) -> CellFacts:
     """Read each result file once and collect what the index does not contain, e.g. learning curves."""
     facts = CellFacts([], [], 0, {}, {}, [], [], None)
     commits: dict = {}
     devices: dict = {}
     days = []
     num_omitted = 0
-    for result in sorted(results, key=lambda result: (str(result["cell"]["seed"]), result["times"]["finished"])):
-        full_result = read_result_file(result.path) or result
-        cell = result["cell"]
-        environment = full_result.get("environment", {})
-        commits[environment.get("commit")] = devices[environment.get("device")] = None
-        days.append(result["times"]["finished"][:10])
-        facts.environment.update(environment)
+    for result in sorted(results, key=lambda result: (str(result.cell.seed), result.times.finished)):
+        cell = result.cell
+        environment = result.details.environment
+        if environment:
+            commits[environment.commit] = devices[environment.device] = None
+            facts.environment.update(vars(environment))
+        days.append(result.times.finished[:10])
         facts.cells.append(build_cell_entry(result))
-        training = full_result.get("training")
-        if result["state"] != "done" or not training or not training["loss"]:
+        training = result.details.training
+        if not training or not training.loss:
             continue
-        if cell["stage"] == TARGET_STAGE and len(training["dev"]) > 1 and not training["stopped"]:
-            previous, last = (score for _, score, *_ in training["dev"][-2:])
-            facts.final_dev_gains.setdefault((cell["method"], cell["shots"]), []).append(last - previous)
+        if cell.stage == TARGET_STAGE and len(training.dev) > 1 and not training.stopped_step:
+            gain = training.dev[-1].score - training.dev[-2].score
+            facts.final_dev_gains.setdefault((cell.method, cell.shots), []).append(gain)
         if len(facts.curves) < MAX_CURVES:
             facts.curves.append(build_curve_entry(result, training))
         else:
@@ -240,21 +240,22 @@ def collect_cell_facts(results: Sequence[IndexedResult]) -> CellFacts:
     )
 
 
-def build_cell_entry(result: Mapping[str, Any]) -> list[Any]:
+def build_cell_entry(result: CellResult) -> list[Any]:
     """Build [method, task, shots, seed, stage, state, test score x 100, seconds, identity, reason of failure]."""
-    value = result.get("metrics", {}).get("test", {}).get(result["task"]["metric"])
-    reason = (result.get("error") or {}).get("reason", "")
-    return [*result["cell"].values(), result["state"], round_optional(None if value is None else 100 * value),
-            round_optional(result["times"]["seconds"], 1), result["identity"][:16], reason]  # fmt: skip
+    value = result.test_score
+    reason = result.error.reason if result.error else ""
+    state = "done" if result.is_done else "failed"
+    return [*result.cell, state, round_optional(None if value is None else 100 * value),
+            round_optional(result.times.seconds, 1), result.identity[:16], reason]  # fmt: skip
 
 
-def build_curve_entry(result: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
+def build_curve_entry(result: CellResult, training: TrainingRecord) -> dict[str, Any]:
     """Build the learning curves of a cell: at most MAX_CURVE_POINTS [step, loss], and all [step, dev score x 100]."""
-    stride = max(1, -(-len(training["loss"]) // MAX_CURVE_POINTS))
-    loss = [[step, round(value, 3)] for step, value in training["loss"][stride - 1 :: stride]]
-    dev = [[step, round(100 * value, 1)] for step, value, *_ in training["dev"]]
-    cell = result["cell"]
-    return {"m": cell["method"], "t": cell["task"], "k": str(cell["shots"]), "s": cell["seed"], "g": cell["stage"],
+    stride = max(1, -(-len(training.loss) // MAX_CURVE_POINTS))
+    loss = [[step, round(value, 3)] for step, value in training.loss[stride - 1 :: stride]]
+    dev = [[step, round(100 * value, 1)] for step, value, *_ in training.dev]
+    cell = result.cell
+    return {"m": cell.method, "t": cell.task, "k": str(cell.shots), "s": cell.seed, "g": cell.stage,
             "loss": loss, "dev": dev}  # fmt: skip
 
 

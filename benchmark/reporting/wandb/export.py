@@ -7,7 +7,7 @@ so a repeated export creates no duplicates. Offline unless uploading is requeste
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +19,7 @@ from benchmark.analysis.load import LoadedResults, load_results
 from benchmark.config.profile import Profile
 from benchmark.reporting.wandb import views
 from benchmark.reporting.wandb.tables import build_all_tables, collect_run_metrics, iterate_curve_points
+from benchmark.results.cell_result import CellResult
 from benchmark.results.store import ResultStore
 from benchmark.system import hardware
 from benchmark.system.hashing import hash_json
@@ -56,7 +57,7 @@ def export_results(profile: Profile, mode: str, loaded_results: LoadedResults | 
     wandb_folder.mkdir(parents=True, exist_ok=True)
     if loaded_results is None or loaded_results.has_stale_results:
         loaded_results = load_results(profile)
-    done = [result for result in loaded_results.results if result["state"] == "done"]
+    done = [result for result in loaded_results.results if result.is_done]
     with convert_wandb_errors():
         if len(done) <= MAX_CELL_RUNS:
             export_cells(profile, find_missing_runs(done, wandb_folder, mode), mode, store.folder)
@@ -90,9 +91,9 @@ def find_api_key() -> str | None:
 # -------------------------------------------------------------------- runs on disk
 
 
-def get_run_id(result: Mapping[str, Any]) -> str:
+def get_run_id(result: CellResult) -> str:
     """Return the W&B run id of a cell: the first 16 characters of its identity."""
-    return result["identity"][:16]
+    return result.identity[:16]
 
 
 def get_folder_prefix(mode: str) -> str:
@@ -108,9 +109,7 @@ def find_run_folders(wandb_folder: Path, mode: str) -> dict[str, list[Path]]:
     return folders
 
 
-def find_missing_runs(
-    done_results: Sequence[Mapping[str, Any]], wandb_folder: Path, mode: str
-) -> list[Mapping[str, Any]]:
+def find_missing_runs(done_results: Sequence[CellResult], wandb_folder: Path, mode: str) -> list[CellResult]:
     """Return the results without a complete run. Removes incomplete run folders, so that no run is written twice."""
     folders = find_run_folders(wandb_folder, mode)
     missing = []
@@ -153,7 +152,7 @@ def start_run(folder: Path, mode: str, **options: Any) -> Any:
     )
 
 
-def export_cells(profile: Profile, results: Sequence[Mapping[str, Any]], mode: str, folder: Path) -> None:
+def export_cells(profile: Profile, results: Sequence[CellResult], mode: str, folder: Path) -> None:
     """Write the runs of many cells, in several processes if there are more than MAX_RUNS_IN_ONE_PROCESS."""
     batches = [results[first : first + BATCH_SIZE] for first in range(0, len(results), BATCH_SIZE)]
     job = partial(export_batch, profile=profile, mode=mode, folder=folder)
@@ -167,7 +166,7 @@ def export_cells(profile: Profile, results: Sequence[Mapping[str, Any]], mode: s
             pass
 
 
-def export_batch(results: Sequence[Mapping[str, Any]], *, profile: Profile, mode: str, folder: Path) -> None:
+def export_batch(results: Sequence[CellResult], *, profile: Profile, mode: str, folder: Path) -> None:
     """Write the runs of some cells, and mark the complete ones even if a later one fails."""
     ended = []
     try:
@@ -182,36 +181,37 @@ def export_batch(results: Sequence[Mapping[str, Any]], *, profile: Profile, mode
                 (run_folder / COMPLETE_MARKER).touch()
 
 
-def export_cell(profile: Profile, result: Mapping[str, Any], mode: str, folder: Path) -> None:
+def export_cell(profile: Profile, result: CellResult, mode: str, folder: Path) -> None:
     """Write the run of one cell: its learning curves, and RUN_METRICS as its summary."""
-    cell = result["cell"]
+    cell = result.cell
+    environment = result.details.environment
     config = {
-        **cell,
-        **result["parts"]["options"],
-        "identity": result["identity"],
+        **cell._asdict(),
+        **result.details.identity_inputs.options,
+        "identity": result.identity,
         "suite": profile.suite.name,
-        "seed": cell["seed"],
-        "backbone": result["backbone"]["name"],
-        "commit": result["environment"].get("commit"),
+        "seed": cell.seed,
+        "backbone": result.backbone.name,
+        "commit": environment.commit if environment else None,
     }
     run = start_run(
         folder,
         mode,
         id=get_run_id(result),
-        name=result["key"],
+        name=result.key,
         group=profile.grid_name,
-        job_type=cell["method"],
-        tags=[str(cell["task"]), f"{cell['shots']} shots"],
+        job_type=cell.method,
+        tags=[cell.task, f"{cell.shots} shots"],
         config=config,
     )
-    for step, values in iterate_curve_points(result["training"]):
+    for step, values in iterate_curve_points(result.details.training):
         run.log(values, step=step, commit=True)  # without commit, the last point would overwrite the summary
     run.summary.update(collect_run_metrics(result))
     run.finish()
 
 
 def export_summary(
-    loaded_results: LoadedResults, done_results: Sequence[Mapping[str, Any]], mode: str, folder: Path
+    loaded_results: LoadedResults, done_results: Sequence[CellResult], mode: str, folder: Path
 ) -> list[str]:
     """Rewrite the summary run of the grid under a fixed id, and its panels. Returns the locations of the panels."""
     import wandb

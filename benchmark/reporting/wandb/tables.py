@@ -2,13 +2,14 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import log10
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from benchmark.analysis.leaderboard import Leaderboard, LeaderboardRow
-from benchmark.grid.cells import TARGET_STAGE
+from benchmark.results.cell_result import CellResult
+from benchmark.results.schema import TrainingRecord
 
 if TYPE_CHECKING:
     from benchmark.analysis.significance import LeaderboardSignificance
@@ -26,7 +27,7 @@ TableData = tuple[list[str], TableRows]  # columns, rows
 
 
 def build_all_tables(
-    leaderboard: Leaderboard, significance: "LeaderboardSignificance", done_results: Sequence[Mapping[str, Any]]
+    leaderboard: Leaderboard, significance: "LeaderboardSignificance", done_results: Sequence[CellResult]
 ) -> dict[str, TableData]:
     """Build all tables of a grid. Name -> table; tables longer than MAX_ROWS continue under name/2, name/3."""
     tables = {
@@ -47,42 +48,48 @@ def build_all_tables(
     }
 
 
-def iterate_curve_points(training: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
+def iterate_curve_points(training: TrainingRecord | None) -> Iterator[tuple[int, dict[str, float]]]:
     """Yield (step, values) of one cell by step. The losses are thinned to MAX_LOSS_POINTS and include the last."""
     points: dict[int, dict[str, float]] = {}
-    stride = max(1, -(-len(training["loss"]) // MAX_LOSS_POINTS))
-    for step, loss in training["loss"][::-1][::stride]:
+    if training is None:
+        return
+    stride = max(1, -(-len(training.loss) // MAX_LOSS_POINTS))
+    for step, loss in training.loss[::-1][::stride]:
         points.setdefault(step, {})["loss"] = loss
-    for step, score, _ in training["dev"]:
+    for step, score, _ in training.dev:
         points.setdefault(step, {})["dev_score"] = score
     yield from sorted(points.items())
 
 
-def collect_run_metrics(result: Mapping[str, Any]) -> dict[str, float | None]:
+def collect_run_metrics(result: CellResult) -> dict[str, float | None]:
     """Collect the RUN_METRICS that this cell has."""
-    cost = result["cost"]
-    dev = list(result["metrics"]["dev"].values())
+    costs = result.get_costs()
+    dev_scores = result.get_metrics().dev.values()
+    training = result.details.training
     metrics = {
-        "score": result["metrics"].get("test", {}).get(result["task"]["metric"]),
-        "dev_score": sum(dev) / len(dev) if dev else None,
-        "loss": result["training"]["loss"][-1][1] if result["training"]["loss"] else None,
-        "seconds": result["times"]["seconds"],
-        "train_seconds": cost["seconds"].get("train"),
-        "test_seconds": cost["seconds"].get("test"),
-        **{name: cost[name] for name in ("trained_parameters", "adapter_bytes", "peak_bytes", "tokens_per_second")},
+        "score": result.test_score,
+        "dev_score": fmean(dev_scores) if dev_scores else None,
+        "loss": training.loss[-1].value if training and training.loss else None,
+        "trained_parameters": costs.trained_parameters,
+        "adapter_bytes": costs.adapter_bytes,
+        "peak_bytes": costs.peak_bytes,
+        "seconds": result.times.seconds,
+        "train_seconds": costs.seconds_by_phase.get("train"),
+        "test_seconds": costs.seconds_by_phase.get("test"),
+        "tokens_per_second": costs.tokens_per_second,
     }
     return {name: metrics[name] for name in RUN_METRICS if metrics[name] is not None}
 
 
-def build_cells_table(done_results: Iterable[Mapping[str, Any]]) -> TableData:
+def build_cells_table(done_results: Iterable[CellResult]) -> TableData:
     """One row per target-stage cell: method, task, shots, seed and RUN_METRICS."""
     rows = []
     for result in done_results:
-        cell = result["cell"]
-        if cell["stage"] == TARGET_STAGE:
+        cell = result.cell
+        if result.is_target:
             metrics = collect_run_metrics(result)
             values = [metrics.get(name) for name in RUN_METRICS]
-            rows.append([cell["method"], cell["task"], str(cell["shots"]), cell["seed"], *values])
+            rows.append([cell.method, cell.task, str(cell.shots), cell.seed, *values])
     return ["method", "task", "shots", "seed", *RUN_METRICS], rows
 
 
@@ -140,12 +147,12 @@ def find_pareto_front(rows: Sequence[LeaderboardRow], group_name: str) -> set[st
     }
 
 
-def build_shots_table(leaderboard: Leaderboard, done_results: Sequence[Mapping[str, Any]]) -> TableData:
+def build_shots_table(leaderboard: Leaderboard, done_results: Sequence[CellResult]) -> TableData:
     """One row per trained method and number of shots: mean number of training examples per cell, and every average."""
     num_examples = defaultdict(list)
     for result in done_results:
-        if splits := result["data"].get("splits"):
-            num_examples[result["cell"]["method"], result["cell"]["shots"]].append(splits["train"])
+        if result.is_target:
+            num_examples[result.cell.method, result.cell.shots].append(result.data[result.cell.task].splits["train"])
     rows = []
     for row in leaderboard.rows:
         if not row.is_control:
@@ -159,16 +166,18 @@ def build_shots_table(leaderboard: Leaderboard, done_results: Sequence[Mapping[s
     return ["method", "shots", "examples", "log10_examples", *columns], rows
 
 
-def build_curves_table(done_results: Iterable[Mapping[str, Any]], shots: int | str) -> TableData:
+def build_curves_table(done_results: Iterable[CellResult], shots: int | str) -> TableData:
     """One row per method and step: mean loss and dev score over cells; a stopped cell keeps its last value."""
-    training_by_method: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    training_by_method: dict[str, list[TrainingRecord]] = defaultdict(list)
     for result in done_results:
-        if (result["cell"]["stage"], result["cell"]["shots"]) == (TARGET_STAGE, shots) and result["training"]["loss"]:
-            training_by_method[result["cell"]["method"]].append(result["training"])
+        if result.is_target and result.cell.shots == shots:
+            training = result.details.training
+            if training and training.loss:
+                training_by_method[result.cell.method].append(training)
     rows = []
     for method, cells in training_by_method.items():
-        losses = [training["loss"] for training in cells]
-        dev_scores = [training["dev"] for training in cells]
+        losses = [training.loss for training in cells]
+        dev_scores = [training.dev for training in cells]
         last = max(curve[-1][0] for curve in losses)
         for step in sorted({-(-last * i // NUM_CURVE_POINTS) for i in range(1, NUM_CURVE_POINTS + 1)}):
             rows.append([method, step, _average_at_step(losses, step), _average_at_step(dev_scores, step), len(cells)])
