@@ -21,7 +21,7 @@ from benchmark.results.store import ResultStore
 profile = loading.load_profile("smoke", {"methods": [sys.argv[1]], "tasks": ["chnsent"], "results": sys.argv[2]})
 runner = CellRunner(profile, ResultStore(profile.results_folder))
 results = [runner.run([cell])[0] for cell in planner.plan_grid(profile)]
-assert all(result["state"] == "done" for result in results), results
+assert all(result.is_done for result in results), results
 print(json.dumps(sorted(name for name in sys.modules if name.partition(".")[0] in ("benchmark", "methods", "tasks"))))
 """
 

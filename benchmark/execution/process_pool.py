@@ -136,17 +136,22 @@ def try_send_pack(scheduler: Scheduler, worker: WorkerProcess, pack: Pack) -> bo
 def receive_message(scheduler: Scheduler, worker: WorkerProcess, pack: Pack | None) -> bool:
     """Handle one message from a worker: ready, outcomes of its pack, or end of pipe. -> whether the worker is alive.
 
-    Raises a UsageError that the worker sent.
+    Raises a UsageError that the worker sent, TypeError for a message that does not fit.
     """
     try:
         message: WorkerMessage = worker.pipe.recv()
     except (EOFError, ConnectionResetError):
         reap_worker(scheduler, worker, pack)
         return False
-    if isinstance(message, WorkerFailed):
-        raise message.error
-    if isinstance(message, PackFinished) and pack is not None:
-        scheduler.complete_pack(pack, message.outcomes)
+    match message:
+        case WorkerReady():
+            pass
+        case PackFinished() if pack is not None:
+            scheduler.complete_pack(pack, message.outcomes)
+        case WorkerFailed():
+            raise message.error
+        case _:
+            raise TypeError(f"unexpected message of a worker: {message!r}")
     return True
 
 

@@ -177,7 +177,7 @@ def format_cells_csv(results: Sequence[CellResult]) -> str:
         rows.append(
             [
                 *result.cell,
-                "done" if result.is_done else "failed",
+                result.state,
                 result.task.metric,
                 result.test_score,
                 result.times.seconds,

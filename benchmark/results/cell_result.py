@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmark.grid.cells import TARGET_STAGE, Cell
 from benchmark.results.files import read_result_file
@@ -58,6 +58,11 @@ class CellResult:
         return self.error is None
 
     @property
+    def state(self) -> Literal["done", "failed"]:
+        """State of the cell, as status and tables name it."""
+        return "done" if self.is_done else "failed"
+
+    @property
     def is_target(self) -> bool:
         """Whether the cell is a score of the table or of a dependency, and not a source stage."""
         return self.cell.stage == TARGET_STAGE
@@ -95,8 +100,7 @@ class CellResult:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, with the state of the cell and its readable name."""
         shallow = replace(self, stored_details=None, path=None)
-        values = asdict(shallow) | {"cell": self.cell._asdict(), "key": self.key}
-        values |= {"state": "done" if self.is_done else "failed"}
+        values = asdict(shallow) | {"cell": self.cell._asdict(), "key": self.key, "state": self.state}
         values |= {"error": self.error._asdict() if self.error else None}
         details = self.details
         values |= {

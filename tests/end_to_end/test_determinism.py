@@ -21,7 +21,7 @@ def predictions(found: Profile, folder: str, *, backwards: bool = False) -> dict
     price = {cell.identity: 1.0 for cell in cells}
     with Progress(cells, 0, price, 1, Console(quiet=True)) as progress:
         assert not process_pool.run_packs(found, due, place, progress, 1).num_unfinished
-    return {r["key"]: r["predictions"]["sha256"] for r in place.load_results() if "predictions" in r}
+    return {r.key: r.predictions.sha256 for r in place.load_results() if "predictions" in r}
 
 
 @pytest.fixture

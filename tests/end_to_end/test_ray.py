@@ -81,7 +81,7 @@ class Seen:
         self.lines.append(text)
 
     def finish_cell(self, planned, result) -> None:
-        self.num_failed += result["state"] == "failed"
+        self.num_failed += not result.is_done
         self.then()
 
 
@@ -123,11 +123,7 @@ def done(small: Profile) -> list[str]:
 
 
 def failed(small: Profile) -> dict[str, str]:
-    return {
-        r["key"]: r["error"]["reason"]
-        for r in ResultStore(small.results_folder).load_results()
-        if r["state"] == "failed"
-    }
+    return {r.key: r.error.reason for r in ResultStore(small.results_folder).load_results() if not r.is_done}
 
 
 def clean(small: Profile) -> bool:

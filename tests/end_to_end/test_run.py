@@ -75,7 +75,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def results(folder: Path) -> dict[str, dict]:
-    return {result["key"]: result for result in ResultStore(folder).load_results()}
+    return {result.key: result for result in ResultStore(folder).load_results()}
 
 
 def test_a_grid_runs_and_running_again_does_nothing(small: Profile, words, capsys):
@@ -92,13 +92,13 @@ def test_a_grid_runs_and_running_again_does_nothing(small: Profile, words, capsy
 def test_a_result_says_everything_the_protocol_asks_for(small: Profile, words):
     assert main(["run", *words, "--methods", "lora"]) == 0
     result = results(small.results_folder)["lora/ocnli/4/0"]
-    assert result["state"] == "done"
-    assert {"accuracy", "macro_f1"} <= set(result["metrics"]["test"])
-    assert set(result["cost"]["seconds"]) == {"load", "tokenise", "train", "dev", "test", "save", "rest"}
-    assert abs(sum(result["cost"]["seconds"].values()) - result["times"]["seconds"]) < 0.2
-    assert result["cost"]["trained_parameters"] > 0
-    assert result["cost"]["adapter_bytes"] == 4 * result["cost"]["trained_parameters"]
-    assert 0 <= result["cost"]["padded_share"] < 1
+    assert result.is_done
+    assert {"accuracy", "macro_f1"} <= set(result.metrics.test)
+    assert set(result.costs.seconds_by_phase) == {"load", "tokenise", "train", "dev", "test", "save", "rest"}
+    assert abs(sum(result.costs.seconds_by_phase.values()) - result.times.seconds) < 0.2
+    assert result.costs.trained_parameters > 0
+    assert result.costs.adapter_bytes == 4 * result.costs.trained_parameters
+    assert 0 <= result.costs.padded_share < 1
     assert result["data"]["splits"]["test"] == 16
     assert {"packages", "device", "commit", "dirty"} <= set(result["environment"])
     text = result.path.read_text()
@@ -112,12 +112,12 @@ def test_scores_can_be_recomputed_from_the_kept_predictions(small: Profile, word
 
     assert main(["run", *words, "--methods", "lora"]) == 0
     for result in results(small.results_folder).values():  # a choice and a span
-        found = pyarrow.parquet.read_table(small.results_folder / result["predictions"]["file"])["score"].to_pylist()
-        assert isclose(fmean(found), result["metrics"]["test"][result["task"]["metric"]])
+        found = pyarrow.parquet.read_table(small.results_folder / result.predictions.path)["score"].to_pylist()
+        assert isclose(fmean(found), result.metrics.test[result.task.metric])
     result = results(small.results_folder)["lora/ocnli/4/0"]
-    rows = pyarrow.parquet.read_table(small.results_folder / result["predictions"]["file"]).to_pylist()
+    rows = pyarrow.parquet.read_table(small.results_folder / result.predictions.path).to_pylist()
     assert len(rows) == 16
-    assert sum(row["correct"] for row in rows) / 16 == result["metrics"]["test"]["accuracy"]
+    assert sum(row["correct"] for row in rows) / 16 == result.metrics.test["accuracy"]
     assert all(len(row["scores"]) == 3 for row in rows)
     assert len({row["asked"] for row in rows}) == 16
 
@@ -126,10 +126,10 @@ def test_a_cell_that_fails_is_recorded_and_the_grid_goes_on(small: Profile, word
     assert main(["run", *words, "--methods", "broken:Raises,broken:NoNumber,lora"]) == 1
     assert "2 done, 4 failed" in capsys.readouterr().out
     found = results(small.results_folder)
-    error = found["broken:Raises/ocnli/4/0"]["error"]
+    error = found["broken:Raises/ocnli/4/0"].error
     assert error["reason"] == "RuntimeError: on purpose"
     assert "training_step" in error["traceback"]
-    assert "step 1" in found["broken:NoNumber/ocnli/4/0"]["error"]["reason"]
+    assert "step 1" in found["broken:NoNumber/ocnli/4/0"].error.reason
     assert found["lora/ocnli/4/0"]["state"] == "done"
 
 
@@ -147,27 +147,26 @@ def test_a_grid_in_packs_gives_what_each_cell_gives_alone(small: Profile, words)
         assert main(["run", *there, *more, "--pack", pack]) == 0
         found[pack] = results(folder)
         place = ResultStore(folder)
-        states[pack] = {key: load(place.get_adapter_path(r["identity"]).read_bytes()) for key, r in found[pack].items()}
-    assert {result["cost"]["pack"] for result in found["1"].values()} == {1}
-    assert max(result["cost"]["pack"] for result in found["3"].values()) == 3
-    steps = {result["training"]["steps"] for result in found["1"].values()}
+        states[pack] = {key: load(place.get_adapter_path(r.identity).read_bytes()) for key, r in found[pack].items()}
+    assert {result.costs.pack_size for result in found["1"].values()} == {1}
+    assert max(result.costs.pack_size for result in found["3"].values()) == 3
+    steps = {result.details.training.num_steps for result in found["1"].values()}
     assert len(steps) > 1
-    assert any(result["training"]["stopped"] for result in found["1"].values())
+    assert any(result.details.training.stopped_step for result in found["1"].values())
     for key, solo in found["1"].items():
         packed = found["3"][key]
-        assert packed["identity"] == solo["identity"]
+        assert packed.identity == solo.identity
         for split in ("dev", "test"):
-            assert packed["metrics"][split] == pytest.approx(solo["metrics"][split], abs=1e-6)
+            assert packed.metrics[split] == pytest.approx(solo.metrics[split], abs=1e-6)
         assert [packed["training"][name] for name in ("best", "stopped")] == [
             solo["training"][name] for name in ("best", "stopped")
         ]
-        for (step, loss), (other, want) in zip(packed["training"]["loss"], solo["training"]["loss"], strict=True):
+        for (step, loss), (other, want) in zip(packed.details.training.loss, solo.details.training.loss, strict=True):
             assert (step, loss) == (other, pytest.approx(want, rel=1e-3))
         for name, tensor in states["1"][key].items():
             assert (states["3"][key][name] - tensor).norm() <= 1e-3 * tensor.norm() + 1e-6
         answers = [
-            pyarrow.parquet.read_table(small.results_folder / pack / found[pack][key]["predictions"]["file"])
-            for pack in "13"
+            pyarrow.parquet.read_table(small.results_folder / pack / found[pack][key].predictions.path) for pack in "13"
         ]
         assert answers[0]["predicted"] == answers[1]["predicted"]
 
@@ -176,9 +175,9 @@ def test_only_the_guilty_cell_of_a_pack_fails(small: Profile, words, broken, cap
     assert main(["run", *words, "--methods", "broken:Picky", "--tasks", "cote_bd,ocnli,chnsent", "--pack", "3"]) == 1
     assert "2 done, 1 failed" in capsys.readouterr().out
     found = results(small.results_folder)
-    assert found["broken:Picky/ocnli/4/0"]["error"]["reason"] == "RuntimeError: not this one"
-    assert found["broken:Picky/chnsent/4/0"]["cost"]["unpacked"] == "RuntimeError: not this one"
-    assert found["broken:Picky/chnsent/4/0"]["cost"]["pack"] == 1
+    assert found["broken:Picky/ocnli/4/0"].error.reason == "RuntimeError: not this one"
+    assert found["broken:Picky/chnsent/4/0"].costs.unpacked_reason == "RuntimeError: not this one"
+    assert found["broken:Picky/chnsent/4/0"].costs.pack_size == 1
 
 
 def test_a_pack_is_resumed_without_the_cells_that_are_done(small: Profile, words, capsys):
@@ -260,9 +259,9 @@ def test_stages_run_as_parents_whose_adapters_their_targets_load(heir: Profile):
     bench = CellRunner(chosen, place)
     for planned in cells:
         (result,) = bench.run([planned])
-        assert result["error"] is None, result["error"]["traceback"]
+        assert result.error is None, result.error.traceback
         assert place.is_done(planned)
-    assert set(result["metrics"]) == {"before", "test", "dev"}
+    assert set(result.metrics) == {"before", "test", "dev"}
     assert len(list((chosen.results_folder / "adapters").iterdir())) == 3
 
 
@@ -288,13 +287,13 @@ def test_workers_share_a_grid_and_a_dead_one_costs_its_cell(small: Profile, word
         "broken:Dies/cote_bd/4/0": "done", "broken:Dies/ocnli/4/0": "failed",
         "lora/cote_bd/4/0": "done", "lora/ocnli/4/0": "done",
     }  # fmt: skip
-    assert [found[f"{method}/cote_bd/4/0"]["cost"]["pack"] for method in ("broken:Dies", "lora")] == [1, 2]
-    assert "SIGKILL" in found["broken:Dies/ocnli/4/0"]["error"]["reason"]
+    assert [found[f"{method}/cote_bd/4/0"].costs.pack_size for method in ("broken:Dies", "lora")] == [1, 2]
+    assert "SIGKILL" in found["broken:Dies/ocnli/4/0"].error.reason
     assert not list((small.results_folder / "locks").iterdir())
     here = [str(small.results_folder / "here") if word == str(small.results_folder) else word for word in words]
     assert main(["run", *here, "--pack", "2", "--methods", "lora"]) == 0
     for key, result in results(small.results_folder / "here").items():  # one process or several: bit by bit the same
-        assert result["predictions"]["sha256"] == found[key]["predictions"]["sha256"]
+        assert result.predictions.sha256 == found[key].predictions.sha256
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -308,7 +307,7 @@ def test_an_interrupted_grid_keeps_what_is_finished(number, code, small: Profile
     _, said = process.communicate(timeout=300)
     assert process.returncode == code, said
     assert said.splitlines()[-1].startswith("interrupted")
-    assert {result["key"] for result in results(small.results_folder).values()} == {
+    assert {result.key for result in results(small.results_folder).values()} == {
         "zero_shot/cote_bd/0/0",
         "zero_shot/ocnli/0/0",
     }

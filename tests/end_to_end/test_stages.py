@@ -45,7 +45,7 @@ def test_source_prompts_are_shared_and_every_stage_is_run(ran):
     assert all(set(found[f"{method}/ocnli/4/0"][0].dependencies) == prompts for method in ("spot", "attempt"))
     assert set(found["mpt.source/sources/full/0"][0].dependencies) == prompts
     assert found["mpt/ocnli/4/0"][0].dependencies == (found["mpt.source/sources/full/0"][0].identity,)
-    tokens = {method: found[f"{method}/ocnli/4/0"][1]["cost"]["tokens"] for method in ("spot", "mpt")}
+    tokens = {method: found[f"{method}/ocnli/4/0"][1].costs.num_tokens for method in ("spot", "mpt")}
     assert tokens["spot"] == 2 * tokens["mpt"]  # its own prompt first, then the tuning
 
 
@@ -55,10 +55,10 @@ def test_a_mixture_of_sources_is_trained_once_and_carried_to_the_target(ran):
     assert {result["state"] for _, result in found.values()} == {"done"}
     for key, (cell, result) in found.items():
         if ".source/" in key:
-            assert result["metrics"] == {"dev": {}}  # no evaluations were asked for, and test is never read
+            assert result.metrics == {"dev": {}}  # no evaluations were asked for, and test is never read
         else:
             assert len(cell.dependencies) == 1
-            assert set(result["metrics"]["test"]) >= {"accuracy"}
+            assert set(result.metrics.test) >= {"accuracy"}
 
 
 def test_stages_on_the_sources_follow_each_other(ran):
@@ -69,23 +69,23 @@ def test_stages_on_the_sources_follow_each_other(ran):
     assert {result["state"] for _, result in found.values()} == {"done"}
     assert found[second][0].dependencies == (found[first][0].identity,)
     assert all(found[target][0].dependencies == (found[second][0].identity,) for target in targets)
-    trained = {key: result["cost"]["trained_parameters"] for key, (_, result) in found.items()}
+    trained = {key: result.costs.trained_parameters for key, (_, result) in found.items()}
     assert trained[first] == 20 * 32
     assert trained[second] == 20 * 32 + 2 * (8 * 32 + 16 * 8) + 2 * 2 * (16 * 8 + 4)  # all, and two sources' own
     assert trained[targets[0]] == 20 * 32 + 2 * (16 * 8 + 4)
-    steps = {key: result["training"]["steps"] for key, (_, result) in found.items()}
+    steps = {key: result.details.training.num_steps for key, (_, result) in found.items()}
     assert (steps[first], steps[second], steps[targets[0]]) == (1, 2, 2)  # shares of 2, rounded up
 
 
 def test_a_stage_that_has_nothing_to_learn_costs_no_step(ran):
     found = ran("ta_lora", ta_lora={"length": 0})
-    steps = {key: result["training"]["steps"] for key, (_, result) in found.items()}
+    steps = {key: result.details.training.num_steps for key, (_, result) in found.items()}
     assert list(steps.values()) == [0, 2, 2]
 
 
 def test_a_row_of_its_own_runs_and_is_counted_as_itself(ran):
     found = ran("lora", "lora:rank-2", **{"lora:rank-2": {"rank": 2}})
-    trained = {key: result["cost"]["trained_parameters"] for key, (_, result) in found.items()}
+    trained = {key: result.costs.trained_parameters for key, (_, result) in found.items()}
     assert trained["lora/ocnli/4/0"] == 4 * trained["lora:rank-2/ocnli/4/0"]
 
 

@@ -174,7 +174,7 @@ def count_writes(path: Path) -> None:
 
     def save(self: ResultStore, planned, result) -> None:
         right(self, planned, result)
-        if result["state"] == "done":
+        if result.is_done:
             with path.open("a") as file:
                 file.write(f"{self.folder.name} {planned.file_stem}\n")
 
@@ -205,10 +205,10 @@ def done(folder: Path) -> dict[str, str]:
 def build_tables(folder: Path, methods: Sequence[str] = METHODS) -> str:
     """The tables of a folder without their times, and every prediction."""
     lines = [plain((folder / "report" / name).read_text(), methods) for name in ("leaderboard.csv", "cells.csv")]
-    for result in sorted(ResultStore(folder).load_results(), key=lambda result: result["key"]):
-        if result["state"] == "done" and "predictions" in result and result["cell"]["method"] in methods:
-            rows = pyarrow.parquet.read_table(folder / result["predictions"]["file"], columns=COLUMNS).to_pylist()
-            lines += [result["key"], repr(rows), repr(result["metrics"]), repr(result["training"]["loss"])]
+    for result in sorted(ResultStore(folder).load_results(), key=lambda result: result.key):
+        if result.is_done and result.predictions and result.cell.method in methods:
+            rows = pyarrow.parquet.read_table(folder / result.predictions.path, columns=COLUMNS).to_pylist()
+            lines += [result.key, repr(rows), repr(result.metrics), repr(result.details.training.loss)]
     return "\n".join(lines)
 
 

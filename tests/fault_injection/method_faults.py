@@ -31,9 +31,7 @@ def faulty(name: str, *, limit: int = 0, more: tuple[str, ...] = ()) -> Callable
         case.tried = 1
         case.expect(f"exit code {code} with a failing method", code == 1)
         case.note()
-        states = {
-            r["cell"]["method"]: r["state"] for r in ResultStore(case.folder).load_results() if r["state"] == "failed"
-        }
+        states = {r.cell.method: "failed" for r in ResultStore(case.folder).load_results() if not r.is_done}
         case.expect(f"failed: {states}", FAULTY[name] in states)
         code = ground.run(case.folder, verb="retry", methods=methods)
         case.expect(f"retry ends with {code}", code == 0)

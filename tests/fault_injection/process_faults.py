@@ -90,9 +90,7 @@ def lost_rank(ground: Ground, right: Undisturbed, draw: Random, times: int) -> V
     for one in found:
         os.kill(one, signal.SIGKILL)
     case.tried, code = 1, ground.wait(process)
-    failed = [
-        result["error"]["reason"] for result in ResultStore(case.folder).load_results() if result["state"] == "failed"
-    ]
+    failed = [result.error.reason for result in ResultStore(case.folder).load_results() if not result.is_done]
     said = bool(failed) and all(reason.startswith("the worker left") for reason in failed)
     case.expect(f"exit code {code}, failed: {failed}", code == 1 and said)
     case.expect("a process is left", not any(map(locks.is_process_alive, (*workers, *found))))

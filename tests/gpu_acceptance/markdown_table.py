@@ -40,7 +40,9 @@ def where(found: dict[str, Any]) -> str:
     named = ", ".join(f"{name} {versions[name]}" for name in VERSIONS if name in versions)
     size = f", {found['memory_bytes'] / 2**30:.0f} GiB" if found.get("memory_bytes") else ""
     commit = (
-        f", commit {machine['commit'][:10]}{' and changes' if machine['dirty'] else ''}" if machine["commit"] else ""
+        f", commit {machine['commit'][:10]}{' and changes' if machine['has_uncommitted_changes'] else ''}"
+        if machine["commit"]
+        else ""
     )
     small, large = found["plan"]["shapes"]
     return f"{machine['device']}{size}; {named}{commit}. Random weights of {small} and {large} shape in bf16."

@@ -68,7 +68,7 @@ class Session:
             torch.set_num_threads(os.cpu_count() or 1)
         self.found: Found = {
             "schema": 1,
-            "environment": collect_environment(self.place),
+            "environment": vars(collect_environment(self.place)),
             "memory_bytes": self.device.size(),
             "plan": {"shapes": [self.plan.small, self.plan.large]},
             "checks": {},
@@ -118,7 +118,7 @@ class Session:
             said["state"] = "failed" if wrong else "cut short" if late and said["found"] else "held"
         except Exception as error:  # whatever a check raises is its result, and the others go on
             traceback.print_exc()
-            said |= {"state": "failed", **describe_failure(error)}
+            said |= {"state": "failed", **describe_failure(error)._asdict()}
         if late and not said["found"]:
             said["state"] = "left out"
         if late:
@@ -168,7 +168,7 @@ def _methods(own: Session, found: Found, shape: str, size: Size) -> Iterator[str
         try:
             said = every.measure(own.device, backbone, name, shape, size)
         except Exception as error:  # of one method: the next goes on
-            said = {"wrong": [describe_failure(error)["reason"]]}
+            said = {"wrong": [describe_failure(error).reason]}
         backbone.detach()
         own.device.tidy()
         found["methods"][name] = said

@@ -59,9 +59,10 @@ def parser() -> argparse.ArgumentParser:
 def machine() -> dict:
     """Where this runs, without its name, and how busy it was before."""
     more = {name: get_installed_version(name) for name in ("accelerate", "safetensors")}
-    found = collect_environment("cpu")
-    packages = {key: value for key, value in (found["packages"] | more).items() if value}
-    return found | {"packages": packages, "cores": count_cpu_cores(), "load": os.getloadavg()[0]}
+    environment = collect_environment("cpu")
+    packages = {key: value for key, value in (dict(environment.packages) | more).items() if value}
+    figures = vars(environment) | {"dirty": environment.has_uncommitted_changes}
+    return figures | {"packages": packages, "cores": count_cpu_cores(), "load": os.getloadavg()[0]}
 
 
 def main() -> int:

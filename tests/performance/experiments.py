@@ -222,7 +222,7 @@ def memory(options: Options, backbone: str) -> Steps:
     first, last = median(resident[tenth : 2 * tenth]), median(resident[-tenth:])
     yield f"{len(resident)} cells: {first / 2**20:.0f} MB, then {last / 2**20:.0f} MB", {
         "backbone": backbone, "cells": len(resident), "methods": rows, "first_bytes": first, "last_bytes": last,
-        "peak_bytes": measure_peak_memory("cpu")["peak_bytes"],
+        "peak_bytes": measure_peak_memory("cpu").num_bytes,
     }  # fmt: skip
 
 
@@ -252,7 +252,7 @@ def profiled(options: Options, backbone: str) -> Steps:
             {"operation": AROUND.get(row.key, row.key), "share": row.self_cpu_time_total / whole, "calls": row.count}
             for row in rows[:OPERATIONS]
         ]
-        found["methods"][name] = {"seconds": result["cost"]["seconds"], "operations": top}
+        found["methods"][name] = {"seconds": result.costs.seconds_by_phase, "operations": top}
         yield f"{name}: {top[0]['operation']} takes {top[0]['share']:.0%}", found
 
 

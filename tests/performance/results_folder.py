@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -11,12 +12,12 @@ from unittest.mock import patch
 
 from benchmark.config import loading
 from benchmark.config.profile import Profile
-from benchmark.execution.record import build_result_header
+from benchmark.execution.record import build_result
 from benchmark.grid import planner
 from benchmark.grid.cells import PlannedCell
+from benchmark.results.schema import Costs, CurvePoint, DataRecord, DevScore, FileRecord, Metrics, TrainingRecord
 from benchmark.results.store import ResultStore
 from benchmark.system.environment import collect_environment
-from benchmark.system.resources import get_timestamp
 from tests.performance.runners import command
 
 METHODS = ("full", "bitfit", "adapter", "lora", "prompt")
@@ -51,31 +52,39 @@ def resume(cells: int, scratch: Path, *, report: bool) -> Iterator[tuple[str, di
 
 def finish(found: Profile, cells: Sequence[PlannedCell]) -> None:
     """A result for every cell as a run leaves it, without waiting for the disk; predictions are shared by link."""
-    store, rng, curve = (
-        ResultStore(found.results_folder),
-        Random(0),
-        [[step, 1 / step] for step in range(1, POINTS + 1)],
-    )
-    machine, kept = collect_environment("cpu"), {}
+    store = ResultStore(found.results_folder)
+    rng = Random(0)
+    training = TrainingRecord(
+        num_steps=POINTS, num_gradients=POINTS, best_step=POINTS, stopped_step=0, diagnostics={},
+        loss=tuple(CurvePoint(step, 1 / step) for step in range(1, POINTS + 1)),
+        dev=(DevScore(20, 0.5, 1.0), DevScore(40, 0.6, 0.9), DevScore(60, 0.7, 0.8)),
+    )  # fmt: skip
+    costs = Costs(
+        trained_parameters=28672, adapter_bytes=114688, pack_size=1, num_micro_batches=1, num_tokens=10**5,
+        seconds_by_phase={"train": 3.0, "test": 1.0, "rest": 1.0}, tokens_per_second=3e4, padded_share=0.08,
+        peak_bytes=7 * 10**8, peak_measured_on="process",
+    )  # fmt: skip
+    splits = {"train": 32, "dev": 32, "test": ROWS}
+    data = DataRecord(splits, offered={}, truncated={}, short={}, origin="sample", digests={}, leaked={})
+    environment = collect_environment("cpu")
+    kept: dict[tuple[str, int], FileRecord] = {}
     for planned in cells:
-        result = build_result_header(planned, found, get_timestamp(), 5.0) | {"environment": machine, "state": "done"}
+        result = build_result(planned, found, training=training, environment=environment)
         correct, path = rng.randrange(8), store.get_predictions_path(planned)  # one of eight sets of predictions
         columns, shared = answers(planned, correct), (planned.cell.task, correct)
         with patch("os.fsync"):
             if shared not in kept:
                 kept[shared] = store.save_predictions(planned, columns)
             else:
-                os.link(store.folder / kept[shared]["file"], path)
-            result |= {
-                "metrics": {split: {result["task"]["metric"]: fmean(columns["score"])} for split in ("dev", "test")},
-                "training": {"steps": POINTS, "gradients": POINTS, "best": POINTS, "stopped": 0, "loss": curve,
-                             "watched": {}, "dev": [[20, 0.5, 1.0], [40, 0.6, 0.9], [60, 0.7, 0.8]]},
-                "data": {"splits": {"train": 32, "dev": 32, "test": ROWS}, "offered": {}, "cut": {}, "short": {}, "leaked": {}},
-                "cost": {"trained_parameters": 28672, "adapter_bytes": 114688, "pack": 1, "parts": 1, "tokens": 10**5,
-                         "seconds": {"train": 3.0, "test": 1.0, "rest": 1.0}, "tokens_per_second": 3e4,
-                         "padded_share": 0.08, "peak_bytes": 7 * 10**8, "peak_of": "process"},
-                "predictions": kept[shared] | {"file": path.relative_to(store.folder).as_posix()},
-            }  # fmt: skip
+                os.link(store.folder / kept[shared].path, path)
+            result = replace(
+                result,
+                times=replace(result.times, seconds=5.0),
+                metrics=Metrics({result.task.metric: fmean(columns["score"])}, {planned.cell.task: 0.8}, {}),
+                data={planned.cell.task: data},
+                costs=costs,
+                predictions=replace(kept[shared], path=path.relative_to(store.folder).as_posix()),
+            )
             store.save_result(planned, result)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from benchmark.config.profile import Profile
+from benchmark.results.cell_result import CellResult
 from benchmark.results.store import ResultStore
 from tests.performance.workload import Work
 
@@ -121,16 +122,16 @@ def suite_figures(profile: Profile, wall: float) -> Figures:
     """What the results of a folder say, of a grid that took so long in all."""
     from benchmark.system import hardware
 
-    results = [result for result in ResultStore(profile.results_folder).load_results() if result["state"] == "done"]
+    results = [result for result in ResultStore(profile.results_folder).load_results() if result.is_done]
     phases, scores, packs, each = Counter(), defaultdict(list), Counter(), {}
     for result in results:
-        spent = dict(result["cost"]["seconds"])
+        spent = dict(result.costs.seconds_by_phase)
         phases.update(train=spent.pop("train", 0.0), test=spent.pop("test", 0.0) + spent.pop("dev", 0.0))
         phases.update(load=spent.pop("load", 0.0), tokenise=spent.pop("tokenise", 0.0), rest=sum(spent.values()))
-        packs[result["cost"]["pack"]] += 1
-        each["/".join(str(result["cell"][name]) for name in ("method", "task", "seed"))] = result["times"]["seconds"]
-        if metrics := result["metrics"].get("test"):
-            scores[f"{result['cell']['method']}/{result['cell']['task']}"].append(metrics[result["task"]["metric"]])
+        packs[result.costs.pack_size] += 1
+        each[f"{result.cell.method}/{result.cell.task}/{result.cell.seed}"] = result.times.seconds
+        if result.test_score is not None:
+            scores[f"{result.cell.method}/{result.cell.task}"].append(result.test_score)
     processes = hardware.choose_num_workers(profile, round(sum(count / size for size, count in packs.items())))
     phases["start"] = max(0.0, wall * processes - phases.total())
     return {
@@ -138,18 +139,18 @@ def suite_figures(profile: Profile, wall: float) -> Figures:
         "phases": shared(phases, len(results)),
         "scoring_share": sum(phases[name] for name in SCORING) / (wall * processes),
         "padded_share": padded(results),
-        "peak_bytes": max(result["cost"]["peak_bytes"] for result in results),
+        "peak_bytes": max(result.costs.peak_bytes for result in results),
         "scores": {name: fmean(values) for name, values in sorted(scores.items())},
         "packs": {str(size): count for size, count in sorted(packs.items())},
         "each": {key: round(seconds + phases["start"] / len(results), 2) for key, seconds in each.items()},
     }
 
 
-def padded(results: Iterable[Mapping[str, Any]]) -> float | None:
+def padded(results: Iterable[CellResult]) -> float | None:
     """Share of the trained tokens that are padding, over all cells."""
-    costs = [result["cost"] for result in results if result["cost"].get("padded_share") is not None]
-    whole = sum(cost["tokens"] / (1 - cost["padded_share"]) for cost in costs)
-    return 1 - sum(cost["tokens"] for cost in costs) / whole if whole else None
+    costs = [result.costs for result in results if result.costs and result.costs.padded_share is not None]
+    whole = sum(cost.num_tokens / (1 - cost.padded_share) for cost in costs)
+    return 1 - sum(cost.num_tokens for cost in costs) / whole if whole else None
 
 
 def counted(methods: Sequence[str], cells: int, processes: int, seconds: float, per_hour: float) -> Figures:

@@ -9,14 +9,31 @@ import pytest
 
 from benchmark.config import loading
 from benchmark.config.profile import Profile
-from benchmark.execution.record import build_result_header
+from benchmark.execution.record import build_result
 from benchmark.grid import planner
 from benchmark.grid.cells import PlannedCell
+from benchmark.results.cell_result import CellResult
+from benchmark.results.schema import Costs, CurvePoint, DataRecord, DevScore, Metrics, TrainingRecord
 from benchmark.results.store import ResultStore
-from benchmark.system.resources import get_timestamp
+from benchmark.system.environment import Environment
+from benchmark.system.redaction import FailureDescription
 from tests.support.wandb_runs import KEY, Caught
 
 SECONDS = {"load": 0.1, "tokenise": 0.1, "train": 1.0, "dev": 0.2, "test": 0.5, "save": 0.1, "rest": 0.0}
+COSTS = Costs(
+    trained_parameters=1000, adapter_bytes=4000, seconds_by_phase=SECONDS, peak_bytes=2**20,
+    peak_measured_on="process", pack_size=1, num_micro_batches=1, num_tokens=90, tokens_per_second=90.0,
+    padded_share=0.1,
+)  # fmt: skip
+TRAINING = TrainingRecord(
+    num_steps=3, num_gradients=3, best_step=2, stopped_step=0, diagnostics={}, dev=(DevScore(2, 0.5, 1.1),),
+    loss=(CurvePoint(1, 2.0), CurvePoint(2, 1.5), CurvePoint(3, 1.0)),
+)  # fmt: skip
+EMPTY_DATA = DataRecord(
+    splits={"train": 8, "dev": 8, "test": 16}, offered={}, truncated={}, short={}, origin="sample", digests={},
+    leaked={},
+)  # fmt: skip
+ENVIRONMENT = Environment({}, "3.12", "Linux", "cpu: none", None, None)
 
 
 @pytest.fixture
@@ -30,40 +47,43 @@ def small(tmp_path: Path, model_folders: dict[str, Path]) -> Profile:
 
 
 @pytest.fixture
-def fake() -> Callable[..., dict]:
-    """A finished cell with this score, saved."""
+def fake() -> Callable[..., CellResult]:
+    """A finished cell with this score, or a failed one with this error, saved; `changes` are fields of the result."""
 
-    def make(found: Profile, planned: PlannedCell, score: float | None, **more: object) -> dict:
-        result = build_result_header(planned, found, get_timestamp(), 2.0) | {
-            "state": "done",
-            "environment": {"commit": None},
-            "metrics": {"test": {result_metric(planned): score}, "dev": {result_metric(planned): 0.5}},
-            "training": {"steps": 3, "best": 2, "stopped": 0, "loss": [[1, 2.0], [2, 1.5], [3, 1.0]], "dev": [[2, 0.5, 1.1]]},
-            "data": {},
-            "cost": {"trained_parameters": 1000, "adapter_bytes": 4000, "seconds": SECONDS, "pack": 1, "tokens": 90,
-                     "tokens_per_second": 90.0, "padded_share": 0.1, "peak_bytes": 2**20, "peak_of": "process"},
-            "predictions": {"file": "predictions/none.parquet", "sha256": "", "rows": 0},
-        } | more  # fmt: skip
-        ResultStore(found.results_folder).save_result(planned, result)
+    def make(
+        profile: Profile, planned: PlannedCell, score: float | None = None, *, error: str = "", **changes: object
+    ) -> CellResult:
+        if error:
+            result = build_result(planned, profile, error=FailureDescription(error))
+        else:
+            result = replace(
+                build_result(planned, profile, training=TRAINING, environment=ENVIRONMENT),
+                metrics=Metrics({result_metric(planned): score}, {planned.training_tasks[0]: 0.5}, {}),
+                costs=COSTS,
+                data=dict.fromkeys(planned.training_tasks, EMPTY_DATA),
+            )
+        result = replace(result, times=replace(result.times, seconds=2.0))
+        result = replace(result, **changes)
+        ResultStore(profile.results_folder).save_result(planned, result)
         return result
 
     return make
 
 
 @pytest.fixture
-def answered(fake) -> Callable[..., dict]:
+def answered(fake) -> Callable[..., CellResult]:
     """A finished cell with a score for each of its test examples, in the predictions beside it."""
 
-    def make(found: Profile, planned: PlannedCell, scores: Sequence[float], **columns: object) -> dict:
+    def make(profile: Profile, planned: PlannedCell, scores: Sequence[float], **columns: object) -> CellResult:
         uid = [f"{planned.cell.task}:{index}" for index in range(len(scores))]
-        kept = {
+        table = {
             "uid": uid,
             "asked": uid,
             "group": [""] * len(uid),
             "score": [float(score) for score in scores],
         } | columns
-        predictions = ResultStore(found.results_folder).save_predictions(planned, kept)
-        return fake(found, planned, fmean(scores), predictions=predictions)
+        predictions = ResultStore(profile.results_folder).save_predictions(planned, table)
+        return fake(profile, planned, fmean(scores), predictions=predictions)
 
     return make
 

@@ -244,8 +244,7 @@ def build_cell_entry(result: CellResult) -> list[Any]:
     """Build [method, task, shots, seed, stage, state, test score x 100, seconds, identity, reason of failure]."""
     value = result.test_score
     reason = result.error.reason if result.error else ""
-    state = "done" if result.is_done else "failed"
-    return [*result.cell, state, round_optional(None if value is None else 100 * value),
+    return [*result.cell, result.state, round_optional(None if value is None else 100 * value),
             round_optional(result.times.seconds, 1), result.identity[:16], reason]  # fmt: skip
 
 

@@ -1,15 +1,26 @@
 """What a cell cost when others share what it rests on, and what it would have cost alone."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from benchmark.analysis.leaderboard import build_leaderboard, compute_seconds_with_dependencies
 from benchmark.analysis.significance import compute_significance
 from benchmark.grid import planner
 from benchmark.reporting import format, tables
+from benchmark.results.schema import CellTimes
 
 
-def result(name: str, seconds: float, *parents: str, state: str = "done") -> dict:
-    return {"identity": name, "parents": list(parents), "times": {"seconds": seconds}, "state": state}
+class Result(NamedTuple):
+    """The fields of a result that costs depend on."""
+
+    identity: str
+    times: CellTimes
+    dependencies: tuple[str, ...]
+    is_done: bool
+
+
+def result(name: str, seconds: float, *parents: str, state: str = "done") -> Result:
+    return Result(name, CellTimes("", "", seconds), parents, state == "done")
 
 
 def test_shared_work_is_divided_among_its_heirs_and_counted_whole_for_one():
@@ -55,9 +66,10 @@ def test_the_table_says_what_the_sources_gave_before_a_step_on_the_target(heir, 
     """And has no column for it where no method learns from sources."""
     heir = replace(heir, methods=("lora", *heir.methods))
     results = [fake(heir, planned, 0.5) for planned in planner.plan_grid(heir)]
-    for result in results:
-        if result["cell"]["method"] == "heirs:Heir" and result["cell"]["stage"] == "target":
-            result["metrics"]["before"] = dict.fromkeys(result["metrics"]["test"], 0.25)
+    for index, result in enumerate(results):
+        if result.cell.method == "heirs:Heir" and result.is_target:
+            metrics = replace(result.metrics, zero_step=dict.fromkeys(result.metrics.test, 0.25))
+            results[index] = replace(result, metrics=metrics)
     table = build_leaderboard(heir, results)
     lines = {line.method: line for line in table.rows}
     assert {figure.mean for figure in lines["heirs:Heir"].zero_step_averages.values()} == {0.25}

@@ -112,7 +112,7 @@ def test_predictions_that_cannot_be_used_say_why(small, answered, fake):
     ResultStore(small.results_folder).get_predictions_path(cells["lora/afqmc/4/0"]).unlink()
     ResultStore(small.results_folder).get_predictions_path(cells["lora/chnsent/4/0"]).write_bytes(b"other")
     result = answered(small, cells["lora/cote_bd/4/0"], [0.5] * N)
-    fake(small, cells["lora/cote_bd/4/0"], 0.7, predictions=result["predictions"])
+    fake(small, cells["lora/cote_bd/4/0"], 0.7, predictions=result.predictions)
     kept = kept_of(small)
     assert [kept.compute_difference(LORA, PROMPT, task).num_seeds for task in small.tasks] == [2, 2, 2]
     assert [kept.unusable_cells[f"lora/{task}/4/0"].split()[-1] for task in small.tasks] == [

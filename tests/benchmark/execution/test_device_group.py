@@ -58,11 +58,11 @@ def test_two_processes_give_the_cells_of_one(two_stages: Profile, tmp_path: Path
     try:
         for cell, one in zip(cells, expected, strict=True):
             [two] = crew.run([cell])
-            assert one["error"] == two["error"] is None
-            assert two["environment"]["devices"] == 2
-            assert two["cost"]["tokens"] == one["cost"]["tokens"]
-            assert two["metrics"] == one["metrics"]
-            for (step, loss), (other, want) in zip(two["training"]["loss"], one["training"]["loss"], strict=True):
+            assert one.error == two.error is None
+            assert two.details.environment.num_devices == 2
+            assert two.costs.num_tokens == one.costs.num_tokens
+            assert two.metrics == one.metrics
+            for (step, loss), (other, want) in zip(two.details.training.loss, one.details.training.loss, strict=True):
                 assert (step, loss) == (other, pytest.approx(want, rel=1e-4))
             same(
                 *(

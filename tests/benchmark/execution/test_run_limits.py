@@ -16,6 +16,7 @@ from benchmark.config import run_limits
 from benchmark.config.profile import Profile
 from benchmark.config.run_limits import RunLimits
 from benchmark.execution import process_pool, scheduler
+from benchmark.execution.messages import ClaimedElsewhere, PackFinished, WorkerReady
 from benchmark.grid import planner
 from benchmark.reporting.wandb import export
 from benchmark.results.store import ResultStore
@@ -55,7 +56,7 @@ class Counts:
     def start_pack(self, pack) -> None: ...
 
     def finish_elsewhere(self, planned, result) -> None:
-        self.seen.append(result["state"])
+        self.seen.append(result.state)
 
     def release_cell(self, planned) -> None:
         self.seen.append("put back")
@@ -64,7 +65,7 @@ class Counts:
         self.seen.append(reason)
 
     def finish_cell(self, planned, result) -> None:
-        self.seen.append(result["state"])
+        self.seen.append(result.state)
 
 
 def opened(small: Profile, **given: object) -> scheduler.Scheduler:
@@ -110,8 +111,8 @@ def test_no_pack_begins_after_a_failure_where_that_is_asked(small: Profile):
 def test_a_cell_that_failed_elsewhere_is_not_tried_again_here(small: Profile, fake):
     place = opened(small)
     pack = place.take_pack()
-    fake(small, pack[0], None, state="failed", error={"reason": "no", "traceback": ""})
-    place.complete_pack(pack, [scheduler.CLAIMED_ELSEWHERE])
+    fake(small, pack[0], error="no")
+    place.complete_pack(pack, [ClaimedElsewhere()])
     assert place.num_unfinished == 2
     assert place.queue.failed_identities == {pack[0].identity}
     assert place.progress.seen == ["failed"]
@@ -120,7 +121,7 @@ def test_a_cell_that_failed_elsewhere_is_not_tried_again_here(small: Profile, fa
 def test_a_cell_that_another_process_has_comes_up_again(small: Profile):
     place = opened(small)
     pack = place.take_pack()
-    place.complete_pack(pack, [scheduler.CLAIMED_ELSEWHERE])
+    place.complete_pack(pack, [ClaimedElsewhere()])
     assert place.num_unfinished == 3
     assert place.queue.pending_packs[-1] == pack
 
@@ -132,11 +133,11 @@ def test_a_worker_that_was_killed_while_it_had_no_pack_costs_nothing(small: Prof
     def serve(pipe: Connection) -> None:
         with suppress(EOFError):
             while True:
-                pipe.send([fake(small, planned, 0.5) for planned in pipe.recv()])
+                pipe.send(PackFinished(tuple(fake(small, planned, 0.5) for planned in pipe.recv())))
 
     def hire(_: scheduler.Scheduler) -> process_pool.WorkerProcess:
         here, there = Pipe()
-        there.send("ready")
+        there.send(WorkerReady())
         if hired:
             Thread(target=serve, args=(there,), daemon=True).start()
         else:
@@ -160,7 +161,7 @@ def wayward(small: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def states(small: Profile) -> dict[str, str]:
-    return {result["cell"]["method"]: result["state"] for result in ResultStore(small.results_folder).load_results()}
+    return {result.cell.method: result.state for result in ResultStore(small.results_folder).load_results()}
 
 
 def test_a_run_stops_at_a_failure_and_what_failed_is_retried(small, wayward, tmp_path, capsys):

@@ -39,15 +39,15 @@ def bench(model_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_source_stage_is_scored_before_the_target_and_the_target_does_not_notice(bench, monkeypatch):
     there, cells = bench("with", "meta_lora", "lora")
     found = {cell.cell.key: (cell, there.run([cell])[0]) for cell in cells}
-    assert [result["error"] for _, result in found.values()] == [None] * 3
-    assert "before" not in found["lora/ocnli/4/0"][1]["metrics"]
+    assert [result.error for _, result in found.values()] == [None] * 3
+    assert found["lora/ocnli/4/0"][1].metrics.zero_step == {}
     source, (target, result) = found["meta_lora.source/sources/full/0"][0], found["meta_lora/ocnli/4/0"]
 
     method = load_method("meta_lora")(there.backbone, target.options)
     method.load(load_file(there.store.get_adapter_path(source.identity)))
     method.begin_stage(TARGET_STAGE, [0])
     [task] = there.load_tasks(target)
-    assert result["metrics"]["before"] == evaluate.compute_test_metrics(
+    assert result.metrics.zero_step == evaluate.compute_test_metrics(
         task, evaluate.predict_test(method, [task], "sum")[0]
     )
     method.close()
@@ -56,9 +56,9 @@ def test_a_source_stage_is_scored_before_the_target_and_the_target_does_not_noti
     there, cells = bench("without", "meta_lora")
     for cell in cells:
         [plain] = there.run([cell])
-    assert "before" not in plain["metrics"]
-    assert plain["predictions"]["sha256"] == result["predictions"]["sha256"]
-    assert plain["metrics"]["test"] == result["metrics"]["test"]
+    assert plain.metrics.zero_step == {}
+    assert plain.predictions.sha256 == result.predictions.sha256
+    assert plain.metrics.test == result.metrics.test
 
 
 def test_a_pool_limits_the_sources_and_the_result_says_so(bench):
@@ -67,16 +67,14 @@ def test_a_pool_limits_the_sources_and_the_result_says_so(bench):
     meta, shared = (found[f"{name}.source/sources/full/0"] for name in ("meta_lora", "shared_lora"))
     for result in (meta, shared):
         for source in ("afqmc", "cote_mfw"):
-            assert result["data"][source]["splits"]["train"] == 8
-            assert result["data"][source]["offered"]["train"] == 32
-        assert result["training"]["gradients"] == 4
-    assert [meta["data"][s]["digest"] for s in CHANGES["sources"]] == [
-        shared["data"][s]["digest"] for s in CHANGES["sources"]
-    ]
-    assert meta["training"]["steps"] == 2
-    assert set(meta["training"]["watched"]) == {"moved", "support_before", "support_after", "query"}
-    assert len(meta["training"]["loss"]) == 2  # of whichever source was drawn
-    assert shared["training"]["watched"] == {}
+            assert result.data[source].splits["train"] == 8
+            assert result.data[source].offered["train"] == 32
+        assert result.details.training.num_gradients == 4
+    assert [meta.data[s].digests for s in CHANGES["sources"]] == [shared.data[s].digests for s in CHANGES["sources"]]
+    assert meta.details.training.num_steps == 2
+    assert set(meta.details.training.diagnostics) == {"moved", "support_before", "support_after", "query"}
+    assert len(meta.details.training.loss) == 2  # of whichever source was drawn
+    assert shared.details.training.diagnostics == {}
     target = found["meta_lora/ocnli/4/0"]
     assert target["data"]["splits"]["train"] == target["data"]["offered"]["train"] == 12  # 4 of each of 3 labels
 
@@ -85,8 +83,8 @@ def test_a_mixtures_cost_is_that_of_all_its_sources(bench):
     there, cells = bench("cost", "shared_lora")
     result = there.run([cells[0]])[0]
     batches = 4 * 4  # rows that were passed
-    assert result["cost"]["tokens"] > batches * 20  # a prompt alone is longer than that; one source would have half
+    assert result.costs.num_tokens > batches * 20  # a prompt alone is longer than that; one source would have half
     rows = [
         len(i.prompt_ids) + len(i.answer_ids) for task in there.load_tasks(cells[0]) for i in task.encode_split("train")
     ]
-    assert batches * min(rows) <= result["cost"]["tokens"] <= batches * max(rows)
+    assert batches * min(rows) <= result.costs.num_tokens <= batches * max(rows)

@@ -134,7 +134,7 @@ def test_pairs_and_examples_are_those_of_the_predictions(shown):
     found, kept = data_of(text)["examples"]["ocnli"], {}
     _, results, _ = load.collect_results(small, ResultStore(small.results_folder))
     for result in results:
-        at = result["cell"]
+        at = result.cell
         if at["task"] == "ocnli" and at["seed"] == 0 and at["shots"] in (0, 16):
             kept[at["method"]] = examples.load_answers(small, result).is_correct
     pairs = found["shots"]["16"]
@@ -177,7 +177,7 @@ def test_texts_of_other_data_sets_are_left_out_unless_they_are_asked_for(small, 
     answers = ["正面", "它的名字"]
     columns = {"target": answers * 4, "predicted": answers * 4, "correct": [True, False] * 4}
     kept = [answered(found, planned, [1.0, 0.0] * 4, **columns) for planned in planner.plan_grid(found)]
-    done = {tuple(result["cell"][name] for name in ("method", "task", "shots", "seed")): result for result in kept}
+    done = {tuple(result.cell[name] for name in ("method", "task", "shots", "seed")): result for result in kept}
     wide, asked = leaderboard.build_leaderboard(found, kept), []
     monkeypatch.setattr(examples, "load_prompt_texts", lambda *of: asked.append(of) or ({}, ""))
 

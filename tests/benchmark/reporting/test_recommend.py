@@ -35,7 +35,7 @@ def fill(found: Profile, answered, right: dict | None = None, but=lambda cell: F
         result = answered(found, planned, scores)
         if cell.method in cost:
             seconds, bytes_ = cost[cell.method]
-            result["times"]["seconds"], result["cost"]["peak_bytes"] = seconds, bytes_
+            result.times.seconds, result.costs.peak_bytes = seconds, bytes_
             ResultStore(found.results_folder).save_result(planned, result)
 
 

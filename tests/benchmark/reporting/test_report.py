@@ -73,7 +73,7 @@ def test_an_average_is_empty_while_a_cell_is_missing_and_a_mean_says_its_seeds(s
 def test_a_failed_cell_is_a_missing_one(small, fake):
     fill(small, fake, {}, but=("lora/chnsent/4/1",))
     planned = next(cell for cell in planner.plan_grid(small) if cell.cell.key == "lora/chnsent/4/1")
-    fake(small, planned, None, state="failed", metrics={}, error={"reason": "no", "traceback": ""})
+    fake(small, planned, error="no")
     assert lines(small)["lora", 4].averages["choice tasks"] is None
 
 
@@ -102,7 +102,7 @@ def test_stale_results_are_left_out_unless_asked_for_and_always_counted(small, f
     _, results, old = load.collect_results(other, ResultStore(small.results_folder))
     assert old == 18
     _, results, _ = load.collect_results(other, ResultStore(small.results_folder), include_stale=True)
-    assert sum(result["cell"]["method"] == "lora" for result in results) == 18
+    assert sum(result.cell.method == "lora" for result in results) == 18
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_a_cell_that_others_alone_rest_on_is_no_cell_of_the_table(heir, fake):
         _, results, _ = load.collect_results(found, ResultStore(found.results_folder), include_stale=stale)
         line = next(line for line in build_leaderboard(found, results).rows if line.method == "prompt")
         assert line.task_scores["afqmc"] is None
-        assert [r["cell"]["stage"] for r in results if r["key"].startswith("prompt/")] == [load.DEPENDENCY_STAGE] * 2
+        assert [r.cell.stage for r in results if r.key.startswith("prompt/")] == [load.DEPENDENCY_STAGE] * 2
         assert (
             next(
                 line for line in build_leaderboard(found, results).rows if line.method == "heirs:Heir"
@@ -221,15 +221,15 @@ def test_an_older_result_counts_once_on_the_same_backbone_alone(small, fake, tmp
         for planned in planner.plan_grid(found):
             fake(found, planned, score)
     results = load.collect_results(small, ResultStore(small.results_folder), include_stale=True)[1]
-    lora = [result for result in results if result["cell"]["method"] == "lora"]
-    assert len(lora) == len({result["key"] for result in lora}) == 18
-    assert {result["metrics"]["test"].get("accuracy", 0.75) for result in lora} == {0.75}
+    lora = [result for result in results if result.cell.method == "lora"]
+    assert len(lora) == len({result.key for result in lora}) == 18
+    assert {result.metrics.test.get("accuracy", 0.75) for result in lora} == {0.75}
     other = replace(small, backbone=replace(small.backbone, name="else/where"))
     for planned in planner.plan_grid(other):
         fake(other, planned, 0.5)
     assert len(load.collect_results(small, ResultStore(small.results_folder), include_stale=True)[1]) == len(results)
     again = load.collect_results(other, ResultStore(small.results_folder), include_stale=True)[1]
-    assert {result["backbone"]["name"] for result in again} == {"else/where"}
+    assert {result.backbone.name for result in again} == {"else/where"}
 
 
 def test_a_method_without_the_first_average_is_not_ranked_by_another(small, fake):

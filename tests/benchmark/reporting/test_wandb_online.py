@@ -22,8 +22,8 @@ def test_the_client_sends_one_run_under_its_own_id_and_never_the_key(offline, mo
 
     wandb.teardown()  # what earlier tests left running has asked for the address already
     _, results, _ = load.collect_results(offline, ResultStore(offline.results_folder))
-    result = next(result for result in results if result["key"] == "lora/chnsent/4/1")
-    run = result["identity"][:16]
+    result = next(result for result in results if result.key == "lora/chnsent/4/1")
+    run = result.identity[:16]
     with serving() as server:
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
@@ -51,7 +51,7 @@ def test_uploading_again_sends_the_summary_alone(offline, caught, monkeypatch, c
     found = export.export_results(offline, "online")
     *cells, last = caught
     assert {run.options["id"] for run in cells} == {
-        r["identity"][:16] for r in ResultStore(offline.results_folder).load_results()
+        r.identity[:16] for r in ResultStore(offline.results_folder).load_results()
     }
     assert all(run.ended == 1 and run.options["mode"] == "online" for run in caught)
     assert found.view_locations == [f"someone/{last.options['id']}"]

@@ -36,7 +36,7 @@ def test_of_many_takers_one_gets_the_lock(small, place):
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda _: locks.acquire_lock(place.get_lock_path(planned)), range(32)))
     assert sum(got) == 1
-    state, why = place.compute_status(planned)
+    state, why = place.compute_statuses([planned], place.load_results())[0]
     assert (state, why[:4]) == ("running", "for ")
 
 

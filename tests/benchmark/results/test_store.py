@@ -11,7 +11,9 @@ import pytest
 from benchmark.cli import run
 from benchmark.config.profile import Profile
 from benchmark.grid import planner
-from benchmark.results import files, locks, schema, store
+from benchmark.grid.cells import PlannedCell
+from benchmark.results import files, index, locks
+from benchmark.results.schema import SCHEMA_VERSION, CellStatus
 from benchmark.results.store import ResultStore
 from tasks.core.types import UsageError
 
@@ -21,11 +23,16 @@ def place(small: Profile) -> ResultStore:
     return ResultStore(small.results_folder)
 
 
+def status(place: ResultStore, planned: PlannedCell) -> CellStatus:
+    """Status of one cell, from all results of the folder."""
+    return place.compute_statuses([planned], place.load_results())[0]
+
+
 def test_a_result_comes_back_as_it_was_saved(small, fake, place):
     planned = planner.plan_grid(small)[0]
     saved = fake(small, planned, 0.25)
-    assert place.load_result(planned) == {"schema": schema.SCHEMA_VERSION, **saved}
-    assert place.compute_status(planned) == ("done", "")
+    assert place.load_result(planned) == saved
+    assert status(place, planned) == ("done", "")
 
 
 def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -41,13 +48,13 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatc
     assert path.read_bytes() == b"old"
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"schema": 1, "ident', b"\xff\xfe", b"[]"])
+@pytest.mark.parametrize("torn", [b"", b'{"schema": 2, "ident', b"\xff\xfe", b"[]"])
 def test_a_torn_result_counts_as_not_there(torn: bytes, small, fake, place):
     planned = planner.plan_grid(small)[0]
     fake(small, planned, 0.25)
     place.get_result_path(planned).write_bytes(torn)
     assert place.load_result(planned) is None
-    assert place.compute_status(planned) == ("planned", "")
+    assert status(place, planned) == ("planned", "")
 
 
 def test_a_result_of_another_schema_is_refused(small, fake, place):
@@ -56,7 +63,7 @@ def test_a_result_of_another_schema_is_refused(small, fake, place):
     path = place.get_result_path(planned)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
     with pytest.raises(UsageError, match="schema 99"):
-        place.compute_status(planned)
+        status(place, planned)
 
 
 def test_an_older_result_is_stale_says_why_and_stays_on_disk(small, fake, place):
@@ -64,10 +71,10 @@ def test_an_older_result_is_stale_says_why_and_stays_on_disk(small, fake, place)
     fake(small, before, 0.25)
     changed = replace(small, config={"lora": {"rank": 3}})
     after = next(cell for cell in planner.plan_grid(changed) if cell.cell == before.cell)
-    assert place.compute_status(after) == ("stale", "options.rank 8 -> 3")
+    assert status(place, after) == ("stale", "options.rank 8 -> 3")
     fake(changed, after, 0.5)
-    assert place.compute_status(after) == ("done", "")
-    assert place.load_result(before)["metrics"]["test"]["accuracy"] == 0.25
+    assert status(place, after) == ("done", "")
+    assert place.load_result(before).metrics.test["accuracy"] == 0.25
 
 
 def test_a_result_is_read_again_only_where_its_file_changed(small, fake, place, monkeypatch):
@@ -75,12 +82,12 @@ def test_a_result_is_read_again_only_where_its_file_changed(small, fake, place, 
     for planned in cells:
         fake(small, planned, 0.25)
     first, opened, right = place.load_results(), [], files.read_result_file
-    monkeypatch.setattr(store, "read_result_file", lambda path: opened.append(path.name) or right(path))
+    monkeypatch.setattr(index, "read_result_file", lambda path: opened.append(path.name) or right(path))
     assert place.load_results() == first
     assert opened == []
     fake(small, cells[1], 0.75)
     place.get_result_path(cells[2]).unlink()
-    found = {result["key"]: result["metrics"]["test"]["accuracy"] for result in place.load_results()}
+    found = {result.key: result.metrics.test["accuracy"] for result in place.load_results()}
     assert opened == [place.get_result_path(cells[1]).name]
     assert found == {cells[0].cell.key: 0.25, cells[1].cell.key: 0.75}
 
@@ -89,16 +96,14 @@ def test_what_is_long_in_a_result_is_there_when_asked_for(small, fake, place):
     saved = fake(small, planner.plan_grid(small)[0], 0.25)
     for _ in range(2):  # without an index and with one
         (result,) = place.load_results()
-        assert not dict.__contains__(result, "parts")  # not in the index
-        assert "parts" in result
-        assert result.get("nothing", 0) == 0
-        assert result["training"] == saved["training"]
-        assert result["parts"] == saved["parts"]
-        with pytest.raises(KeyError):
-            result["nothing"]
+        assert result.stored_details is None  # not in the index
+        assert result.details == saved.details
+    result.path.unlink()
+    assert result.details == saved.details  # read once
+    assert place.load_results() == []
 
 
-@pytest.mark.parametrize("torn", ["", "[]", '{"version": 0, "results": {}}', '{"version": 1, "resul'])
+@pytest.mark.parametrize("torn", ["", "[]", '{"version": 0, "results": {}}', '{"version": 2, "resul'])
 def test_a_torn_or_old_index_is_made_anew(torn: str, small, fake, place):
     fake(small, planner.plan_grid(small)[0], 0.25)
     before = place.load_results()
@@ -108,17 +113,18 @@ def test_a_torn_or_old_index_is_made_anew(torn: str, small, fake, place):
 
 def test_a_failed_cell_says_its_reason(small, fake, place):
     planned = planner.plan_grid(small)[0]
-    fake(small, planned, None, state="failed", error={"reason": "RuntimeError: no", "traceback": ""})
-    assert place.compute_status(planned) == ("failed", "RuntimeError: no")
-    assert not place.is_done(planned)
+    fake(small, planned, error="RuntimeError: no")
+    assert status(place, planned) == ("failed", "RuntimeError: no")
 
 
 def test_a_needed_cell_is_done_only_with_what_it_learned(small, fake, place):
     planned = replace(planner.plan_grid(small)[0], should_save_adapter=True)
     fake(small, planned, 0.25)
-    assert not place.is_done(planned)
-    files.write_file_atomically(place.get_adapter_path(planned.identity), b"tensors")
-    assert place.is_done(planned)
+    assert status(place, planned).state == "planned"
+    fake(small, planned, 0.25, adapter=place.save_file(place.get_adapter_path(planned.identity), b"tensors"))
+    assert status(place, planned).state == "done"
+    place.get_adapter_path(planned.identity).unlink()
+    assert status(place, planned).state == "planned"
 
 
 @pytest.mark.parametrize("wrong", ["state", "metrics", "times"])
@@ -126,18 +132,22 @@ def test_a_result_that_was_changed_is_torn(wrong: str, small, fake, place):
     planned = planner.plan_grid(small)[0]
     fake(small, planned, 0.25)
     path = place.get_result_path(planned)
-    text = {"state": ("done", "donE"), "metrics": ("0.25", "0.75"), "times": ("finished", "finishes")}[wrong]
+    text = {
+        "state": ('"state": "done"', '"state": "donE"'),
+        "metrics": ("0.25", "0.75"),
+        "times": ("finished", "finishes"),
+    }[wrong]
     assert text[0] in path.read_text()
     path.write_text(path.read_text().replace(*text))
     assert place.load_result(planned) is None
     assert place.load_results() == []
 
 
-def test_a_result_of_before_seals_is_read(small, fake, place):
+def test_a_result_without_a_checksum_is_torn(small, fake, place):
     planned = planner.plan_grid(small)[0]
     saved = fake(small, planned, 0.25)
-    place.get_result_path(planned).write_text(json.dumps({"schema": schema.SCHEMA_VERSION, **saved}))
-    assert place.compute_status(planned) == ("done", "")
+    place.get_result_path(planned).write_text(json.dumps({"schema": SCHEMA_VERSION, **saved.to_json()}))
+    assert place.load_result(planned) is None
 
 
 @pytest.mark.parametrize("spoiled", [b"", b"part", None])
@@ -145,23 +155,22 @@ def test_a_cell_is_done_only_with_its_predictions(spoiled: bytes | None, small, 
     planned = planner.plan_grid(small)[0]
     kept = place.save_predictions(planned, {"uid": ["a"], "score": [1.0]})
     fake(small, planned, 1.0, predictions=kept)
-    assert place.is_done(planned)
+    assert status(place, planned) == ("done", "")
     path = place.get_predictions_path(planned)
     if spoiled is None:
         path.unlink()
     else:
         path.write_bytes(spoiled)
-    assert not place.is_done(planned)
-    assert place.compute_status(planned) == ("planned", "")
+    assert status(place, planned) == ("planned", "")
 
 
 def test_a_file_of_another_content_is_found_by_a_thorough_look(small, fake, place):
     planned = replace(planner.plan_grid(small)[0], should_save_adapter=True)
-    said = place.save_attachment(place.get_adapter_path(planned.identity), b"tensors")
-    fake(small, planned, 1.0, artefact=said)
+    said = place.save_file(place.get_adapter_path(planned.identity), b"tensors")
+    fake(small, planned, 1.0, adapter=said)
     assert place.compute_statuses([planned], place.load_results(), verify_files=True) == [("done", "")]
     place.get_adapter_path(planned.identity).write_bytes(b"tensorz")
-    assert place.compute_status(planned) == ("done", "")
+    assert status(place, planned) == ("done", "")
     assert place.compute_statuses([planned], place.load_results(), verify_files=True) == [
         ("planned", "its files are damaged")
     ]
@@ -169,13 +178,13 @@ def test_a_file_of_another_content_is_found_by_a_thorough_look(small, fake, plac
 
 def test_a_cell_that_is_tried_again_is_over_when_its_result_is_another(small, fake, place):
     planned = planner.plan_grid(small)[0]
-    old = fake(small, planned, None, state="failed", error={"reason": "no", "traceback": ""})
-    again = ResultStore(small.results_folder, {planned.identity: old["times"]["finished"]})
+    old = fake(small, planned, error="no")
+    again = ResultStore(small.results_folder, {planned.identity: old.times.finished})
     assert again.load_finished_result(planned) is None
-    assert place.load_finished_result(planned)["state"] == "failed"  # another process failed at it meanwhile
+    assert place.load_finished_result(planned).error  # another process failed at it meanwhile
     time.sleep(0.002)
     fake(small, planned, 0.25)
-    assert again.load_finished_result(planned)["state"] == "done"
+    assert again.load_finished_result(planned).is_done
 
 
 def test_a_full_disk_keeps_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -239,7 +248,7 @@ def test_a_result_that_somebody_removes_meanwhile_is_not_there(small, place, fak
             yield [Entry(entry) for entry in entries]
 
     monkeypatch.setattr(os, "scandir", scandir)
-    assert [result["identity"] for result in place.load_results()] == [cells[1].identity]
+    assert [result.identity for result in place.load_results()] == [cells[1].identity]
 
 
 def test_a_result_with_what_is_no_number_is_refused(small, fake):
@@ -252,6 +261,6 @@ def test_predictions_are_columns_with_a_row_per_example(small, place):
 
     planned = planner.plan_grid(small)[0]
     said = place.save_predictions(planned, {"uid": ["a", "b"], "scores": [[0.5, 0.25], []]})
-    table = pyarrow.parquet.read_table(small.results_folder / said["file"])
-    assert said["rows"] == 2
+    table = pyarrow.parquet.read_table(small.results_folder / said.path)
+    assert said.num_rows == 2
     assert table.to_pydict() == {"uid": ["a", "b"], "scores": [[0.5, 0.25], []]}
