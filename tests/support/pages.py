@@ -15,7 +15,7 @@ from benchmark.config.profile import Profile
 from benchmark.execution.record import build_result_header
 from benchmark.grid import planner
 from benchmark.reporting import build
-from benchmark.reporting.html import charts, examples
+from benchmark.reporting.html import charts, examples, page_records
 from benchmark.results.store import ResultStore
 from benchmark.system.hashing import hash_prompt
 from benchmark.system.resources import get_timestamp
@@ -98,4 +98,16 @@ class Reader(HTMLParser):
 
 
 def data_of(text: str) -> dict:
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
+    """The data of the page, its tables decoded as `decodeRecords` of state.js does."""
+    payload = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
+    return payload | {name: decode_records(payload[name]) for name in page_records.TABLES}
+
+
+def decode_records(table: dict) -> list | dict:
+    def decode_level(level: list | dict) -> dict:
+        if isinstance(level, list):
+            return dict(zip(table["columns"], level, strict=True))
+        return {key: decode_level(part) for key, part in level.items()}
+
+    rows = table["rows"]
+    return [decode_level(row) for row in rows] if isinstance(rows, list) else decode_level(rows)
