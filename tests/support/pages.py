@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,18 +13,26 @@ from rich.console import Console
 
 from benchmark.config import loading
 from benchmark.config.profile import Profile
-from benchmark.execution.record import build_result_header
+from benchmark.execution.record import build_result
 from benchmark.grid import planner
 from benchmark.reporting import build
-from benchmark.reporting.html import charts, examples
+from benchmark.reporting.html import charts, examples, page_records
+from benchmark.results.schema import CurvePoint, DevScore, Metrics
 from benchmark.results.store import ResultStore
 from benchmark.system.hashing import hash_prompt
-from benchmark.system.resources import get_timestamp
+from benchmark.system.redaction import FailureDescription
+from tests.support import result_fixtures
+from tests.support.result_fixtures import COSTS, EMPTY_DATA
 
 TRAP = "<script>window.caught = 1</script><img src=x onerror='window.caught = 1'>\u2028"
 METHODS = ("zero_shot", "majority", "full", "lora", "prompt")
 SKILL = {"zero_shot": 0.3, "majority": 0.1, "full": 0.9, "lora": 0.7, "prompt": 0.65}
-SECONDS = {"load": 0.1, "tokenise": 0.1, "train": 1.0, "dev": 0.2, "test": 0.5, "save": 0.1, "rest": 0.0}
+TRAINING = replace(
+    result_fixtures.TRAINING,
+    loss=(CurvePoint(1, 2.0), CurvePoint(2, 1.0)),
+    dev=(DevScore(2, 0.5, 1.0), DevScore(4, 0.6, 0.9)),
+)
+ENVIRONMENT = replace(result_fixtures.ENVIRONMENT, commit="c0ffee", packages={"torch": "2"})
 VOID = {"meta", "link", "img", "br", "input", "option"}
 
 
@@ -48,32 +57,24 @@ def fill(small: Profile, prompts: dict) -> None:
     draw, store = np.random.default_rng(0), ResultStore(small.results_folder)
     for planned in planner.plan_grid(small):
         cell, asked = planned.cell, prompts[planned.cell.task]
-        result = build_result_header(planned, small, get_timestamp(), 2.0) | {
-            "data": {},
-            "environment": {"commit": "c0ffee", "packages": {"torch": "2"}},
-        }
+        result = build_result(planned, small, training=TRAINING, environment=ENVIRONMENT)
+        result = replace(result, times=replace(result.times, seconds=2.0))
         if cell.key == "prompt/ocnli/16/2":
-            store.save_result(
-                planned,
-                result
-                | {
-                    "state": "failed",
-                    "metrics": {},
-                    "cost": {},
-                    "error": {"reason": f"no room {TRAP}", "traceback": ""},
-                },
-            )
+            store.save_result(planned, replace(result, error=FailureDescription(f"no room {TRAP}")))
             continue
         right = draw.random(len(asked)) < SKILL[cell.method] + 0.05 * (cell.shots == 16)
         kept = {"uid": [f"{cell.task}:{i}" for i in range(len(asked))], "asked": [hash_prompt(*one) for one in asked],
                 "group": [""] * len(asked), "target": [word for _, word in asked], "correct": right.tolist(),
                 "predicted": ["对" if ok else f"错 {TRAP}" for ok in right], "score": right.astype(float).tolist()}  # fmt: skip
-        store.save_result(planned, result | {
-            "state": "done", "metrics": {"test": {"accuracy": float(right.mean())}, "dev": {"accuracy": 0.5}},
-            "training": {"steps": 4, "best": 4, "stopped": 0, "loss": [[1, 2.0], [2, 1.0]], "dev": [[2, 0.5, 1.0], [4, 0.6, 0.9]]},
-            "cost": {"trained_parameters": {"full": 10**6, "lora": 3000, "prompt": 200}.get(cell.method, 0), "adapter_bytes": 1,
-                     "seconds": SECONDS, "pack": 1, "tokens": 9, "tokens_per_second": 9.0, "padded_share": 0.1, "peak_bytes": 2**20},
-            "predictions": store.save_predictions(planned, kept)})  # fmt: skip
+        parameters = {"full": 10**6, "lora": 3000, "prompt": 200}.get(cell.method, 0)
+        result = replace(
+            result,
+            metrics=Metrics({"accuracy": float(right.mean())}, {cell.task: 0.5}, {}),
+            data={cell.task: EMPTY_DATA},
+            costs=replace(COSTS, trained_parameters=parameters),
+            predictions=store.save_predictions(planned, kept),
+        )
+        store.save_result(planned, result)
 
 
 class Reader(HTMLParser):
@@ -98,4 +99,16 @@ class Reader(HTMLParser):
 
 
 def data_of(text: str) -> dict:
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
+    """The data of the page, its tables decoded as `decodeRecords` of state.js does."""
+    payload = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
+    return payload | {name: decode_records(payload[name]) for name in page_records.TABLES}
+
+
+def decode_records(table: dict) -> list | dict:
+    def decode_level(level: list | dict) -> dict:
+        if isinstance(level, list):
+            return dict(zip(table["columns"], level, strict=True))
+        return {key: decode_level(part) for key, part in level.items()}
+
+    rows = table["rows"]
+    return [decode_level(row) for row in rows] if isinstance(rows, list) else decode_level(rows)

@@ -1,7 +1,8 @@
 """Vega-Lite specifications of the page's charts. The page's scripts insert the data rows.
 
-Values with `$` are replaced by the scripts: `$a`, `$b` and `$other` are the CSS colours of the two compared methods and
-of all others, `$costTitle` is the title of the selected cost.
+Values with `$` are replaced by the scripts: `$method-a`, `$method-b` and `$other` are the CSS colours of the two
+compared methods and of all others, `$cost-title` is the title of the selected cost. The field `highlight` of a row is
+`a`, `b` or `other`.
 """
 
 from typing import Any
@@ -11,10 +12,13 @@ from benchmark.system import disk_cache
 VEGA_LITE_VERSION = "6.4"
 ChartSpec = dict[str, Any]
 
-COMPARED_COLOUR = {"field": "who", "type": "nominal", "legend": None,
-       "scale": {"domain": ["a", "b", "other"], "range": ["$a", "$b", "$other"]}}  # fmt: skip
-LABEL_COLOUR = {"condition": [{"test": f"datum.who == '{who}'", "value": f"${who}"} for who in "ab"], "value": "$soft"}
-FOCUS_OPACITY = {"condition": {"test": "datum.who != 'other'", "value": 1}, "value": 0.75}
+COMPARED_COLOUR = {"field": "highlight", "type": "nominal", "legend": None,
+       "scale": {"domain": ["a", "b", "other"], "range": ["$method-a", "$method-b", "$other"]}}  # fmt: skip
+LABEL_COLOUR = {
+    "condition": [{"test": f"datum.highlight == '{name}'", "value": f"$method-{name}"} for name in "ab"],
+    "value": "$soft",
+}
+FOCUS_OPACITY = {"condition": {"test": "datum.highlight != 'other'", "value": 1}, "value": 0.75}
 PHASES = ("train", "dev", "test", "start and end", "sources' share")
 PHASE_COLOURS = ["$phase1", "$phase2", "$phase3", "$phase4", "$phase5"]
 
@@ -25,8 +29,10 @@ def load_vega_script() -> str:
 
     import vl_convert
 
-    key = ["vega", version("vl-convert-python"), VEGA_LITE_VERSION]
-    return disk_cache.load_or_compute(key, lambda: vl_convert.javascript_bundle(None, vl_version=VEGA_LITE_VERSION))
+    def bundle_scripts() -> str:
+        return vl_convert.javascript_bundle(vl_version=VEGA_LITE_VERSION)  # type: ignore[call-arg]  # has a default
+
+    return disk_cache.load_or_compute(["vega", version("vl-convert-python"), VEGA_LITE_VERSION], bundle_scripts)
 
 
 def build_number_field(field: str, title: str | None = None, **options: Any) -> ChartSpec:
@@ -50,9 +56,9 @@ def build_trade_off_chart() -> ChartSpec:
         "scale": {"type": "log", "nice": False, "padding": 40},
         "axis": {"format": "~s", "tickCount": 5, "grid": False},
     }
-    x = build_number_field("cost", "$costTitle", **cost)
-    trained = [{"filter": "!datum.control && datum.cost > 0"}]
-    controls = [{"filter": "datum.control"}]
+    x = build_number_field("cost", "$cost-title", **cost)
+    trained = [{"filter": "!datum.isControl && datum.cost > 0"}]
+    controls = [{"filter": "datum.isControl"}]
     points = {"x": x, "y": build_score_field()}
     shapes = {"domain": ["single-task", "with source stages"], "range": ["circle", "diamond"]}
     shape = {
@@ -63,22 +69,22 @@ def build_trade_off_chart() -> ChartSpec:
         "scale": shapes,
     }
     ends = {"y": build_number_field("low", build_score_field()["title"]), "y2": {"field": "high"}}
-    label = {"align": {"expr": "datum.left ? 'right' : 'left'"}, "dx": {"expr": "datum.left ? -9 : 9"}}
+    label = {"align": {"expr": "datum.isLabelLeft ? 'right' : 'left'"}, "dx": {"expr": "datum.isLabelLeft ? -9 : 9"}}
     return build_layered_chart(
         {"transform": controls, "mark": {"type": "rule", "strokeDash": [4, 4], "color": "$other"},
-         "encoding": {"y": build_score_field(), "tooltip": {"field": "tip"}}},
+         "encoding": {"y": build_score_field(), "tooltip": {"field": "tooltip"}}},
         {"transform": controls, "mark": {"type": "text", "align": "left", "dy": -6, "color": "$soft"},
          "encoding": {"x": {"value": 4}, "y": build_score_field(), "text": {"field": "method"}}},
-        {"transform": [*trained, {"filter": "datum.frontier"}],
+        {"transform": [*trained, {"filter": "datum.isOnFrontier"}],
          "mark": {"type": "line", "interpolate": "step-after", "color": "$line", "strokeWidth": 1.5},
          "encoding": points},
         {"transform": [*trained, {"filter": "isValid(datum.low)"}], "mark": {"type": "rule", "strokeWidth": 1.5},
          "encoding": {"x": x, **ends, "color": COMPARED_COLOUR, "opacity": FOCUS_OPACITY}},
         {"transform": trained, "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
          "encoding": {**points, "color": COMPARED_COLOUR, "shape": shape, "opacity": FOCUS_OPACITY,
-                      "tooltip": {"field": "tip"}}},
-        {"transform": [*trained, {"filter": "datum.label"}], "mark": {"type": "text", "baseline": "middle", **label},
-         "encoding": {"x": x, "y": build_number_field("place", build_score_field()["title"]),
+                      "tooltip": {"field": "tooltip"}}},
+        {"transform": [*trained, {"filter": "datum.hasLabel"}], "mark": {"type": "text", "baseline": "middle", **label},
+         "encoding": {"x": x, "y": build_number_field("labelY", build_score_field()["title"]),
                       "text": {"field": "method"}, "color": LABEL_COLOUR}},
         height=460,
     )  # fmt: skip
@@ -88,16 +94,16 @@ def build_shot_curves_chart() -> ChartSpec:
     """Mean score against the number of shots; the two compared methods with their intervals."""
     x = {"field": "shots", "type": "ordinal", "sort": None, "title": "examples per label", "axis": {"labelAngle": 0}}
     method = {"field": "method"}
-    compared = [{"filter": "datum.who != 'other'"}]
-    stroke_width = {"condition": {"test": "datum.who != 'other'", "value": 2.5}, "value": 1}
+    compared = [{"filter": "datum.highlight != 'other'"}]
+    stroke_width = {"condition": {"test": "datum.highlight != 'other'", "value": 2.5}, "value": 1}
     return build_layered_chart(
         {"transform": [*compared, {"filter": "isValid(datum.low)"}], "mark": {"type": "area", "opacity": 0.15},
          "encoding": {"x": x, "y": build_number_field("low", "mean x 100", scale={"zero": False}),
                       "y2": {"field": "high"}, "color": COMPARED_COLOUR, "detail": method}},
         {"mark": {"type": "line", "point": True}, "encoding": {
             "x": x, "y": build_score_field(), "color": COMPARED_COLOUR, "detail": method, "strokeWidth": stroke_width,
-            "opacity": FOCUS_OPACITY, "tooltip": {"field": "tip"}}},
-        {"transform": [{"filter": "datum.last && datum.who != 'other' && isValid(datum.mean)"}],
+            "opacity": FOCUS_OPACITY, "tooltip": {"field": "tooltip"}}},
+        {"transform": [{"filter": "datum.isLast && datum.highlight != 'other' && isValid(datum.mean)"}],
          "mark": {"type": "text", "align": "left", "dx": 8, "fontWeight": "bold"},
          "encoding": {"x": x, "y": build_score_field(), "text": method, "color": COMPARED_COLOUR}},
         height=340,
@@ -114,7 +120,7 @@ def build_ranks_chart() -> ChartSpec:
         {"mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.45, "strokeCap": "round"},
          "encoding": {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}, "color": COMPARED_COLOUR}},
         {"mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
-         "encoding": {"y": y, "x": x, "color": COMPARED_COLOUR, "tooltip": {"field": "tip"}}},
+         "encoding": {"y": y, "x": x, "color": COMPARED_COLOUR, "tooltip": {"field": "tooltip"}}},
         height={"step": 22},
     )  # fmt: skip
 
@@ -122,13 +128,14 @@ def build_ranks_chart() -> ChartSpec:
 def build_time_chart() -> ChartSpec:
     """Seconds per cell by phase, as stacked bars."""
     colours = {"domain": list(PHASES), "range": PHASE_COLOURS}
-    phase = {"field": "phase", "type": "nominal", "title": None, "scale": colours}
-    phase |= {"sort": list(PHASES), "legend": {"orient": "top", "columns": 5}}
+    phase = {"field": "phase", "type": "nominal", "title": None, "scale": colours,
+             "sort": list(PHASES), "legend": {"orient": "top", "columns": 5}}  # fmt: skip
     return {
         "data": {"name": "rows"}, "width": "container", "height": {"step": 22}, "mark": {"type": "bar"},
         "encoding": {"y": {"field": "method", "type": "nominal", "sort": None, "title": None},
                      "x": build_number_field("seconds", "seconds per cell", stack="zero", axis={"tickCount": 6}),
-                     "color": phase, "order": {"field": "place", "type": "quantitative"}, "tooltip": {"field": "tip"}},
+                     "color": phase, "order": {"field": "phaseIndex", "type": "quantitative"},
+                     "tooltip": {"field": "tooltip"}},
     }  # fmt: skip
 
 
@@ -136,7 +143,7 @@ def build_learning_curve_chart(field: str, title: str, **scale: Any) -> ChartSpe
     """Loss or dev score against the training step, one line per cell."""
     x = build_number_field("step", "step", axis={"tickCount": 5, "format": "d"}, scale={"nice": False})
     y = build_number_field(field, title, scale={"zero": False} | scale)
-    channels = {"detail": {"field": "cell"}, "color": COMPARED_COLOUR, "tooltip": {"field": "tip"}}
+    channels = {"detail": {"field": "cell"}, "color": COMPARED_COLOUR, "tooltip": {"field": "tooltip"}}
     mark = {"type": "line", "strokeWidth": 1.6, "opacity": 0.85, "point": {"size": 14} if field == "dev" else False}
     return {"data": {"name": "rows"}, "width": "container", "height": 180, "mark": mark,
             "encoding": {"x": x, "y": y, **channels}}  # fmt: skip

@@ -8,6 +8,7 @@ ids and whether each method was right.
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from benchmark.analysis.leaderboard import Leaderboard
 from benchmark.config.profile import Profile
 from benchmark.grid import data_hash, specs
 from benchmark.grid.cells import Cell
+from benchmark.reporting.html.page_records import AnswerComparison, ExampleRecord, ExampleSection, MethodAnswers
 from benchmark.results.cell_result import CellResult
 from benchmark.system import disk_cache, hashing
 from benchmark.system.hashing import hash_prompt
@@ -49,11 +51,10 @@ def collect_examples(
     leaderboard: Leaderboard,
     newest_results: Mapping[Cell, CellResult],
     include_texts: bool = False,
-) -> dict[str, dict]:
-    """Build the examples section of each task that has stored predictions. Task -> section, see `build_section`.
+) -> dict[str, ExampleSection]:
+    """Build the examples section of each task that has stored predictions. Task -> section.
 
-    `include_texts`: include prompts and answers even if the
-    data are not generated samples.
+    `include_texts`: include prompts and answers even if the data are not generated samples.
     """
     sections = {}
     for task in leaderboard.metrics:
@@ -62,7 +63,9 @@ def collect_examples(
         for row in leaderboard.rows:
             shots, seed = (0, 0) if row.is_seed_independent else (row.shots, profile.seeds[0])
             result = newest_results.get(Cell(row.method, task, shots, seed))
-            answers = load_answers(profile, result) if result else None
+            if result is None:
+                continue
+            answers = load_answers(profile, result)
             if answers:
                 cells[row.method, row.shots] = answers
                 show_texts = show_texts and (include_texts or is_synthetic(result))
@@ -77,18 +80,25 @@ def is_synthetic(result: CellResult) -> bool:
     return all(record.origin == SYNTHETIC_ORIGIN for record in result.data.values())
 
 
-def withhold_texts(section: dict, task: str) -> dict:
+def withhold_texts(section: ExampleSection, task: str) -> ExampleSection:
     """Remove the answers from a section, except label words, which belong to the task and not to the data."""
     label_words = set(specs.get_task_spec(task).words.values())
-    for example in section["examples"]:
-        if example["target"] not in label_words:
-            example["target"] = None
-    for comparison in section["shots"].values():
-        comparison["said"] = {
-            method: [[text if text in label_words else None, is_correct] for text, is_correct in answers]
-            for method, answers in comparison["said"].items()
+
+    def withhold(text: str | None) -> str | None:
+        return text if text in label_words else None
+
+    def withhold_predictions(comparison: AnswerComparison) -> AnswerComparison:
+        answers = {
+            method: replace(answers, predictions=[withhold(text) for text in answers.predictions])
+            for method, answers in comparison.answers.items()
         }
-    return section
+        return replace(comparison, answers=answers)
+
+    return replace(
+        section,
+        examples=[replace(example, expected_answer=withhold(example.expected_answer)) for example in section.examples],
+        comparisons={shots: withhold_predictions(comparison) for shots, comparison in section.comparisons.items()},
+    )
 
 
 def load_answers(profile: Profile, result: CellResult) -> CellAnswers | None:
@@ -114,7 +124,7 @@ def build_section(
     task: str,
     answers_by_variant: Mapping[tuple[str, int | str], CellAnswers],
     include_prompts: bool = True,
-) -> dict:
+) -> ExampleSection:
     """Build a section: the chosen examples, and by shots the answers and how often each two methods were both right."""
     first = next(iter(answers_by_variant.values()))
     # cells with other prompts have another test split
@@ -127,24 +137,35 @@ def build_section(
     note = TEXTS_WITHHELD
     if include_prompts:
         prompts, note = load_prompt_texts(profile, task, first, indices)
-    examples = [
-        {"uid": first.uids[i], "target": first.gold_answers[i], "prompt": prompts.get(first.uids[i])} for i in indices
-    ]
-    comparisons: dict = {}
+    comparisons = {}
     for shots in dict.fromkeys(shots for _, shots in comparable):
         answers_by_method = {
             method: answers for (method, variant_shots), answers in comparable.items() if variant_shots == shots
         }
-        correct = np.stack([answers.is_correct for answers in answers_by_method.values()]).astype(int)
-        comparisons[str(shots)] = {
-            "methods": list(answers_by_method),
-            "both": (correct @ correct.T).tolist(),
-            "said": {
-                method: [[answers.predictions[i], bool(answers.is_correct[i])] for i in indices]
-                for method, answers in answers_by_method.items()
-            },
-        }
-    return {"n": len(first.uids), "seed": profile.seeds[0], "examples": examples, "why": note, "shots": comparisons}
+        comparisons[str(shots)] = build_comparison(answers_by_method, indices)
+    return ExampleSection(
+        num_examples=len(first.uids),
+        seed=profile.seeds[0],
+        examples=[ExampleRecord(first.uids[i], first.gold_answers[i], prompts.get(first.uids[i])) for i in indices],
+        note=note,
+        comparisons=comparisons,
+    )
+
+
+def build_comparison(answers_by_method: Mapping[str, CellAnswers], indices: Sequence[int]) -> AnswerComparison:
+    """Build the answers to the chosen examples, and the counts over all examples."""
+    is_correct = np.stack([answers.is_correct for answers in answers_by_method.values()]).astype(int)
+    return AnswerComparison(
+        methods=list(answers_by_method),
+        num_both_correct=(is_correct @ is_correct.T).tolist(),
+        answers={
+            method: MethodAnswers(
+                predictions=[answers.predictions[i] for i in indices],
+                is_correct=[bool(answers.is_correct[i]) for i in indices],
+            )
+            for method, answers in answers_by_method.items()
+        },
+    )
 
 
 def choose_examples(is_correct: np.ndarray, max_examples: int) -> list[int]:

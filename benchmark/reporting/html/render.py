@@ -5,14 +5,17 @@ intervals, ties and flags of every selection of tasks are precomputed, so the br
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.results.files import write_file_atomically as put
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from benchmark.analysis.load import LoadedResults
+    from benchmark.reporting.html.context import PageContext
 
 TEMPLATE_FOLDER = Path(__file__).parent
 SCRIPT_FILES = ("state.js", "tables.js", "charts.js", "tasks.js", "page.js")
@@ -28,15 +31,37 @@ def write_html_report(
     from benchmark.reporting.html import context
 
     path = folder / "index.html"
-    put(path, render_html(context.build_context(loaded_results, notes, folder, include_texts)).encode())
+    put(path, render_html(context.build_page_context(loaded_results, notes, folder, include_texts)).encode())
     return path
 
 
-def render_html(context: Mapping[str, Any]) -> str:
+def render_html(page: "PageContext") -> str:
     """Render the template. Texts are HTML-escaped, and the embedded data cannot close the script element around it."""
+    from benchmark.reporting.html import charts, page_records
+
+    payload = {**page_records.encode_page_data(page.data), "charts": charts.build_all_charts()}
+    return (
+        create_environment()
+        .get_template("template.html")
+        .render(
+            page=page,
+            style=(TEMPLATE_FOLDER / "style.css").read_text(encoding="utf-8"),
+            chart_library=escape_script(charts.load_vega_script()) if page.data.cells else "",
+            script=escape_script(
+                "\n".join((TEMPLATE_FOLDER / name).read_text(encoding="utf-8") for name in SCRIPT_FILES)
+            ),
+            json=embed_json(payload),
+        )
+    )
+
+
+def create_environment() -> "Environment":
+    """Create the Jinja environment with the formatting functions that the template calls."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from benchmark.reporting.html import charts
+    from benchmark.reporting import format
+    from benchmark.reporting.html import context
+    from benchmark.system import formatting
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE_FOLDER),
@@ -45,13 +70,17 @@ def render_html(context: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("template.html").render(
-        **context,
-        style=(TEMPLATE_FOLDER / "style.css").read_text(encoding="utf-8"),
-        plots=escape_script(charts.load_vega_script()) if context["drawn"] else "",
-        script=escape_script("\n".join((TEMPLATE_FOLDER / name).read_text(encoding="utf-8") for name in SCRIPT_FILES)),
-        json=embed_json({**context["data"], "charts": charts.build_all_charts()}),
+    environment.globals.update(
+        CONTROL_MARK=format.CONTROL_MARK,
+        format_score=context.format_score_record,
+        format_difference=context.format_difference,
+        format_tie_letters=context.format_tie_letters,
+        format_whisker_style=context.format_whisker_style,
+        format_heat_style=context.format_heat_style,
+        format_count=formatting.format_count,
+        format_bytes=formatting.format_bytes,
     )
+    return environment
 
 
 def embed_json(data: Any) -> str:

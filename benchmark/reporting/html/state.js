@@ -1,72 +1,143 @@
 "use strict";
-// The selection, kept in the address so that it can be shared, and access to the numbers it selects.
+// The selection, stored in the address so that it can be shared, and access to the numbers of the selection.
+// Records from the page's data have the fields that page_records.py describes.
 
-const data = JSON.parse(document.getElementById("data").textContent);
-const state = { ...data.default };
-const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-const one = (selector, root = document) => root.querySelector(selector);
+const TABLES = ["scores", "costs", "crossings", "curves", "cells"]; // fields of the data that are encoded as tables
 
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children.filter((child) => child !== null)); // strings become text, never markup
-  return made;
+/**
+ * Decode a table {columns, rows} into records: objects with one property per column.
+ * `rows` is a list of rows, or nested objects with one row at each leaf; the result has the same shape.
+ */
+function decodeRecords({ columns, rows }) {
+  const decodeRow = (row) => Object.fromEntries(columns.map((column, i) => [column, row[i]]));
+  const decodeLevel = (level) => (Array.isArray(level) ? decodeRow(level)
+    : Object.fromEntries(Object.entries(level).map(([key, value]) => [key, decodeLevel(value)])));
+  return Array.isArray(rows) ? rows.map(decodeRow) : decodeLevel(rows);
 }
 
+/** Read the data embedded in the page; see PageData in page_records.py. */
+function loadPageData() {
+  const payload = JSON.parse(document.getElementById("data").textContent);
+  for (const name of TABLES) payload[name] = decodeRecords(payload[name]);
+  return payload;
+}
+
+const data = loadPageData();
+const state = { ...data.default_state };
+
+// -------------------------------------------------------------------- document
+
+const selectAll = (selector, root = document) => [...root.querySelectorAll(selector)];
+const selectOne = (selector, root = document) => root.querySelector(selector);
+
+/** Create an element with attributes and children; a child that is null is left out. */
+function createElement(tag, attributes = {}, ...children) {
+  const created = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) created.setAttribute(name, value);
+  created.append(...children.filter((child) => child !== null)); // strings become text, never markup
+  return created;
+}
+
+// -------------------------------------------------------------------- address
+
+const ADDRESS_PARAMETERS = { method_a: "a", method_b: "b", direction: "dir" }; // of the fields with another name there
+const getAddressParameter = (field) => ADDRESS_PARAMETERS[field] ?? field;
+
+/** Set the state from the address; missing and unknown values become the default. */
 function readAddress() {
-  const asked = new URLSearchParams(location.hash.slice(1));
-  const known = {
-    shots: Object.keys(data.titles), cost: Object.keys(data.costTitles), dir: ["up", "down"],
-    a: Object.keys(data.methods), b: Object.keys(data.methods), task: ["", ...Object.keys(data.tasks)],
+  const parameters = new URLSearchParams(location.hash.slice(1));
+  const methods = Object.keys(data.methods);
+  const allowedValues = {
+    shots: Object.keys(data.shots_titles), cost: Object.keys(data.cost_titles), direction: ["up", "down"],
+    method_a: methods, method_b: methods, task: ["", ...Object.keys(data.tasks)],
   };
-  for (const [key, usual] of Object.entries(data.default)) {
-    const value = asked.get(key) ?? usual;
-    state[key] = known[key] && !known[key].includes(value) ? usual : value;
+  for (const [field, defaultValue] of Object.entries(data.default_state)) {
+    const value = parameters.get(getAddressParameter(field)) ?? defaultValue;
+    const isAllowed = !allowedValues[field] || allowedValues[field].includes(value);
+    state[field] = isAllowed ? value : defaultValue;
   }
 }
 
+/** Write the fields of the state that differ from the default to the address. */
 function writeAddress() {
-  const changed = Object.entries(state).filter(([key, value]) => value !== data.default[key]);
-  const address = changed.length ? `#${new URLSearchParams(changed)}` : location.pathname + location.search;
+  const changedFields = Object.keys(state).filter((field) => state[field] !== data.default_state[field]);
+  const parameters = changedFields.map((field) => [getAddressParameter(field), state[field]]);
+  const address = parameters.length ? `#${new URLSearchParams(parameters)}` : location.pathname + location.search;
   history.replaceState(null, "", address);
 }
 
-// -------------------------------------------------------------------- numbers
+// -------------------------------------------------------------------- numbers of the selection
 
-const selection = () => data.asked[`${state.role}/${state.family}`] ?? null;
-const chosenTasks = () => (selection() === null ? [] : data.groups[selection()] ?? [selection()]);
-const scoresOf = (name, shots = state.shots) => data.scores[shots]?.[name] ?? {};
-const ranksOf = () => data.ranks[state.shots]?.[selection()];
-const costOf = (method, shots = state.shots) => data.costs[shots]?.[method] ?? {};
-const who = (method) => (method === state.a ? "a" : method === state.b ? "b" : "other");
+/** Name of the selected task group, or of the task if it is a single one; null if no task matches. */
+const getGroupName = () => data.group_names[`${state.role}/${state.family}`] ?? null;
 
-// a score is [mean, half, seeds, difference, its half, p, letters, flag]
-const due = (method) => (data.methods[method].fixed ? 1 : data.seeds);
-// as Python rounds: an exact quarter goes to the even digit, where toFixed goes up, and two views would differ
-const tenth = (value) => (Math.abs(value * 4) % 4 === 1 ? value - Math.sign(value) / 100 : value).toFixed(1);
-const signed = (value) => (value < 0 ? "" : "+") + tenth(value);
-const half = (value) => (value === null ? "" : ` ±${tenth(value)}`);
-
-function points(score, method) {
-  if (!score) return "";
-  const short = score[2] < due(method) ? ` (${score[2]}/${due(method)})` : "";
-  return tenth(score[0]) + half(score[1]) + short;
+/** Names of the selected tasks. */
+function listSelectedTasks() {
+  const groupName = getGroupName();
+  return groupName === null ? [] : data.task_groups[groupName] ?? [groupName];
 }
 
-const apart = (score) => (!score || score[3] === null ? "" : signed(score[3]) + half(score[4]));
-const ties = (score) => (!score ? "" : score[7] ? "‡" : score[6]);
+/** Scores on a task group or task, by method. */
+const getScores = (name, shots = state.shots) => data.scores[shots]?.[name] ?? {};
 
-function count(number) {
+/** Scores on the selected tasks, by method. */
+function getGroupScores() {
+  const groupName = getGroupName();
+  return groupName === null ? {} : getScores(groupName);
+}
+
+const getCost = (method) => data.costs[state.shots]?.[method] ?? {};
+const getRankDiagram = () => data.rank_diagrams[state.shots]?.[getGroupName()];
+const countPlannedSeeds = (method) => (data.methods[method].is_seed_independent ? 1 : data.num_seeds);
+
+/** "a" or "b" for the two compared methods, "other" for all others. */
+const getHighlight = (method) => (method === state.method_a ? "a" : method === state.method_b ? "b" : "other");
+
+/** Ends of the interval of a score; without an interval, both are absent. */
+const getInterval = ({ mean, half_width }) => (half_width === null ? {} : { low: mean - half_width, high: mean + half_width });
+
+// -------------------------------------------------------------------- texts of numbers
+
+const isMissing = (value) => value === undefined || value === null;
+
+/** Format with one decimal as Python does: exact quarters round to the even digit, where toFixed rounds up. */
+const formatTenths = (value) => (Math.abs(value * 4) % 4 === 1 ? value - Math.sign(value) / 100 : value).toFixed(1);
+const formatSigned = (value) => (value < 0 ? "" : "+") + formatTenths(value);
+const formatHalfWidth = (halfWidth) => (halfWidth === null ? "" : ` ±${formatTenths(halfWidth)}`);
+
+/** Format a score, e.g. "66.9 ±2.6 (3/5)"; the seeds are shown only if some are missing. */
+function formatScore(score, method) {
+  if (!score) return "";
+  const numPlanned = countPlannedSeeds(method);
+  const seeds = score.num_seeds < numPlanned ? ` (${score.num_seeds}/${numPlanned})` : "";
+  return formatTenths(score.mean) + formatHalfWidth(score.half_width) + seeds;
+}
+
+/** Format the difference to the reference, e.g. "-2.1 ±1.3". */
+function formatDifference(score) {
+  if (!score || score.difference === null) return "";
+  return formatSigned(score.difference) + formatHalfWidth(score.difference_half_width);
+}
+
+/** Format the tie letters, or ‡ for a method that is not ranked. */
+function formatTieLetters(score) {
+  if (!score) return "";
+  return score.unranked_reason ? "‡" : score.tie_letters;
+}
+
+/** Format a count with three digits and a unit, e.g. "1.23 M". */
+function formatCount(number) {
   for (const [size, unit] of [[1e9, " B"], [1e6, " M"], [1e3, " k"]])
     if (number >= size) return Number((number / size).toPrecision(3)) + unit;
   return number === null ? "" : String(Math.round(number));
 }
 
-const costText = (kind, value) =>
-  value === null || value === undefined ? "" : kind === "trained" ? count(value)
-    : kind === "bytes" ? `${Math.round(value / 2 ** 20)} MB` : `${value.toFixed(1)} s`;
-
-function seedsText(score) {
-  if (score[2] === 1) return "1 run";
-  return `${score[2]} seeds`;
+/** Format a cost; `costName` is a key of data.cost_titles. */
+function formatCost(costName, value) {
+  if (isMissing(value)) return "";
+  if (costName === "trained") return formatCount(value);
+  if (costName === "bytes") return `${Math.round(value / 2 ** 20)} MB`;
+  return `${value.toFixed(1)} s`;
 }
+
+const formatSeedCount = (score) => (score.num_seeds === 1 ? "1 run" : `${score.num_seeds} seeds`);

@@ -1,144 +1,202 @@
-// Tables: what the filters leave of them, the order a reader asks for, and the files they can be saved as.
+// Tables: their numbers for the selection, their order, and the files they can be saved as.
 
-const sortings = {}; // table -> [column, direction]; the leaderboard's is in the address
+// column of the leaderboard, in the address and in saved files -> field of a cost record
+const COST_FIELDS = {
+  trained: "trained_parameters", seconds: "seconds_per_cell", amortised: "amortised_seconds", whole: "standalone_seconds",
+  bytes: "peak_bytes", done: "num_done", due: "num_due",
+};
+const sortOrders = {}; // table id -> {column, direction}; that of the leaderboard is in the address
 
-function fillBoard() {
-  const scores = selection() === null ? {} : scoresOf(selection()), scale = scaleOf(scores);
-  for (const row of all("#t-board tbody tr")) {
-    const method = row.dataset.method, score = scores[method], cost = costOf(method);
-    fillScore(row, score, method, scale);
-    const field = (name) => one(`[data-f=${name}]`, row);
-    field("trained").textContent = data.methods[method].control ? "" : count(cost.trained);
-    field("seconds").textContent = cost.seconds === null ? "" : cost.seconds.toFixed(1);
-    field("amortised").textContent = cost.whole !== null && cost.whole !== cost.seconds ? cost.amortised.toFixed(1) : "";
-    field("done").textContent = `${cost.done}/${cost.due}`;
-    const remarks = [...(score?.[7] ? [score[7]] : []), ...data.cautions[state.shots][method]];
-    field("remarks").textContent = remarks.join("; ");
+function fillLeaderboard() {
+  const scores = getGroupScores();
+  const scaleValue = createScale(scores);
+  for (const row of selectAll("#t-board tbody tr")) {
+    const method = row.dataset.method;
+    const score = scores[method];
+    const cost = getCost(method);
+    fillScore(row, score, method, scaleValue);
+    const setText = (field, text) => { selectOne(`[data-field=${field}]`, row).textContent = text; };
+    const hasDependencies = cost.standalone_seconds !== null && cost.standalone_seconds !== cost.seconds_per_cell;
+    const reasons = score?.unranked_reason ? [score.unranked_reason] : [];
+    setText("trained", data.methods[method].is_control ? "" : formatCount(cost.trained_parameters));
+    setText("seconds", cost.seconds_per_cell === null ? "" : cost.seconds_per_cell.toFixed(1));
+    setText("amortised", hasDependencies ? cost.amortised_seconds.toFixed(1) : "");
+    setText("done", `${cost.num_done}/${cost.num_due}`);
+    setText("remarks", [...reasons, ...data.cautions[state.shots][method]].join("; "));
   }
 }
 
-// from the lowest end of an interval in the table to the highest
-function scaleOf(scores) {
-  const ends = Object.values(scores).flatMap((score) => [score[0] - (score[1] ?? 0), score[0] + (score[1] ?? 0)]);
-  const low = Math.max(0, Math.min(...ends)), high = Math.min(100, Math.max(...ends));
+/** Return a function that scales a value to 0..100 over the range of all intervals of these scores. */
+function createScale(scores) {
+  const ends = Object.values(scores).flatMap(({ mean, half_width }) => [mean - (half_width ?? 0), mean + (half_width ?? 0)]);
+  const low = Math.max(0, Math.min(...ends));
+  const high = Math.min(100, Math.max(...ends));
   return (value) => (high > low ? (100 * (Math.min(high, Math.max(low, value)) - low)) / (high - low) : 50).toFixed(1);
 }
 
-function fillScore(row, score, method, scale) {
-  const put = (name, text) => { const at = one(`[data-f=${name}]`, row); if (at) at.textContent = text; };
-  put("points", points(score, method));
-  put("apart", apart(score));
-  put("ties", ties(score));
-  put("flag", score?.[7] ?? "");
-  const whisker = one("[data-f=whisker]", row), spread = score?.[1] ?? 0;
-  const at = score ? { low: score[0] - spread, mean: score[0], high: score[0] + spread } : {};
-  for (const [name, value] of Object.entries(at)) whisker.style.setProperty(`--${name}`, scale(value));
+/** Fill the cells of a row that show a score, those that the table has. */
+function fillScore(row, score, method, scaleValue) {
+  const setText = (field, text) => {
+    const cell = selectOne(`[data-field=${field}]`, row);
+    if (cell) cell.textContent = text;
+  };
+  setText("score", formatScore(score, method));
+  setText("difference", formatDifference(score));
+  setText("ties", formatTieLetters(score));
+  setText("flag", score?.unranked_reason ?? "");
+  const whisker = selectOne("[data-field=whisker]", row);
+  const halfWidth = score?.half_width ?? 0;
+  const positions = score ? { low: score.mean - halfWidth, mean: score.mean, high: score.mean + halfWidth } : {};
+  for (const [name, value] of Object.entries(positions)) whisker.style.setProperty(`--${name}`, scaleValue(value));
   whisker.style.display = score ? "" : "none";
 }
 
-function fillHeat() {
-  const shown = new Set(chosenTasks());
+function fillHeatTable() {
+  const selectedTasks = new Set(listSelectedTasks());
   for (const task of Object.keys(data.tasks)) {
-    const scores = scoresOf(task), means = Object.values(scores).map((score) => score[0]);
-    const low = Math.min(...means), high = Math.max(...means);
-    const hide = !shown.has(task), name = CSS.escape(task);
-    one(`#t-heat th[data-key="${name}"]`).hidden = hide;
-    for (const cell of all(`#t-heat td[data-task="${name}"]`)) {
-      const method = cell.parentElement.dataset.method, score = scores[method];
-      cell.hidden = hide;
-      one("[data-f=points]", cell).textContent = points(score, method);
-      cell.style.setProperty("--heat", score ? (high > low ? (score[0] - low) / (high - low) : 0.5) : 0);
+    const scores = getScores(task);
+    const means = Object.values(scores).map((score) => score.mean);
+    const low = Math.min(...means);
+    const high = Math.max(...means);
+    const isHidden = !selectedTasks.has(task);
+    const taskSelector = CSS.escape(task);
+    selectOne(`#t-heat th[data-key="${taskSelector}"]`).hidden = isHidden;
+    for (const cell of selectAll(`#t-heat td[data-task="${taskSelector}"]`)) {
+      const method = cell.parentElement.dataset.method;
+      const score = scores[method];
+      const heat = high > low ? (score?.mean - low) / (high - low) : 0.5;
+      cell.hidden = isHidden;
+      selectOne("[data-field=score]", cell).textContent = formatScore(score, method);
+      cell.style.setProperty("--heat", score ? heat : 0);
     }
   }
 }
 
-function fillTasks() {
-  for (const table of all("table[data-scores]")) {
-    const scores = scoresOf(table.dataset.scores), scale = scaleOf(scores);
-    for (const row of all("tbody tr", table)) fillScore(row, scores[row.dataset.method], row.dataset.method, scale);
+function fillTaskTables() {
+  for (const table of selectAll("table[data-scores]")) {
+    const scores = getScores(table.dataset.scores);
+    const scaleValue = createScale(scores);
+    for (const row of selectAll("tbody tr", table)) fillScore(row, scores[row.dataset.method], row.dataset.method, scaleValue);
   }
 }
 
-function mark() {
-  for (const row of all("tr[data-method]")) row.dataset.who = who(row.dataset.method);
+function highlightRows() {
+  for (const row of selectAll("tr[data-method]")) row.dataset.highlight = getHighlight(row.dataset.method);
 }
 
 // -------------------------------------------------------------------- order
 
-function valueOf(table, method, key) {
-  if (key === "method") return method;
-  const name = table.dataset.scores ?? (table.id === "t-heat" && key !== "mean" ? key : selection());
-  const score = name === null ? undefined : scoresOf(name)[method], cost = costOf(method);
-  if (table.id === "t-heat" || key === "mean") return score?.[0];
-  if (key === "difference") return score?.[3];
-  if (key === "ties") return ties(score) || undefined;
-  if (key === "amortised") return cost.whole !== cost.seconds ? cost.amortised : undefined;
-  if (key === "trained" && data.methods[method].control) return undefined;
-  return cost[key];
+/** Return the value of a method by which a table is sorted; null or undefined if it has none. */
+function getSortValue(table, method, column) {
+  if (column === "method") return method;
+  const isHeatTable = table.id === "t-heat";
+  const scoreName = table.dataset.scores ?? (isHeatTable && column !== "mean" ? column : getGroupName());
+  const score = scoreName === null ? undefined : getScores(scoreName)[method];
+  const cost = getCost(method);
+  if (isHeatTable || column === "mean") return score?.mean;
+  if (column === "difference") return score?.difference;
+  if (column === "ties") return formatTieLetters(score) || undefined;
+  if (column === "amortised") return cost.standalone_seconds !== cost.seconds_per_cell ? cost.amortised_seconds : undefined;
+  if (column === "trained" && data.methods[method].is_control) return undefined;
+  return cost[COST_FIELDS[column]];
 }
 
-function sort(table) {
-  const [key, direction] = table.id === "t-board" ? [state.sort, state.dir] : sortings[table.id] ?? ["mean", "down"];
-  const body = one("tbody", table), sign = direction === "up" ? 1 : -1;
-  const rows = all("tr", body).map((row) => [valueOf(table, row.dataset.method, key), row]);
-  const missing = (value) => value === undefined || value === null;
-  rows.sort(([a], [b]) => (missing(a) ? 1 : 0) - (missing(b) ? 1 : 0) || (a < b ? -sign : a > b ? sign : 0));
-  body.append(...rows.map(([, row]) => row)); // those without a number stay last whichever way
-  for (const head of all("th[data-key]", table)) {
-    if (head.dataset.key === key) head.setAttribute("aria-sort", direction === "up" ? "ascending" : "descending");
-    else head.removeAttribute("aria-sort");
+function getSortOrder(table) {
+  if (table.id === "t-board") return { column: state.sort, direction: state.direction };
+  return sortOrders[table.id] ?? { column: "mean", direction: "down" };
+}
+
+/** Sort a table by its order; rows without a value come last in both directions. */
+function sortTable(table) {
+  const { column, direction } = getSortOrder(table);
+  const sign = direction === "up" ? 1 : -1;
+  const entries = selectAll("tbody tr", table).map((row) => ({ row, value: getSortValue(table, row.dataset.method, column) }));
+  entries.sort((x, y) => (isMissing(x.value) ? 1 : 0) - (isMissing(y.value) ? 1 : 0)
+    || (x.value < y.value ? -sign : x.value > y.value ? sign : 0));
+  selectOne("tbody", table).append(...entries.map((entry) => entry.row));
+  for (const header of selectAll("th[data-key]", table)) {
+    if (header.dataset.key === column) header.setAttribute("aria-sort", direction === "up" ? "ascending" : "descending");
+    else header.removeAttribute("aria-sort");
   }
 }
 
-function ask(table, key) {
-  const [now, direction] = table.id === "t-board" ? [state.sort, state.dir] : sortings[table.id] ?? ["mean", "down"];
-  const words = key === "method" || key === "ties";
-  const next = now === key ? (direction === "up" ? "down" : "up") : words ? "up" : "down";
-  if (table.id === "t-board") return change({ sort: key, dir: next });
-  sortings[table.id] = [key, next];
-  sort(table);
+/** Sort a table by a column, or reverse its order if it is sorted by this column. */
+function toggleSort(table, column) {
+  const current = getSortOrder(table);
+  const isText = column === "method" || column === "ties";
+  const reversed = current.direction === "up" ? "down" : "up";
+  const direction = current.column === column ? reversed : isText ? "up" : "down";
+  if (table.id === "t-board") return changeState({ sort: column, direction });
+  sortOrders[table.id] = { column, direction };
+  sortTable(table);
 }
 
 // -------------------------------------------------------------------- files
 
-function rowsOf(id) {
-  const methods = all(`#${id} tbody tr`).map((row) => row.dataset.method);
-  const tasks = chosenTasks(), round = (value) => (value === undefined || value === null ? "" : Number(value.toFixed(4)));
-  const ends = (mean, spread) => (spread === null || spread === undefined ? ["", ""] : [mean - spread, mean + spread].map(round));
-  if (id === "t-heat")
-    return [["method", ...tasks.flatMap((task) => [task, `${task}_low`, `${task}_high`, `${task}_seeds`])],
-      ...methods.map((method) => [method, ...tasks.flatMap((task) => {
-        const score = scoresOf(task)[method];
-        return score ? [score[0], ...ends(score[0], score[1]), score[2]] : ["", "", "", 0];
-      })])];
-  const costs = ["trained", "seconds", "amortised", "whole", "bytes", "done", "due"];
-  return [["method", "tasks", "shots", "mean", "low", "high", "seeds", "reference", "difference", "difference_low",
-    "difference_high", "p", "ties", "flag", ...costs], ...methods.map((method) => {
-    const score = scoresOf(selection() ?? "")[method] ?? [], cost = costOf(method);
-    return [method, selection() ?? "", state.shots, score[0] ?? "", ...ends(score[0], score[1]), score[2] ?? 0,
-      data.reference[state.shots], score[3] ?? "", ...ends(score[3], score[4]), score[5] ?? "", score[6] ?? "",
-      score[7] ?? "", ...costs.map((name) => cost[name] ?? "")];
-  })];
+const roundForFile = (value) => (isMissing(value) ? "" : Number(value.toFixed(4)));
+
+/** Return the ends of an interval as two cells of a file; empty without an interval. */
+const formatIntervalCells = (mean, halfWidth) =>
+  (isMissing(halfWidth) ? ["", ""] : [mean - halfWidth, mean + halfWidth].map(roundForFile));
+
+/** Rows of a saved table, the header first; unlike the table on the page, with interval ends and all costs. */
+function buildExportRows(tableId) {
+  const methods = selectAll(`#${tableId} tbody tr`).map((row) => row.dataset.method);
+  return tableId === "t-heat" ? buildHeatExportRows(methods) : buildLeaderboardExportRows(methods);
 }
 
-const csv = (id) => rowsOf(id).map((row) => row.map((value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value)).join(",")).join("\n") + "\n";
-
-function tex(id) {
-  const escape = (text) => text.replace(/[\\{}$&#%_^~†‡±]/g, (c) => ({
-    "\\": "\\textbackslash{}", "^": "\\textasciicircum{}", "~": "\\textasciitilde{}", "†": "\\dag{}", "‡": "\\ddag{}", "±": "$\\pm$",
-  })[c] ?? `\\${c}`);
-  const shown = (row) => [...row.children].filter((cell) => !cell.hidden && !cell.classList.contains("remarks"));
-  const heads = shown(one(`#${id} thead tr`)).filter((cell) => cell.textContent.trim() !== "Remarks");
-  const line = (cells) => `${cells.map((cell) => escape(cell.textContent.trim())).join(" & ")} \\\\`;
-  const body = all(`#${id} tbody tr`).map((row) => line(shown(row)));
-  return [`% ${one(`#${id} caption`).textContent.trim()}; booktabs`, `\\begin{tabular}{l${"r".repeat(heads.length - 1)}}`,
-    "\\toprule", line(heads), "\\midrule", ...body, "\\bottomrule", "\\end{tabular}", ""].join("\n");
+function buildHeatExportRows(methods) {
+  const tasks = listSelectedTasks();
+  const header = ["method", ...tasks.flatMap((task) => [task, `${task}_low`, `${task}_high`, `${task}_seeds`])];
+  const buildCells = (score) => (score
+    ? [score.mean, ...formatIntervalCells(score.mean, score.half_width), score.num_seeds] : ["", "", "", 0]);
+  return [header, ...methods.map((method) => [method, ...tasks.flatMap((task) => buildCells(getScores(task)[method]))])];
 }
 
-function save(id, kind) {
-  const text = kind === "csv" ? csv(id) : tex(id);
-  const link = element("a", { href: URL.createObjectURL(new Blob([text], { type: "text/plain" })) });
-  link.download = `${id.slice(2)}-${state.shots}-${selection() ?? "none"}.${kind}`.replaceAll(" ", "-");
+function buildLeaderboardExportRows(methods) {
+  const groupName = getGroupName() ?? "";
+  const scores = getScores(groupName);
+  const header = ["method", "tasks", "shots", "mean", "low", "high", "seeds", "reference", "difference", "difference_low",
+    "difference_high", "p", "ties", "flag", ...Object.keys(COST_FIELDS)];
+  const rows = methods.map((method) => {
+    const score = scores[method] ?? {};
+    const cost = getCost(method);
+    return [method, groupName, state.shots, score.mean ?? "", ...formatIntervalCells(score.mean, score.half_width),
+      score.num_seeds ?? 0, data.references[state.shots], score.difference ?? "",
+      ...formatIntervalCells(score.difference, score.difference_half_width), score.corrected_p_value ?? "",
+      score.tie_letters ?? "", score.unranked_reason ?? "", ...Object.values(COST_FIELDS).map((field) => cost[field] ?? "")];
+  });
+  return [header, ...rows];
+}
+
+/** Format a table as CSV; cells with a comma, quote or line break are quoted. */
+function formatCsv(tableId) {
+  const formatCell = (value) => (/[",\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
+  return `${buildExportRows(tableId).map((row) => row.map(formatCell).join(",")).join("\n")}\n`;
+}
+
+const LATEX_ESCAPES = {
+  "\\": "\\textbackslash{}", "^": "\\textasciicircum{}", "~": "\\textasciitilde{}", "†": "\\dag{}", "‡": "\\ddag{}", "±": "$\\pm$",
+};
+
+/** Format a table, as it is on the page without the remarks, as a LaTeX table with booktabs rules. */
+function formatLatex(tableId) {
+  const escapeText = (text) => text.replace(/[\\{}$&#%_^~†‡±]/g, (character) => LATEX_ESCAPES[character] ?? `\\${character}`);
+  const listShownCells = (row) => [...row.children].filter((cell) => !cell.hidden && !cell.classList.contains("remarks"));
+  const formatLine = (cells) => `${cells.map((cell) => escapeText(cell.textContent.trim())).join(" & ")} \\\\`;
+  const caption = selectOne(`#${tableId} caption`).textContent.trim();
+  const headers = listShownCells(selectOne(`#${tableId} thead tr`)).filter((cell) => cell.textContent.trim() !== "Remarks");
+  const lines = selectAll(`#${tableId} tbody tr`).map((row) => formatLine(listShownCells(row)));
+  return [`% ${caption}; booktabs`, `\\begin{tabular}{l${"r".repeat(headers.length - 1)}}`,
+    "\\toprule", formatLine(headers), "\\midrule", ...lines, "\\bottomrule", "\\end{tabular}", ""].join("\n");
+}
+
+/** Save a table as a file of this format, "csv" or "tex". */
+function saveTable(tableId, format) {
+  const text = format === "csv" ? formatCsv(tableId) : formatLatex(tableId);
+  const link = createElement("a", { href: URL.createObjectURL(new Blob([text], { type: "text/plain" })) });
+  const tableName = tableId.slice("t-".length);
+  link.download = `${tableName}-${state.shots}-${getGroupName() ?? "none"}.${format}`.replaceAll(" ", "-");
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }

@@ -1,62 +1,107 @@
-// A task's section: what two methods answered, how they learned, and each cell with the command that runs it again.
+// The section of a task: answers of the two compared methods, and each cell with the command that runs it again.
 
-const CHINESE = /[\u3400-\u9fff]/;
-const speak = (text) => (CHINESE.test(text) ? { lang: "zh" } : {});
+const CHINESE_CHARACTER = /[\u3400-\u9fff]/;
 
-function errors(task) {
-  const found = data.examples[task], at = found?.shots[state.shots];
-  const gone = [state.a, state.b].filter((method) => !at?.said[method]);
-  if (gone.length) return [element("p", { class: "soft" }, `No stored predictions of ${gone.join(" and ")} at ${data.titles[state.shots]}.`)];
-  const place = (method) => at.methods.indexOf(method), right = (x, y) => at.both[place(x)][place(y)];
-  const both = right(state.a, state.b), onlyA = right(state.a, state.a) - both, onlyB = right(state.b, state.b) - both;
-  const counts = [[`both right`, both], [`only ${state.a} right`, onlyA], [`only ${state.b} right`, onlyB],
-    ["both wrong", found.n - both - onlyA - onlyB]];
-  const list = element("dl", { class: "facts" }, ...counts.map(([name, number]) =>
-    element("div", {}, element("dt", {}, name), element("dd", {}, `${number} of ${found.n}`))));
-  const rank = (i) => (at.said[state.a][i][1] !== at.said[state.b][i][1] ? 0 : at.said[state.a][i][1] ? 2 : 1);
-  const shown = found.examples.map((_, i) => i).filter((i) => rank(i) < 2).sort((i, j) => rank(i) - rank(j));
-  const why = found.why ? [element("p", { class: "soft" }, found.why)] : [];
-  const none = shown.length ? [] : [element("p", { class: "soft" }, "Both are right on all examples shown here.")];
-  const seed = element("p", { class: "soft" }, `Seed ${found.seed}; among the examples on which methods differ most, those that at least one of these two got wrong.`);
-  return [list, seed, ...why, ...none, ...shown.map((i) => example(found.examples[i], at.said, i))];
+/** Attributes that tell screen readers the language of a text. */
+const getLanguageAttributes = (text) => (CHINESE_CHARACTER.test(text) ? { lang: "zh" } : {});
+const createSoftParagraph = (text) => createElement("p", { class: "soft" }, text);
+
+/** Elements that compare the answers of the two compared methods on a task. */
+function buildAnswerComparison(task) {
+  const { method_a, method_b } = state;
+  const section = data.examples[task];
+  const comparison = section?.comparisons[state.shots];
+  const missing = [method_a, method_b].filter((method) => !comparison?.answers[method]);
+  if (missing.length)
+    return [createSoftParagraph(`No stored predictions of ${missing.join(" and ")} at ${data.shots_titles[state.shots]}.`)];
+  const answersA = comparison.answers[method_a];
+  const answersB = comparison.answers[method_b];
+  const getRank = (i) => (answersA.is_correct[i] !== answersB.is_correct[i] ? 0 : answersA.is_correct[i] ? 2 : 1);
+  const shownIndices = section.examples.map((_, i) => i).filter((i) => getRank(i) < 2).sort((i, j) => getRank(i) - getRank(j));
+  return [
+    buildCorrectCounts(section, comparison),
+    createSoftParagraph(`Seed ${section.seed}; among the examples on which methods differ most, those that at least one of these two got wrong.`),
+    ...(section.note ? [createSoftParagraph(section.note)] : []),
+    ...(shownIndices.length ? [] : [createSoftParagraph("Both are right on all examples shown here.")]),
+    ...shownIndices.map((i) => buildExample(section.examples[i], comparison.answers, i)),
+  ];
 }
 
-function example(shown, said, place) {
-  const answer = (method, letter) => {
-    const [text, right] = said[method][place];
-    return element("div", { class: `answer ${letter} ${right ? "right" : "wrong"}` }, element("dt", {}, method),
-      element("dd", {}, ...(text === null ? [] : [element("span", speak(text), text || "(nothing)"), " "]), right ? "✓ right" : "✗ wrong"));
+/** A list of how many test examples both, one or none of the two compared methods answer correctly. */
+function buildCorrectCounts(section, comparison) {
+  const { method_a, method_b } = state;
+  const indexA = comparison.methods.indexOf(method_a);
+  const indexB = comparison.methods.indexOf(method_b);
+  const numBoth = comparison.num_both_correct[indexA][indexB];
+  const numOnlyA = comparison.num_both_correct[indexA][indexA] - numBoth;
+  const numOnlyB = comparison.num_both_correct[indexB][indexB] - numBoth;
+  const counts = [
+    { title: "both right", count: numBoth },
+    { title: `only ${method_a} right`, count: numOnlyA },
+    { title: `only ${method_b} right`, count: numOnlyB },
+    { title: "both wrong", count: section.num_examples - numBoth - numOnlyA - numOnlyB },
+  ];
+  return createElement("dl", { class: "facts" }, ...counts.map(({ title, count }) =>
+    createElement("div", {}, createElement("dt", {}, title), createElement("dd", {}, `${count} of ${section.num_examples}`))));
+}
+
+/** An example with the expected answer and those of the two compared methods. `exampleIndex`: its place in their answers. */
+function buildExample(example, answersByMethod, exampleIndex) {
+  const buildAnswer = (method, highlight) => {
+    const prediction = answersByMethod[method].predictions[exampleIndex];
+    const isCorrect = answersByMethod[method].is_correct[exampleIndex];
+    const texts = prediction === null ? [] : [createElement("span", getLanguageAttributes(prediction), prediction || "(nothing)"), " "];
+    return createElement("div", { class: `answer method-${highlight} ${isCorrect ? "right" : "wrong"}` },
+      createElement("dt", {}, method), createElement("dd", {}, ...texts, isCorrect ? "✓ right" : "✗ wrong"));
   };
-  const target = shown.target === null ? null : element("div", { class: "answer" }, element("dt", {}, "expected"),
-    element("dd", {}, element("span", speak(shown.target), shown.target)));
-  return element("article", { class: "example" },
-    shown.prompt ? element("pre", { ...speak(shown.prompt), tabindex: "0" }, shown.prompt) : element("p", { class: "soft" }, shown.uid),
-    element("dl", {}, target, answer(state.a, "a"), answer(state.b, "b")));
+  const { expected_answer, prompt, uid } = example;
+  const expected = expected_answer === null ? null : createElement("div", { class: "answer" },
+    createElement("dt", {}, "expected"),
+    createElement("dd", {}, createElement("span", getLanguageAttributes(expected_answer), expected_answer)));
+  return createElement("article", { class: "example" },
+    prompt ? createElement("pre", { ...getLanguageAttributes(prompt), tabindex: "0" }, prompt) : createSoftParagraph(uid),
+    createElement("dl", {}, expected, buildAnswer(state.method_a, "a"), buildAnswer(state.method_b, "b")));
 }
 
-function cells(task) {
-  const own = data.cells.filter(([, of, shots, , stage]) => of === task && stage === "target" && [state.shots, "0"].includes(String(shots)));
-  const heads = ["Cell", "State", "Score", "Seconds", "Command to repeat"];
-  const rows = own.map(([method, , shots, seed, , what, score, seconds, identity, reason]) => {
-    const place = shots === 0 ? "" : ` --shots ${shots} --seeds ${seed}`;
-    const command = `${data.command} --methods ${method} --tasks ${task}${place}`;
-    return element("tr", { "data-method": method, "data-who": who(method) },
-      element("th", { scope: "row", title: `identity ${identity}` }, `${method}/${task}/${shots}/${seed}`),
-      element("td", {}, what + (reason ? `: ${reason}` : "")), element("td", { class: "number" }, score === null ? "" : score.toFixed(1)),
-      element("td", { class: "number" }, seconds.toFixed(1)), element("td", {}, element("code", {}, command)));
-  });
-  const table = element("table", {}, element("caption", {}, `Cells of ${task} at ${data.titles[state.shots]}, one row per seed`),
-    element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)))), element("tbody", {}, ...rows));
-  const fold = element("details", {}, element("summary", {}, `${own.length} cells`),
-    element("div", { class: "scroll", role: "region", "aria-label": `Cells of ${task}`, tabindex: "0" }, table));
-  return [fold];
+/** A folded table of the cells of a task at the selected shots, with the commands that run them again. */
+function buildCellTable(task) {
+  const isShown = (cell) => cell.task === task && cell.stage === "target" && [state.shots, "0"].includes(String(cell.shots));
+  const cells = data.cells.filter(isShown);
+  const headers = ["Cell", "State", "Score", "Seconds", "Command to repeat"];
+  const table = createElement("table", {},
+    createElement("caption", {}, `Cells of ${task} at ${data.shots_titles[state.shots]}, one row per seed`),
+    createElement("thead", {}, createElement("tr", {}, ...headers.map((text) => createElement("th", { scope: "col" }, text)))),
+    createElement("tbody", {}, ...cells.map(buildCellRow)));
+  return createElement("details", {}, createElement("summary", {}, `${cells.length} cells`),
+    createElement("div", { class: "scroll", role: "region", "aria-label": `Cells of ${task}`, tabindex: "0" }, table));
 }
 
-function fillTask(section) {
+function buildCellRow(cell) {
+  const { method, task, shots, seed } = cell;
+  const seedFlags = shots === 0 ? "" : ` --shots ${shots} --seeds ${seed}`;
+  const command = `${data.rerun_command} --methods ${method} --tasks ${task}${seedFlags}`;
+  const reason = cell.failure_reason ? `: ${cell.failure_reason}` : "";
+  return createElement("tr", { "data-method": method, "data-highlight": getHighlight(method) },
+    createElement("th", { scope: "row", title: `identity ${cell.identity}` }, `${method}/${task}/${shots}/${seed}`),
+    createElement("td", {}, cell.state + reason),
+    createElement("td", { class: "number" }, cell.score === null ? "" : cell.score.toFixed(1)),
+    createElement("td", { class: "number" }, cell.seconds.toFixed(1)),
+    createElement("td", {}, createElement("code", {}, command)));
+}
+
+/** Name the method with the highest score in the heading of a task's section. */
+function fillTaskHeading(section) {
+  const trained = Object.entries(getScores(section.dataset.task)).filter(([method]) => !data.methods[method].is_control);
+  trained.sort(([, x], [, y]) => y.mean - x.mean);
+  const describe = ([method, score]) => `highest: ${method} ${formatScore(score, method)}, ${formatSeedCount(score)}`;
+  selectOne("[data-field=best]", section).textContent = trained.slice(0, 1).map(describe).join("");
+}
+
+/** Fill the section of a task; its contents only if it is open. */
+function fillTaskSection(section) {
   const task = section.dataset.task;
-  const best = Object.entries(scoresOf(task)).filter(([method]) => !data.methods[method].control).sort((x, y) => y[1][0] - x[1][0])[0];
-  one("[data-f=best]", section).textContent = best ? `highest: ${best[0]} ${points(best[1], best[0])}, ${seedsText(best[1])}` : "";
+  fillTaskHeading(section);
   if (!section.open) return;
-  one("[data-f=errors]", section).replaceChildren(...errors(task));
-  one("[data-f=cells]", section).replaceChildren(...cells(task));
+  selectOne("[data-field=answers]", section).replaceChildren(...buildAnswerComparison(task));
+  selectOne("[data-field=cells]", section).replaceChildren(buildCellTable(task));
 }

@@ -1,10 +1,13 @@
 """The page: its numbers are the report's, and its texts stay texts."""
 
+import inspect
 import io
 import json
+import re
 import shlex
 import shutil
-from dataclasses import replace
+import subprocess
+from dataclasses import asdict, fields, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,12 +20,15 @@ from benchmark.cli.parser import build_parser
 from benchmark.config import loading, validation
 from benchmark.execution.record import build_data_record
 from benchmark.grid import planner
+from benchmark.grid.cells import Cell
 from benchmark.reporting import build
-from benchmark.reporting.html import context, examples, page_data, rerun_command
-from benchmark.reporting.html.render import embed_json
+from benchmark.reporting.html import context, examples, page_data, page_records, rerun_command
+from benchmark.reporting.html.page_records import CrossingRecord, ScoreRecord
+from benchmark.reporting.html.render import SCRIPT_FILES, TEMPLATE_FOLDER, embed_json
+from benchmark.results.cell_result import CellResult
 from benchmark.results.store import ResultStore
 from benchmark.system.hashing import hash_prompt
-from tests.support.pages import TRAP, Reader, data_of
+from tests.support.pages import TRAP, Reader, data_of, decode_records
 
 
 def test_the_page_needs_nothing_but_itself(shown):
@@ -79,26 +85,61 @@ def test_its_numbers_are_the_reports(shown):
             found = scores.get(name, {}).get(line.method)
             assert (found is None) == (figure is None)
             if figure:
-                assert found[0] == round(100 * figure.mean, 4)
-                assert found[1] == (None if figure.half_width is None else round(100 * figure.half_width, 4))
-                assert found[2] == figure.num_seeds
+                assert found["mean"] == round(100 * figure.mean, 4)
+                assert found["half_width"] == (None if figure.half_width is None else round(100 * figure.half_width, 4))
+                assert found["num_seeds"] == figure.num_seeds
     assert "prompt" not in data["scores"]["16"]["choice tasks"]  # one of its cells failed: no average with a hole
     assert "prompt" in data["scores"]["4"]["choice tasks"]
-    assert data["scores"]["16"]["ocnli"]["prompt"][2] == 2
+    assert data["scores"]["16"]["ocnli"]["prompt"]["num_seeds"] == 2
     assert "no room" in text  # and why it failed
-    assert data["costs"]["4"]["lora"]["phases"]["train"] == 1.0
+    assert data["costs"]["4"]["lora"]["phase_seconds"]["train"] == 1.0
     assert "1 of 9 cells missing" in data["cautions"]["16"]["prompt"]
+
+
+def test_records_keep_their_fields_through_the_payload():
+    score = ScoreRecord(50.0, None, 1, -2.5, 1.0, 0.04, "ab", "")
+    table = page_records.encode_table(ScoreRecord, {"4": {"ocnli": {"lora": score}}})
+    assert decode_records(table) == {"4": {"ocnli": {"lora": asdict(score)}}}
+    assert decode_records(page_records.encode_table(ScoreRecord, [score, score])) == [asdict(score)] * 2
+    assert decode_records(page_records.encode_table(ScoreRecord, [])) == []
+    assert table["columns"] == [field.name for field in fields(ScoreRecord)]
+
+
+def test_the_scripts_decode_every_table_and_read_only_fields_that_exist():
+    scripts = {name: (TEMPLATE_FOLDER / name).read_text() for name in SCRIPT_FILES}
+    (tables,) = re.findall(r"^const TABLES = (\[.*\]);", scripts["state.js"], re.MULTILINE)
+    assert json.loads(tables) == list(page_records.TABLES)
+    records = [record for _, record in inspect.getmembers(page_records, is_dataclass)]
+    names = {field.name for record in records for field in fields(record)}
+    for name, script in scripts.items():
+        read = set(re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", script.replace("page_records.py", "")))
+        assert read <= names | {"difference_low", "difference_high"}, name  # columns of saved files
+        assert not re.findall(r"\w\??\.?\[\d+\]", script), name
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="no Node.js on this machine")
+def test_the_script_decodes_what_python_encodes():
+    score = ScoreRecord(50.0, None, 1, -2.5, 1.0, 0.04, "ab", "")
+    nested = {"4": {"ocnli": {"lora": score}}}
+    tables = [page_records.encode_table(ScoreRecord, records) for records in ([score], [], nested)]
+    script = (TEMPLATE_FOLDER / "state.js").read_text()
+    (function,) = re.findall(r"^function decodeRecords.*?^}", script, re.MULTILINE | re.DOTALL)
+    command = f"{function}\nconsole.log(JSON.stringify({json.dumps(tables)}.map(decodeRecords)))"
+    output = subprocess.run(["node", "-e", command], capture_output=True, text=True, check=True).stdout
+    assert json.loads(output) == [[asdict(score)], [], {"4": {"ocnli": {"lora": asdict(score)}}}]
 
 
 def test_any_selection_of_tasks_has_numbers_of_its_own(shown):
     small, _, text = shown
     data = data_of(text)
     assert task_groups.select_tasks(small, "target", "sentiment") == ("chnsent",)
-    assert data["asked"]["target/sentiment"] == "chnsent"
-    assert data["groups"]["target tasks"] == ["chnsent", "ocnli"]
-    assert "source/sentiment" not in data["asked"]
-    assert data["asked"]["choice/any"] == data["asked"]["all/any"] == "choice tasks"  # the same set has one name
-    for name in data["asked"].values():
+    assert data["group_names"]["target/sentiment"] == "chnsent"
+    assert data["task_groups"]["target tasks"] == ["chnsent", "ocnli"]
+    assert "source/sentiment" not in data["group_names"]
+    assert (
+        data["group_names"]["choice/any"] == data["group_names"]["all/any"] == "choice tasks"
+    )  # the same set has one name
+    for name in data["group_names"].values():
         assert "lora" in data["scores"]["4"][name]
 
 
@@ -110,13 +151,16 @@ def test_curves_cross_where_the_paired_differences_say_so_whatever_was_skipped(s
         answered(found, planned, [float(i < right[cell.method, cell.shots] + cell.seed % 2) for i in range(10)])
     seen = load.load_results(found)
     crossed = page_data.build_crossings(seen.extended_leaderboard, seen.significance)
-    assert {"choice tasks", "afqmc", "chnsent"} <= set(crossed)
-    for own in crossed.values():
-        assert [cross[:4] for cross in own] == [["lora", "prompt", 4, 16]]
-        assert own[0][4] == pytest.approx(8)  # differences of -3 and 3: in the middle of the logarithms
+    assert {"choice tasks", "afqmc", "chnsent"} <= {crossing.group_name for crossing in crossed}
+    assert len({crossing.group_name for crossing in crossed}) == len(crossed)  # each curve crosses once
+    for crossing in crossed:
+        assert (crossing.method_a, crossing.method_b) == ("lora", "prompt")
+        assert (crossing.shots_before, crossing.shots_after) == (4, 16)
+        assert crossing.crossing_shots == pytest.approx(8)  # differences of -3 and 3: in the middle of the logarithms
     tasks, kept = seen.extended_leaderboard.task_groups["choice tasks"], seen.significance.paired_scores
     gaps = {k: kept.compute_difference(("lora", (k,)), ("prompt", (k,)), tasks) for k in (4, 16)}
-    assert crossed["choice tasks"] == [["lora", "prompt", *shot_curves.find_crossings(gaps)[0]]]
+    expected = CrossingRecord("choice tasks", "lora", "prompt", *shot_curves.find_crossings(gaps)[0])
+    assert [crossing for crossing in crossed if crossing.group_name == "choice tasks"] == [expected]
 
 
 def test_the_page_says_what_one_method_alone_is_worth(small, answered):
@@ -135,15 +179,15 @@ def test_pairs_and_examples_are_those_of_the_predictions(shown):
     _, results, _ = load.collect_results(small, ResultStore(small.results_folder))
     for result in results:
         at = result.cell
-        if at["task"] == "ocnli" and at["seed"] == 0 and at["shots"] in (0, 16):
-            kept[at["method"]] = examples.load_answers(small, result).is_correct
-    pairs = found["shots"]["16"]
+        if at.task == "ocnli" and at.seed == 0 and at.shots in (0, 16):
+            kept[at.method] = examples.load_answers(small, result).is_correct
+    pairs = found["comparisons"]["16"]
     for i, a in enumerate(pairs["methods"]):
         for j, b in enumerate(pairs["methods"]):
-            assert pairs["both"][i][j] == sum(kept[a] & kept[b])
+            assert pairs["num_both_correct"][i][j] == sum(kept[a] & kept[b])
     for place, example in enumerate(found["examples"]):
         index = int(example["uid"].partition(":")[2])
-        assert all(pairs["said"][name][place][1] == right[index] for name, right in kept.items())
+        assert all(pairs["answers"][name]["is_correct"][place] == right[index] for name, right in kept.items())
 
 
 def test_the_examples_shown_tell_every_pair_apart_where_some_do():
@@ -177,43 +221,45 @@ def test_texts_of_other_data_sets_are_left_out_unless_they_are_asked_for(small, 
     answers = ["正面", "它的名字"]
     columns = {"target": answers * 4, "predicted": answers * 4, "correct": [True, False] * 4}
     kept = [answered(found, planned, [1.0, 0.0] * 4, **columns) for planned in planner.plan_grid(found)]
-    done = {tuple(result.cell[name] for name in ("method", "task", "shots", "seed")): result for result in kept}
+
+    def with_origin(origin: str) -> dict[Cell, CellResult]:
+        return {
+            result.cell: replace(
+                result, data={name: replace(record, origin=origin) for name, record in result.data.items()}
+            )
+            for result in kept
+        }
+
     wide, asked = leaderboard.build_leaderboard(found, kept), []
     monkeypatch.setattr(examples, "load_prompt_texts", lambda *of: asked.append(of) or ({}, ""))
 
-    def texts(**more: bool) -> dict:
-        return examples.collect_examples(found, wide, done, **more)
+    def texts(origin: str = "sample", **more: bool) -> dict:
+        return examples.collect_examples(found, wide, with_origin(origin), **more)
 
-    assert {one["target"] for one in texts()["cote_bd"]["examples"]} == set(answers)  # generated, by their hash
+    assert {one.expected_answer for one in texts()["cote_bd"].examples} == set(answers)
     assert asked
     for origin in ("hub", "local", "own files"):
-        for result in kept:
-            result["data"] = {"origin": origin}
         asked.clear()
-        left, own = texts()["cote_bd"], texts()["chnsent"]
+        left, own = texts(origin)["cote_bd"], texts(origin)["chnsent"]
         assert asked == []
-        assert "--texts" in left["why"]
-        assert {one["target"] for one in left["examples"]} == {one["prompt"] for one in left["examples"]} == {None}
-        assert sorted(left["shots"]["4"]["said"]["lora"]) == [[None, False]] * 4 + [[None, True]] * 4
-        assert {one["target"] for one in own["examples"]} == {
+        assert "--texts" in left.note
+        assert {one.expected_answer for one in left.examples} == {one.prompt for one in left.examples} == {None}
+        shown_answers = left.comparisons["4"].answers["lora"]
+        assert shown_answers.predictions == [None] * 8
+        assert sorted(shown_answers.is_correct) == [False] * 4 + [True] * 4
+        assert {one.expected_answer for one in own.examples} == {
             "正面",
             None,
         }  # the task's own word is no text of a data set
-        assert all(one["uid"] for one in left["examples"])
-        assert {one["target"] for one in texts(include_texts=True)["cote_bd"]["examples"]} == set(answers)
-    for result in kept:
-        result["data"] = {"origin": "sample"}
-    assert {one["target"] for one in texts()["cote_bd"]["examples"]} == set(answers)
-    for result in kept:  # of old, on other records
-        result["data"], result["parts"] = {}, result["parts"] | {"records": "else"}
-    assert texts()["cote_bd"]["why"] == examples.TEXTS_WITHHELD
+        assert all(one.uid for one in left.examples)
+        assert {one.expected_answer for one in texts(origin, include_texts=True)["cote_bd"].examples} == set(answers)
 
 
 def test_a_result_says_where_its_records_are_from(tmp_path):
     def origin(**options) -> str:
         task = tasks.load_task("chnsent")(shots=2, **options)
         task.setup()
-        return build_data_record(task)["origin"]
+        return build_data_record(task).origin
 
     assert origin(data_source="sample") == examples.SYNTHETIC_ORIGIN
     local = tasks.load_task("chnsent")(data_source="sample").record_source.folder
