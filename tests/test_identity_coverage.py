@@ -82,7 +82,7 @@ def test_an_edit_of_training_or_scoring_code_makes_every_cell_stale(module: str,
         for function in (code_hash.hash_code, code_hash.find_code):
             function.cache_clear()
     assert before.identity != after.identity
-    assert "training or scoring code" in identity.describe_changes(before.identity_inputs, after.identity_inputs)
+    assert "training or scoring code" in identity.describe_changes(before.inputs, after.inputs)
 
 
 def test_generated_data_is_hashed_by_the_code_of_its_generators():

@@ -64,7 +64,7 @@ def test_a_change_touches_the_cells_it_concerns_and_says_what_it_is(small: Profi
     )
     differ = [(a, b) for a, b in zip(before, after, strict=True) if a.identity != b.identity]
     assert {a.cell.method for a, _ in differ} == touched
-    assert all(why in ", ".join(identity.describe_changes(a.identity_inputs, b.identity_inputs)) for a, b in differ)
+    assert all(why in ", ".join(identity.describe_changes(a.inputs, b.inputs)) for a, b in differ)
 
 
 def test_an_edit_of_a_methods_code_touches_it_alone_but_a_comment_does_not(tmp_path, monkeypatch, small):
@@ -147,7 +147,7 @@ def test_a_row_is_its_method_under_options_of_its_own(small: Profile):
     assert row.cell.key == "lora:rank-2/afqmc/4/0"
     assert row.options == plain.options | {"rank": 2} == specs.get_method_spec("lora").options | config["lora"] | {
         "lr": 0.5, "rank": 2}  # fmt: skip
-    assert row.identity_inputs["method"] == plain.identity_inputs["method"]
+    assert row.inputs.method_code == plain.inputs.method_code
     with pytest.raises(UsageError, match="did you mean 'rank'"):
         planner.plan_grid(replace(rows, config={"lora:rank-2": {"rnak": 2}}))
 

@@ -52,7 +52,7 @@ def test_source_prompts_are_shared_and_every_stage_is_run(ran):
 def test_a_mixture_of_sources_is_trained_once_and_carried_to_the_target(ran):
     found = ran("spot_generic", "shared_lora", "hydra_lora", "mtl_lora", "moe_lora")
     assert len(found) == 2 * 5
-    assert {result["state"] for _, result in found.values()} == {"done"}
+    assert {result.state for _, result in found.values()} == {"done"}
     for key, (cell, result) in found.items():
         if ".source/" in key:
             assert result.metrics == {"dev": {}}  # no evaluations were asked for, and test is never read
@@ -66,7 +66,7 @@ def test_stages_on_the_sources_follow_each_other(ran):
     first, second, *targets = found
     assert (first, second) == ("ta_lora.prompt/sources/full/0", "ta_lora.source/sources/full/0")
     assert targets == ["ta_lora/ocnli/4/0", "ta_lora:zero/ocnli/4/0"]
-    assert {result["state"] for _, result in found.values()} == {"done"}
+    assert {result.state for _, result in found.values()} == {"done"}
     assert found[second][0].dependencies == (found[first][0].identity,)
     assert all(found[target][0].dependencies == (found[second][0].identity,) for target in targets)
     trained = {key: result.costs.trained_parameters for key, (_, result) in found.items()}

@@ -81,6 +81,9 @@ def answered(fake) -> Callable[..., CellResult]:
             "asked": uid,
             "group": [""] * len(uid),
             "score": [float(score) for score in scores],
+            "target": ["yes"] * len(uid),
+            "predicted": ["yes" if score else "no" for score in scores],
+            "correct": [bool(score) for score in scores],
         } | columns
         predictions = ResultStore(profile.results_folder).save_predictions(planned, table)
         return fake(profile, planned, fmean(scores), predictions=predictions)

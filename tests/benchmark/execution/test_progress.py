@@ -16,8 +16,8 @@ def shown(small, fake, terminal: bool) -> str:
     with Progress(cells, 4, {cell.identity: 2.0 for cell in cells}, 1, console) as progress:
         for cell, score in zip(cells, (0.5, 0.25, None), strict=True):
             progress.start_pack([cell])
-            more = {} if score else {"state": "failed", "error": {"reason": "RuntimeError: no", "traceback": ""}}
-            progress.finish_cell(cell, fake(small, cell, score, **more))
+            error = "" if score else "RuntimeError: no"
+            progress.finish_cell(cell, fake(small, cell, score, error=error))
     assert (progress.num_done, progress.num_failed) == (2, 1)
     return out.getvalue()
 

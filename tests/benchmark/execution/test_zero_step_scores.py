@@ -76,7 +76,7 @@ def test_a_pool_limits_the_sources_and_the_result_says_so(bench):
     assert len(meta.details.training.loss) == 2  # of whichever source was drawn
     assert shared.details.training.diagnostics == {}
     target = found["meta_lora/ocnli/4/0"]
-    assert target["data"]["splits"]["train"] == target["data"]["offered"]["train"] == 12  # 4 of each of 3 labels
+    assert target.data["ocnli"].splits["train"] == target.data["ocnli"].offered["train"] == 12  # 4 of each of 3 labels
 
 
 def test_a_mixtures_cost_is_that_of_all_its_sources(bench):

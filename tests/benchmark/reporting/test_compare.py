@@ -67,7 +67,7 @@ def test_the_cheaper_one_is_named(one, answered):
     for planned in planner.plan_grid(one):
         if planned.cell.method == "prompt":
             result = answered(one, planned, [1, 0] * 30)
-            result.costs.trained_parameters = 200
+            result = replace(result, costs=replace(result.costs, trained_parameters=200))
             ResultStore(one.results_folder).save_result(planned, result)
     assert "prompt trains 5.0x fewer parameters" in screen(one, "lora", "prompt")
 

@@ -35,7 +35,8 @@ def fill(found: Profile, answered, right: dict | None = None, but=lambda cell: F
         result = answered(found, planned, scores)
         if cell.method in cost:
             seconds, bytes_ = cost[cell.method]
-            result.times.seconds, result.costs.peak_bytes = seconds, bytes_
+            times = replace(result.times, seconds=seconds)
+            result = replace(result, times=times, costs=replace(result.costs, peak_bytes=bytes_))
             ResultStore(found.results_folder).save_result(planned, result)
 
 

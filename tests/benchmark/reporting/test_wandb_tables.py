@@ -1,5 +1,6 @@
 """The summary run's tables: the numbers of the report, and no more rows than W&B shows."""
 
+from dataclasses import replace
 from math import isclose, log10
 
 from benchmark.analysis import load
@@ -7,7 +8,10 @@ from benchmark.analysis.leaderboard import build_leaderboard
 from benchmark.analysis.significance import compute_significance
 from benchmark.grid import planner
 from benchmark.reporting.wandb import tables
+from benchmark.results.cell_result import CellResult
+from benchmark.results.schema import CurvePoint, DevScore
 from benchmark.results.store import ResultStore
+from tests.support.result_fixtures import TRAINING
 
 
 def test_differences_and_ties_are_numbers(small, answered):
@@ -39,11 +43,14 @@ def test_differences_and_ties_are_numbers(small, answered):
     assert isclose(lines["lora"]["log10_trained_parameters"], log10(1000))
 
 
-def test_a_mean_curve_carries_the_last_value_of_a_cell_that_stopped():
-    def cell(method: str, steps: int, loss: float) -> dict:
-        curve = [[step, loss] for step in range(1, steps + 1)]
-        at = {"method": method, "shots": 4, "stage": "target"}
-        return {"cell": at, "training": {"loss": curve, "dev": [[steps, loss / 10, 0.0]]}}
+def test_a_mean_curve_carries_the_last_value_of_a_cell_that_stopped(small, fake):
+    planned = next(cell for cell in planner.plan_grid(small) if cell.cell.method == "lora")
+
+    def cell(method: str, steps: int, loss: float) -> CellResult:
+        saved = fake(small, planned, 0.5)
+        curve = tuple(CurvePoint(step, loss) for step in range(1, steps + 1))
+        training = replace(TRAINING, loss=curve, dev=(DevScore(steps, loss / 10, 0.0),))
+        return replace(saved, stored_details=replace(saved.details, training=training))
 
     columns, rows = tables.build_curves_table([cell("lora", 10, 1.0), cell("lora", 40, 3.0)], 4)
     assert columns == ["method", "step", "loss", "dev_score", "cells"]
@@ -54,7 +61,11 @@ def test_a_mean_curve_carries_the_last_value_of_a_cell_that_stopped():
 
 
 def test_a_run_gets_few_points_and_the_last_of_them():
-    training = {"loss": [[step, 1 / step] for step in range(1, 201)], "dev": [[100, 0.5, 0.0], [199, 0.6, 0.0]]}
+    training = replace(
+        TRAINING,
+        loss=tuple(CurvePoint(step, 1 / step) for step in range(1, 201)),
+        dev=(DevScore(100, 0.5, 0.0), DevScore(199, 0.6, 0.0)),
+    )
     found = dict(tables.iterate_curve_points(training))
     assert list(found) == sorted(found)
     assert len([1 for values in found.values() if "loss" in values]) == tables.MAX_LOSS_POINTS

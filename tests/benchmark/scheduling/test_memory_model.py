@@ -110,7 +110,7 @@ def test_devices_that_share_a_cell_share_its_rows_and_under_fsdp_the_backbone(me
     ddp, fsdp = (
         memory_model.estimate_memory(replace(found, devices=4, strategy=name), planned) for name in ("ddp", "fsdp")
     )
-    assert planned.identity_inputs["budget"]["batch_size"] == 4
+    assert planned.budget.batch_size == 4
     assert (
         ddp.activation_bytes
         == fsdp.activation_bytes

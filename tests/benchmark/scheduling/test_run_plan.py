@@ -39,9 +39,7 @@ def test_the_cost_model_counts_steps_as_the_budget_does(small: Profile):
     many = replace(few, min_steps=320)
     cell = next(cell for cell in planner.plan_grid(small) if cell.cell.method == "lora")
     seconds = [
-        CostModel(small, ()).estimate_seconds_from_flops(
-            replace(cell, identity_inputs=cell.identity_inputs | {"budget": vars(budget)})
-        )
+        CostModel(small, ()).estimate_seconds_from_flops(replace(cell, inputs=replace(cell.inputs, budget=budget)))
         for budget in (few, many)
     ]
     assert seconds[1] > seconds[0]
