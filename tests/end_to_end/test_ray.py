@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from unittest.mock import Mock
@@ -17,13 +18,15 @@ from benchmark.cli.main import main
 from benchmark.config.profile import Profile
 from benchmark.config.run_limits import RunLimits
 from benchmark.execution import ray_cluster, ray_pool
-from benchmark.execution.record import build_result_header
+from benchmark.execution.messages import WorkerFailed
+from benchmark.execution.record import build_result
 from benchmark.execution.scheduler import Scheduler
 from benchmark.grid import cells, planner
 from benchmark.reporting import build
 from benchmark.results import locks
+from benchmark.results.cell_result import CellResult
+from benchmark.results.schema import Metrics
 from benchmark.results.store import ResultStore
-from benchmark.system.resources import get_timestamp
 from tasks.core.types import UsageError
 from tests.fault_injection.harness import build_tables, numbers
 
@@ -31,9 +34,9 @@ from tests.fault_injection.harness import build_tables, numbers
 class Light(ray_pool.RayWorker):
     """Writes results without computing them; what the file of a cell says in the folder `faults`, it does first."""
 
-    def load(self) -> ray_pool.ProcessInfo | UsageError:
+    def load(self) -> ray_pool.ProcessInfo | WorkerFailed:
         if (self.profile.results_folder / "faults" / "load").exists():
-            return UsageError("no such backbone")
+            return WorkerFailed(UsageError("no such backbone"))
         self.cell_runner = Bench(self.profile, ResultStore(self.profile.results_folder, self.previous_attempts))
         return ray_pool.ProcessInfo.current()
 
@@ -42,7 +45,7 @@ class Bench:
     def __init__(self, profile: Profile, store: ResultStore) -> None:
         self.profile, self.store = profile, store
 
-    def run(self, pack: list[cells.PlannedCell]) -> list[dict]:
+    def run(self, pack: list[cells.PlannedCell]) -> list[CellResult]:
         for planned in pack:
             self.fault(self.profile.results_folder / "faults" / planned.cell.key.replace("/", "-"))
         return [self.result(planned) for planned in pack]
@@ -54,11 +57,8 @@ class Bench:
         path.write_text(f"{what} {int(times) - 1}") if int(times) > 1 else path.unlink()
         os.kill(os.getpid(), signal.SIGKILL) if what == "die" else time.sleep(60)
 
-    def result(self, planned: cells.PlannedCell) -> dict:
-        found = build_result_header(planned, self.profile, get_timestamp(), 0.0) | {
-            "state": "done",
-            "metrics": {"test": {}, "dev": {}},
-        }
+    def result(self, planned: cells.PlannedCell) -> CellResult:
+        found = replace(build_result(planned, self.profile), metrics=Metrics({}, {}, {}))
         self.store.save_result(planned, found)
         with (self.profile.results_folder / "done").open("a") as file:
             file.write(f"{planned.cell.key}\n")

@@ -17,8 +17,9 @@ from safetensors.torch import load
 
 from benchmark.cli.main import main
 from benchmark.config.profile import Profile
-from benchmark.execution.messages import ClaimedElsewhere
 from benchmark.execution import process_pool, scheduler
+from benchmark.execution.messages import ClaimedElsewhere
+from benchmark.execution.record import build_result
 from benchmark.grid import planner
 from benchmark.results.store import ResultStore
 
@@ -195,18 +196,17 @@ def test_a_pack_is_resumed_without_the_cells_that_are_done(small: Profile, words
 class Runs:
     """A bench that only notes which cells it was asked to run."""
 
-    def __init__(self, store: ResultStore) -> None:
-        self.store, self.asked = store, []
+    def __init__(self, profile: Profile, store: ResultStore) -> None:
+        self.profile, self.store, self.asked = profile, store, []
 
     def run(self, pack):
         self.asked.append(list(pack))
-        return [{"state": "done"} for _ in pack]
+        return [build_result(planned, self.profile) for planned in pack]
 
 
 def test_what_a_cell_learned_is_gone_when_the_next_begins(small: Profile, monkeypatch: pytest.MonkeyPatch):
     """Though nobody else looks for what is only held in circles."""
-    from benchmark.execution.messages import ClaimedElsewhere
-from benchmark.execution import cell_runner
+    from benchmark.execution import cell_runner
     from methods.core.slot_parameters import SlotParameter
 
     def banks() -> int:
@@ -232,17 +232,15 @@ from benchmark.execution import cell_runner
 
 def test_cells_that_another_process_has_or_did_are_left_out_of_a_pack(small: Profile, fake):
     pack = tuple(cell for cell in planner.plan_grid(small) if cell.cell.method == "lora")[:3]
-    bench = Runs(ResultStore(small.results_folder))
+    bench = Runs(small, ResultStore(small.results_folder))
     fake(small, pack[1], 0.5)
     with ResultStore(small.results_folder).lock_cells(pack[:1]):
-        assert process_pool.run_unclaimed_cells(bench, pack) == [
-            ClaimedElsewhere(),
-            ClaimedElsewhere(),
-            {"state": "done"},
-        ]
+        outcomes = process_pool.run_unclaimed_cells(bench, pack)
+        assert outcomes[:2] == [ClaimedElsewhere()] * 2
+        assert outcomes[2].cell == pack[2].cell
         assert process_pool.run_unclaimed_cells(bench, pack[:2]) == [ClaimedElsewhere()] * 2
     assert bench.asked == [[pack[2]]]
-    assert process_pool.run_unclaimed_cells(bench, pack)[0] == {"state": "done"}
+    assert process_pool.run_unclaimed_cells(bench, pack)[0].cell == pack[0].cell
 
 
 def test_missing_cells_are_all_that_a_second_run_does(small: Profile, words, capsys):
