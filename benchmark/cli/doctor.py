@@ -9,6 +9,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from shutil import which
 from threading import Thread
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from rich.table import Table
 
 from benchmark.cli import system_checks
 from benchmark.cli.system_checks import FAILED, HUB_CACHE, OK, WARNING, Finding
-from benchmark.config.profile import Profile
+from benchmark.config.profile import AUTO, Profile
 from benchmark.system import hardware
 from benchmark.system.formatting import format_bytes
 from benchmark.system.redaction import redact_private_text
@@ -80,7 +81,9 @@ def check_profile(profile: Profile, profile_name: str, reason: str) -> Iterator[
         target=lambda: unreachable.update(requirements.find_unreachable_hosts([*hub_hosts, wandb_host])), daemon=True
     )
     host_probe.start()
-    torch_probe = system_checks.start_torch_probe() if hardware.is_cuda_device(profile.backbone.device) else None
+    device = profile.backbone.device
+    expects_gpu = hardware.is_cuda_device(device) or (device == AUTO and which("nvidia-smi") is not None)
+    torch_probe = system_checks.start_torch_probe() if expects_gpu else None
     if profile.source == "sample":
         needed = [requirements.get_backbone_requirement(profile)]
     else:

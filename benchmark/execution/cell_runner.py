@@ -9,7 +9,6 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
-import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -32,6 +31,7 @@ from benchmark.results.cell_result import CellResult
 from benchmark.results.files import FolderNotWritableError, NonFiniteValueError
 from benchmark.results.schema import CellTimes, Costs, FileRecord, Metrics, SourceDiagnostics, TrainingRecord
 from benchmark.results.store import ResultStore
+from benchmark.system import hardware
 from benchmark.system.environment import collect_environment
 from benchmark.system.redaction import FailureDescription, describe_failure
 from benchmark.system.resources import PhaseTimer, get_timestamp, measure_peak_memory, reset_peak_memory
@@ -57,13 +57,12 @@ class CellRunner:
         self.next_gc_time = 0.0
         self.leak_counts: dict[tuple[str, str], int] = {}  # (source, target) -> test examples that the source trains on
         weights = profile.backbone
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if weights.device == "auto" else weights.device
-        self.device = device
+        self.device = hardware.resolve_device(weights.device)
         self.backbone = Backbone.load(
             weights.name,
             revision=weights.revision,
             dtype=weights.dtype,
-            device=device,
+            device=self.device,
             attention=weights.attention,
             sharded=profile.strategy == "fsdp",
             checkpointing=weights.checkpointing,

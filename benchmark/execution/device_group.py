@@ -28,6 +28,7 @@ from benchmark.grid.cells import PlannedCell
 from benchmark.results.cell_result import CellResult
 from benchmark.results.schema import FileRecord
 from benchmark.results.store import ResultStore
+from benchmark.system import hardware
 
 DESYNC_TIMEOUT_SECONDS = 60.0  # seconds that a rank whose cell failed waits for the other ranks
 
@@ -97,7 +98,7 @@ class DeviceGroup:
 
 def join_process_group(profile: Profile, store: ResultStore, rank: int, rendezvous_file: str) -> CellRunner:
     """Join the process group as `rank`, then load the backbone, or its shard, on the device of this rank."""
-    uses_cuda = profile.backbone.device != "cpu" and torch.cuda.is_available()
+    uses_cuda = hardware.is_cuda_device(profile.backbone.device)
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # listen on the loopback interface only
     if uses_cuda:

@@ -46,6 +46,7 @@ NEUTRAL_MODULES = {
     "benchmark.system": "empty",
     "benchmark.system.disk_cache": "caches values under a key with the hash of the code that computes them",
     "benchmark.system.environment": "records versions and the device",
+    "benchmark.system.hardware": "finds the device, which is recorded in the result",
     "benchmark.system.hashing": "computes hashes",
     "benchmark.system.redaction": "removes secrets and folders from texts",
     "benchmark.system.resources": "measures time and memory",

@@ -40,11 +40,9 @@ def check_cells(profile: Profile, due_cells: Sequence[PlannedCell]) -> None:
 def check_device(device_name: str) -> None:
     """Raise UsageError if the profile names a GPU that this machine does not have."""
     index = int(device_name.partition(":")[2] or 0)
-    if device_name.startswith("cuda") and index >= len(hardware.get_gpu_memory_mib()):
-        import torch  # finds GPUs that nvidia-smi does not list
-
-        if index >= torch.cuda.device_count():
-            raise UsageError(f"no device {device_name!r}: torch sees {torch.cuda.device_count()} CUDA devices here")
+    num_gpus = len(hardware.get_gpu_memory_mib())
+    if device_name.startswith("cuda") and index >= num_gpus:
+        raise UsageError(f"no device {device_name!r}: torch sees {num_gpus} CUDA devices here")
 
 
 def check_shared_devices(profile: Profile, due_cells: Sequence[PlannedCell]) -> None:

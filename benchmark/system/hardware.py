@@ -1,34 +1,113 @@
-"""Hardware of this machine, detected without importing torch: default profile and number of worker processes."""
+"""Hardware of this machine: GPUs that torch can use, the device of a profile, default profile, number of workers.
 
+torch decides whether there is a GPU, because torch runs the cells: nvidia-smi also lists GPUs that a CPU build of torch
+cannot use or that CUDA_VISIBLE_DEVICES hides, and it is missing in many containers. This module does not import torch,
+which takes seconds: where a GPU is possible, a short process asks it, and the answer is cached on disk.
+"""
+
+import ctypes
+import json
 import os
-import shutil
+import platform
 import subprocess
+import sys
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from runpy import run_path
 
 from benchmark.config.profile import AUTO, Profile
+from benchmark.system.disk_cache import load_or_compute
+from tasks.core.types import UsageError
 
 PAPER_MIN_GPU_MIB = 40 * 1024  # smallest GPU memory for which the 7B backbone is the default
+CUDA_DRIVER_LIBRARY = "libcuda.so.1"  # torch loads the driver by this name
+DRIVER_VERSION_FILE = Path("/proc/driver/nvidia/version")
+VISIBILITY_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+# prints the memory in MiB of each GPU, in the order of their torch index
+TORCH_PROGRAM = """
+import json, torch
+count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+print(json.dumps([torch.cuda.get_device_properties(index).total_memory // 2**20 for index in range(count)]))
+"""
+
+
+class NoGpuError(Exception):
+    """torch was built for GPUs, and sees none."""
 
 
 @cache
 def get_gpu_memory_mib() -> tuple[int, ...]:
-    """Memory of each NVIDIA GPU in MiB, from nvidia-smi; empty if there is none."""
-    if not shutil.which("nvidia-smi"):
+    """Memory in MiB of each GPU that torch sees in this environment; empty if there is none."""
+    torch_build = read_torch_build()
+    hides_all_gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
+    if torch_build is None or hides_all_gpus or not is_gpu_driver_installed():
         return ()
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    key = [
+        "GPUs that torch sees",
+        torch_build,
+        sys.executable,
+        platform.node(),  # machines of a cluster may share the cache
+        [os.environ.get(name) for name in VISIBILITY_VARIABLES],
+        DRIVER_VERSION_FILE.read_text() if DRIVER_VERSION_FILE.exists() else "",
+        sorted(path.name for path in Path("/dev").glob("nvidia*")),
+    ]
     try:
-        process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
-    except subprocess.TimeoutExpired:
+        return tuple(load_or_compute(key, ask_torch_for_gpu_memory))
+    except NoGpuError:  # not cached: it may be repaired without a change of the key, for example by a restart
         return ()
+
+
+def read_torch_build() -> str | None:
+    """Return the CUDA or ROCm version that the installed torch was built for, None for a CPU build or without torch.
+
+    Reads torch/version.py, which torch's build writes, without importing torch.
+    """
+    spec = find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    version = run_path(str(Path(spec.submodule_search_locations[0]) / "version.py"))
+    return version.get("cuda") or version.get("hip")
+
+
+def is_gpu_driver_installed() -> bool:
+    """Whether a build of torch for GPUs can find a driver; True where only torch can tell (ROCm, not Linux)."""
+    if sys.platform != "linux" or Path("/dev/kfd").exists():
+        return True
+    try:
+        ctypes.CDLL(CUDA_DRIVER_LIBRARY)  # loads the library and does not touch the GPU
+    except OSError:
+        return False
+    return True
+
+
+def ask_torch_for_gpu_memory() -> list[int]:
+    """Ask torch for the memory in MiB of each GPU, in a process of its own: in this one it would initialise CUDA.
+
+    Raises `NoGpuError` if torch sees none, `UsageError` if torch cannot be imported.
+    """
+    command = [sys.executable, "-c", TORCH_PROGRAM]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode != 0:
-        return ()
-    return tuple(int(line) for line in process.stdout.split() if line.isdigit())
+        last_line = (process.stderr.strip().splitlines() or ["no output"])[-1]
+        raise UsageError(f"torch cannot be imported: {last_line}; `benchmark doctor` checks the installation")
+    gpu_memory_mib = json.loads(process.stdout.splitlines()[-1])
+    if not gpu_memory_mib:
+        raise NoGpuError
+    return list(gpu_memory_mib)
+
+
+def resolve_device(device: str) -> str:
+    """Return the torch device of a device setting: `auto` is `cuda` where torch sees a GPU, else `cpu`."""
+    if device != AUTO:
+        return device
+    return "cuda" if get_gpu_memory_mib() else "cpu"
 
 
 def choose_preset() -> tuple[str, str]:
     """Return the preset for this machine, and the reason for the choice."""
     if not get_gpu_memory_mib():
-        return "demo", "no CUDA device, so the bundled tiny model on the sample data"
+        return "demo", "no CUDA device that torch can use, so the bundled tiny model on the sample data"
     memory_mib = max(get_gpu_memory_mib())
     if memory_mib < PAPER_MIN_GPU_MIB:
         return "small", f"a GPU of {memory_mib / 1024:.0f} GB, below the 40 GB of `paper`"
@@ -37,7 +116,7 @@ def choose_preset() -> tuple[str, str]:
 
 def is_cuda_device(device: str) -> bool:
     """Whether a device setting (`auto`, `cpu`, `cuda:1`) selects a CUDA device on this machine."""
-    return device.startswith("cuda") or (device == AUTO and bool(get_gpu_memory_mib()))
+    return resolve_device(device).startswith("cuda")
 
 
 def choose_num_workers(profile: Profile, num_due: int) -> int:
