@@ -21,7 +21,7 @@ def predictions(found: Profile, folder: str, *, backwards: bool = False) -> dict
     price = {cell.identity: 1.0 for cell in cells}
     with Progress(cells, 0, price, 1, Console(quiet=True)) as progress:
         assert not process_pool.run_packs(found, due, place, progress, 1).num_unfinished
-    return {r.key: r.predictions.sha256 for r in place.load_results() if "predictions" in r}
+    return {r.key: r.predictions.sha256 for r in place.load_results() if r.predictions}
 
 
 @pytest.fixture
@@ -45,5 +45,7 @@ def test_the_same_cells_twice_give_the_same_predictions_and_results(four: Profil
     for one, other in zip(
         *(ResultStore(four.results_folder / folder).load_results() for folder in ("once", "again")), strict=True
     ):
-        for part in ("identity", "metrics", "training", "data"):
-            assert one[part] == other[part]
+        assert one.identity == other.identity
+        assert one.metrics == other.metrics
+        assert one.data == other.data
+        assert one.details.training == other.details.training

@@ -130,10 +130,10 @@ def test_a_cell_that_fails_is_recorded_and_the_grid_goes_on(small: Profile, word
     assert "2 done, 4 failed" in capsys.readouterr().out
     found = results(small.results_folder)
     error = found["broken:Raises/ocnli/4/0"].error
-    assert error["reason"] == "RuntimeError: on purpose"
-    assert "training_step" in error["traceback"]
+    assert error.reason == "RuntimeError: on purpose"
+    assert "training_step" in error.traceback
     assert "step 1" in found["broken:NoNumber/ocnli/4/0"].error.reason
-    assert found["lora/ocnli/4/0"]["state"] == "done"
+    assert found["lora/ocnli/4/0"].is_done
 
 
 def test_a_grid_in_packs_gives_what_each_cell_gives_alone(small: Profile, words):
@@ -159,11 +159,10 @@ def test_a_grid_in_packs_gives_what_each_cell_gives_alone(small: Profile, words)
     for key, solo in found["1"].items():
         packed = found["3"][key]
         assert packed.identity == solo.identity
-        for split in ("dev", "test"):
-            assert packed.metrics[split] == pytest.approx(solo.metrics[split], abs=1e-6)
-        assert [packed["training"][name] for name in ("best", "stopped")] == [
-            solo["training"][name] for name in ("best", "stopped")
-        ]
+        assert packed.metrics.dev == pytest.approx(solo.metrics.dev, abs=1e-6)
+        assert packed.metrics.test == pytest.approx(solo.metrics.test, abs=1e-6)
+        assert packed.details.training.best_step == solo.details.training.best_step
+        assert packed.details.training.stopped_step == solo.details.training.stopped_step
         for (step, loss), (other, want) in zip(packed.details.training.loss, solo.details.training.loss, strict=True):
             assert (step, loss) == (other, pytest.approx(want, rel=1e-3))
         for name, tensor in states["1"][key].items():

@@ -8,6 +8,7 @@ import pytest
 from benchmark.config import loading
 from benchmark.execution.cell_runner import CellRunner
 from benchmark.grid import cells, planner
+from benchmark.results.schema import Metrics
 from benchmark.results.store import ResultStore
 from tasks.synthetic import generators
 
@@ -40,7 +41,7 @@ def test_source_prompts_are_shared_and_every_stage_is_run(ran):
     found = ran("spot", "attempt", "mpt")
     assert {key.split("/")[0] for key in found} == {"prompt", "spot", "attempt", "mpt.source", "mpt"}
     assert len(found) == 2 + 4
-    assert [result.get("error") for _, result in found.values()] == [None] * 6
+    assert [result.error for _, result in found.values()] == [None] * 6
     prompts = {cell.identity for key, (cell, _) in found.items() if key.startswith("prompt/")}
     assert all(set(found[f"{method}/ocnli/4/0"][0].dependencies) == prompts for method in ("spot", "attempt"))
     assert set(found["mpt.source/sources/full/0"][0].dependencies) == prompts
@@ -55,7 +56,7 @@ def test_a_mixture_of_sources_is_trained_once_and_carried_to_the_target(ran):
     assert {result.state for _, result in found.values()} == {"done"}
     for key, (cell, result) in found.items():
         if ".source/" in key:
-            assert result.metrics == {"dev": {}}  # no evaluations were asked for, and test is never read
+            assert result.metrics == Metrics({}, {}, {})  # no evaluations were asked for, and test is never read
         else:
             assert len(cell.dependencies) == 1
             assert set(result.metrics.test) >= {"accuracy"}
@@ -105,5 +106,7 @@ def test_a_target_test_text_in_a_source_is_counted(model_folders, tmp_path):
     (cell,) = planner.plan_grid(found)
     task = bench.load_tasks(cell)[0]
     assert bench.count_leaked_examples(cell, task) == {}  # it rests on no source
-    leaked = bench.count_leaked_examples(replace(cell, dependencies=("x",)), task)["cote_mfw"]
+    leaked = bench.count_leaked_examples(replace(cell, inputs=replace(cell.inputs, dependencies=("x",))), task)[
+        "cote_mfw"
+    ]
     assert 1 <= leaked <= 3  # a stolen row may have been cut to dev

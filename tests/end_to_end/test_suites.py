@@ -78,7 +78,7 @@ def test_bad_suites_are_one_line_that_says_what_and_where(changes: dict, said: s
 
 def test_a_folder_takes_the_results_of_one_suite(small, fake, capsys):
     fake(small, planner.plan_grid(small)[0], 0.5)
-    assert ResultStore(small.results_folder).load_results()[0]["suite"] == "chinese"
+    assert ResultStore(small.results_folder).load_results()[0].suite == "chinese"
     words = ["plan", "--profile", "smoke", "--results", str(small.results_folder), "--methods", "lora"]
     assert main(words) == 0
     capsys.readouterr()

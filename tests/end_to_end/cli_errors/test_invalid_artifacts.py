@@ -168,5 +168,5 @@ def test_results_of_another_schema(refused, model_folders):
 def test_results_that_point_out_of_their_folder(refused, model_folders):
     cells = Path("results/smoke/cells")
     cells.mkdir(parents=True)
-    (cells / "x.json").write_text('{"schema": 1, "predictions": {"file": "../../../etc/passwd"}}')
+    (cells / "x.json").write_text('{"schema": 2, "predictions": {"path": "../../../etc/passwd"}}')
     refused(["status", *GRID, "--backbone", str(model_folders["qwen3"])], "outside of its folder")
