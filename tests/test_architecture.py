@@ -6,6 +6,7 @@ import re
 import sys
 import tomllib
 from collections import defaultdict
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -30,6 +31,20 @@ EXCEPTIONS = {
 }
 HEAVY = {"torch", "lightning", "transformers", "pandas", "datasets", "torchmetrics", "wandb", "matplotlib", "numpy"}
 LIGHT = ("config", "system", "grid", "results", "scheduling", "cli")  # rooms that a plan needs
+# Libraries that are imported inside functions because they take long to import or are optional.
+DEFERRED_LIBRARIES = HEAVY | {
+    "tokenizers", "huggingface_hub", "pyarrow", "scipy", "safetensors", "PIL", "httpx", "jinja2", "yaml", "packaging",
+    "wandb_workspaces", "ray", "vl_convert",
+}  # fmt: skip
+# Imports of our own modules inside functions that save no import of such a library, each with its reason. (The indexes
+# `methods` and `tasks` and the commands of the command line import what was named.)
+DEFERRED_MODULES = {
+    ("tasks.core.class_checks", "tasks.core.sources"): "a cycle: sources checks its own classes",
+    ("tasks.core.sources", "tasks.synthetic.generators"): "needed for generated data only",
+    ("benchmark.cli.doctor", "tasks.core.sources"): "needed for the check of the network only",
+    ("benchmark.cli.session", "benchmark.reporting.wandb.export"): "needed with --wandb only",
+    ("benchmark.reporting.build", "benchmark.reporting.html.render"): "the last step of a report",
+}
 
 
 def is_type_checking(node: ast.AST) -> bool:
@@ -111,6 +126,30 @@ def test_a_cycle_would_be_found():
     graph: dict[str, set[str]] = defaultdict(set, {"a": {"b"}, "b": {"a"}})
     with pytest.raises(CycleError):
         list(TopologicalSorter(graph).static_order())
+
+
+@cache
+def libraries_of(module: str) -> frozenset[str]:
+    """Libraries that importing a module imports, directly and through other modules of ours."""
+    names = third_party(ast.parse(MODULES[module].read_text()).body)
+    for other in imported_modules(module, inside_functions=False):
+        names |= libraries_of(other)
+    return frozenset(names)
+
+
+def test_imports_inside_functions_have_a_reason():
+    """They save the import of a slow or optional library, or stand in the list of exceptions."""
+    without_reason = set()
+    for module in MODULES.keys() - {"methods", "tasks", "benchmark.cli.commands", "benchmark.cli.main"}:
+        at_top = imported_modules(module, inside_functions=False)
+        for name in imported_modules(module, inside_functions=True) - at_top:
+            if not libraries_of(name) & DEFERRED_LIBRARIES:
+                without_reason.add((module, name))
+        statements = [node for node in ast.walk(ast.parse(MODULES[module].read_text())) if isinstance(node, ast.stmt)]
+        libraries = third_party(statements) - third_party(ast.parse(MODULES[module].read_text()).body) - {""}
+        for library in libraries - DEFERRED_LIBRARIES - set(PACKAGES) - {"_typeshed"}:
+            without_reason.add((module, library))
+    assert without_reason == DEFERRED_MODULES.keys()
 
 
 @pytest.mark.parametrize("module", MODULES)

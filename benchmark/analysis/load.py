@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from benchmark.analysis.leaderboard import Leaderboard, build_leaderboard
+from benchmark.analysis.task_groups import build_task_groups
 from benchmark.config.profile import Profile
 from benchmark.grid.cells import PlannedCell
 from benchmark.grid.planner import plan_grid
@@ -34,7 +35,6 @@ class LoadedResults(NamedTuple):
 def load_results(profile: Profile, *, include_stale: bool = False) -> LoadedResults:
     """Load results, leaderboard and significance; `include_stale` as in `collect_results`."""
     from benchmark.analysis.significance import compute_significance  # imports numpy and scipy; keeps `--help` fast
-    from benchmark.analysis.task_groups import build_task_groups
 
     store = ResultStore(profile.results_folder)
     planned_cells, results, num_stale = collect_results(profile, store, include_stale=include_stale)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+import methods
 from benchmark.config.profile import Profile
 from benchmark.grid import data_hash
 from benchmark.results.cell_result import CellResult
@@ -42,7 +43,6 @@ def write_adapter(profile: Profile, result: CellResult, artifact_path: Path, fol
     """Rebuild the method from the result, load its adapter and save it to `folder`. Returns the names of the files."""
     from safetensors.torch import load_file
 
-    import methods
     from methods.core.backbone import Backbone
     from methods.core.export import save_adapter
 

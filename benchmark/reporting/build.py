@@ -12,6 +12,8 @@ from benchmark.analysis.leaderboard import Leaderboard
 from benchmark.analysis.load import LoadedResults, load_results
 from benchmark.analysis.significance import LeaderboardSignificance
 from benchmark.config.profile import Profile
+from benchmark.reporting import diagnostics
+from benchmark.reporting.figures import draw_leaderboard
 from benchmark.reporting.format import (
     CONTROL_MARK,
     UNRANKED_MARK,
@@ -31,7 +33,6 @@ def build_report(
 
     `include_texts` puts test examples into the page.
     """
-    from benchmark.reporting import diagnostics
     from benchmark.reporting.html import render  # imports numpy and scipy; keeps `--help` fast
 
     loaded_results = loaded_results or load_results(profile)
@@ -48,8 +49,6 @@ def build_report(
     write_file_atomically(folder / "cells.csv", format_cells_csv(results).encode())
     print_leaderboard(leaderboard, significance, console, notes)
     if any(estimate for row in leaderboard.rows for estimate in row.task_scores.values()):
-        from benchmark.reporting.figures import draw_leaderboard
-
         draw_leaderboard(leaderboard, folder)
     for path in diagnostics.draw_diagnostics(results, folder):
         console.print(f"source-stage diagnostics of {path.stem.removeprefix('inside-')}: {path}", style="dim")

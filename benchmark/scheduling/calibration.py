@@ -17,6 +17,8 @@ from benchmark.config.profile import AUTO, Profile
 from benchmark.grid import code_hash
 from benchmark.scheduling.cost_model import TOKENS_PER_EXAMPLE
 from benchmark.system import disk_cache, hardware
+from methods import load_method
+from tasks.core.types import EncodedExample, Example
 
 if TYPE_CHECKING:
     from methods.core.backbone import Backbone
@@ -87,10 +89,8 @@ def time_step(backbone: "Backbone", num_cells: int, rows_per_cell: int) -> float
     import torch
     from lightning.fabric.utilities import move_data_to_device
 
-    from methods import load_method
     from methods.base import TARGET_STAGE
     from tasks.core.encoding import collate
-    from tasks.core.types import EncodedExample, Example
 
     example = Example("random", "random", "", ("",))
     ids = torch.randint(

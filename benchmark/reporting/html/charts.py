@@ -5,6 +5,7 @@ compared methods and of all others, `$cost-title` is the title of the selected c
 `a`, `b` or `other`.
 """
 
+from importlib.metadata import version
 from typing import Any
 
 from benchmark.system import disk_cache
@@ -25,7 +26,6 @@ PHASE_COLOURS = ["$phase1", "$phase2", "$phase3", "$phase4", "$phase5"]
 
 def load_vega_script() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script, bundled by vl-convert. Cached: bundling takes seconds."""
-    from importlib.metadata import version
 
     import vl_convert
 

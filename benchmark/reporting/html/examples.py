@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+import tasks
 from benchmark.analysis.leaderboard import Leaderboard
 from benchmark.config.profile import Profile
 from benchmark.grid import data_hash, specs
@@ -210,7 +211,6 @@ def load_prompt_texts(
 
 def read_prompts(profile: Profile, task: str, uids: set[str]) -> dict[str, list]:
     """Read the test examples with these uids from the task's data. Uid -> [prompt, accepted answers]."""
-    import tasks
 
     pool, _ = tasks.load_task(task)(data_source=profile.source, data_dir=profile.data_dir).load_pool()
     return {example.uid: [example.prompt, list(example.answers)] for example in pool["test"] if example.uid in uids}

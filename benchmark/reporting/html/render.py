@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.reporting.html import charts, page_records
 from benchmark.results.files import write_file_atomically as put
+from benchmark.system import formatting
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -37,7 +39,6 @@ def write_html_report(
 
 def render_html(page: "PageContext") -> str:
     """Render the template. Texts are HTML-escaped, and the embedded data cannot close the script element around it."""
-    from benchmark.reporting.html import charts, page_records
 
     payload = {**page_records.encode_page_data(page.data), "charts": charts.build_all_charts()}
     return (
@@ -61,7 +62,6 @@ def create_environment() -> "Environment":
 
     from benchmark.reporting import format
     from benchmark.reporting.html import context
-    from benchmark.system import formatting
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE_FOLDER),
