@@ -22,7 +22,8 @@ from tasks.core.types import UsageError
 
 PAPER_MIN_GPU_MIB = 40 * 1024  # smallest GPU memory for which the 7B backbone is the default
 CUDA_DRIVER_LIBRARY = "libcuda.so.1"  # torch loads the driver by this name
-DRIVER_VERSION_FILE = Path("/proc/driver/nvidia/version")
+DRIVER_FOLDER = Path("/proc/driver/nvidia")  # written by the driver: its version, and the GPUs of this machine
+TORCH_TIMEOUT_SECONDS = 120.0
 VISIBILITY_VARIABLES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 # prints the memory in MiB of each GPU, in the order of their torch index
 TORCH_PROGRAM = """
@@ -43,13 +44,14 @@ def get_gpu_memory_mib() -> tuple[int, ...]:
     hides_all_gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
     if torch_build is None or hides_all_gpus or not is_gpu_driver_installed():
         return ()
+    driver_files = [DRIVER_FOLDER / "version", *sorted(DRIVER_FOLDER.glob("gpus/*/information"))]
     key = [
         "GPUs that torch sees",
         torch_build,
         sys.executable,
         platform.node(),  # machines of a cluster may share the cache
         [os.environ.get(name) for name in VISIBILITY_VARIABLES],
-        DRIVER_VERSION_FILE.read_text() if DRIVER_VERSION_FILE.exists() else "",
+        [path.read_text(errors="replace") for path in driver_files if path.is_file()],
         sorted(path.name for path in Path("/dev").glob("nvidia*")),
     ]
     try:
@@ -59,7 +61,7 @@ def get_gpu_memory_mib() -> tuple[int, ...]:
 
 
 def read_torch_build() -> str | None:
-    """Return the CUDA or ROCm version that the installed torch was built for, None for a CPU build or without torch.
+    """Return version and platform of the installed torch, as "2.13.0 13.0"; None for a CPU build or without torch.
 
     Reads torch/version.py, which torch's build writes, without importing torch.
     """
@@ -67,7 +69,8 @@ def read_torch_build() -> str | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     version = run_path(str(Path(spec.submodule_search_locations[0]) / "version.py"))
-    return version.get("cuda") or version.get("hip")
+    platform_version = version.get("cuda") or version.get("hip")
+    return f"{version['__version__']} {platform_version}" if platform_version else None
 
 
 def is_gpu_driver_installed() -> bool:
@@ -84,13 +87,18 @@ def is_gpu_driver_installed() -> bool:
 def ask_torch_for_gpu_memory() -> list[int]:
     """Ask torch for the memory in MiB of each GPU, in a process of its own: in this one it would initialise CUDA.
 
-    Raises `NoGpuError` if torch sees none, `UsageError` if torch cannot be imported.
+    Raises `NoGpuError` if torch sees none, `UsageError` if torch fails or does not answer.
     """
     command = [sys.executable, "-c", TORCH_PROGRAM]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TORCH_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise UsageError(
+            f"torch did not list the GPUs within {TORCH_TIMEOUT_SECONDS:.0f} s; to do without them: --device cpu"
+        ) from None
     if process.returncode != 0:
         last_line = (process.stderr.strip().splitlines() or ["no output"])[-1]
-        raise UsageError(f"torch cannot be imported: {last_line}; `benchmark doctor` checks the installation")
+        raise UsageError(f"torch cannot list the GPUs: {last_line}; to do without them: --device cpu")
     gpu_memory_mib = json.loads(process.stdout.splitlines()[-1])
     if not gpu_memory_mib:
         raise NoGpuError
@@ -108,7 +116,7 @@ def choose_preset() -> tuple[str, str]:
     """Return the preset for this machine, and the reason for the choice."""
     if not get_gpu_memory_mib():
         return "demo", "no CUDA device that torch can use, so the bundled tiny model on the sample data"
-    memory_mib = max(get_gpu_memory_mib())
+    memory_mib = get_gpu_memory_mib()[0]  # `auto` runs on the first GPU
     if memory_mib < PAPER_MIN_GPU_MIB:
         return "small", f"a GPU of {memory_mib / 1024:.0f} GB, below the 40 GB of `paper`"
     return "paper", f"a GPU of {memory_mib / 1024:.0f} GB"

@@ -70,14 +70,32 @@ def test_a_broken_torch_is_one_line(machine, monkeypatch):
     machine()
     broken = subprocess.CompletedProcess([], 1, stdout="", stderr="Traceback\nImportError: libcudart.so.13\n")
     monkeypatch.setattr(hardware.subprocess, "run", lambda *_, **__: broken)
-    with pytest.raises(UsageError, match=r"torch cannot be imported: ImportError: libcudart.so.13"):
+    with pytest.raises(
+        UsageError, match=r"torch cannot list the GPUs: ImportError: libcudart.so.13; to do without them: --device cpu"
+    ):
         hardware.resolve_device("auto")
+
+
+def test_a_driver_that_hangs_is_one_line(machine, monkeypatch):
+    def hang(command, **options):
+        raise subprocess.TimeoutExpired(command, options["timeout"])
+
+    machine()
+    monkeypatch.setattr(hardware.subprocess, "run", hang)
+    with pytest.raises(UsageError, match="did not list the GPUs within 120 s"):
+        hardware.resolve_device("auto")
+
+
+def test_the_preset_is_that_of_the_first_gpu(machine):
+    machine(gpus="[24576, 81920]")
+    assert hardware.choose_preset()[0] == "small"
 
 
 def test_the_build_of_the_installed_torch_is_read_without_importing_it():
     import torch
 
-    assert hardware.read_torch_build() == (torch.version.cuda or torch.version.hip)
+    platform_version = torch.version.cuda or torch.version.hip
+    assert hardware.read_torch_build() == (f"{torch.__version__} {platform_version}" if platform_version else None)
 
 
 def test_the_plan_and_the_run_use_the_same_device(machine):
