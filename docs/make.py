@@ -29,7 +29,7 @@ SPECIAL = re.compile(r"(?<!\*)\*(?!\*)|(?<!\w)_|_(?!\w)|[<>]")
 OPTION = re.compile(r"^    (\w+): [^=]+ = .+?  # (.+)$")
 HERE = {name: page for page, names in {
     "methods-controls.md": "zero_shot majority head_only",
-    "methods-single.md": "full bitfit adapter lora prompt prefix llama_adapter peft",
+    "methods-single.md": "full bitfit adapter lora dora prompt prefix llama_adapter peft",
     "methods-prompts.md": "spot_generic spot attempt mpt ta_lora",
     "methods-loras.md": "shared_lora hydra_lora mtl_lora moe_lora meta_lora",
 }.items() for name in names.split()}  # fmt: skip
@@ -117,6 +117,7 @@ def trained(name: str, s: Shape) -> int:
             m = s.d // c["reduction"]
             return 2 * s.layers * (2 * s.d * m + m + s.d)
         case "lora" | "shared_lora" | "meta_lora": return low_rank(s, c["rank"])
+        case "dora": return low_rank(s, c["rank"]) + sum(o for _, o in s.linears)
         case "prompt" | "spot_generic" | "spot": return c["length"] * s.d
         case "prefix": return 2 * c["length"] * s.layers * s.kv_heads * s.head
         case "llama_adapter": return max(1, s.layers - 2) * (c["length"] * s.d + s.heads)

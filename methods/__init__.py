@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from methods.base import Method
 
 NAMES = (
-    "zero_shot", "majority", "head_only", "full", "bitfit", "adapter", "lora", "prompt", "prefix", "llama_adapter",
-    "peft",
+    "zero_shot", "majority", "head_only", "full", "bitfit", "adapter", "lora", "dora", "prompt", "prefix",
+    "llama_adapter", "peft",
     "spot_generic", "spot", "attempt", "mpt", "shared_lora", "hydra_lora", "mtl_lora", "moe_lora",  # sources first
     "ta_lora", "meta_lora",
 )
@@ -35,6 +35,7 @@ def load_method(method_name: str) -> "type[Method]":
         case "bitfit": from methods.bitfit import BitFit as method_class
         case "adapter": from methods.adapter import Adapter as method_class
         case "lora": from methods.lora import LoRA as method_class
+        case "dora": from methods.dora import DoRA as method_class
         case "prompt": from methods.prompt import Prompt as method_class
         case "prefix": from methods.prefix import Prefix as method_class
         case "llama_adapter": from methods.llama_adapter import LlamaAdapter as method_class

@@ -56,6 +56,7 @@ class Method(SlotModule):
     is_seed_independent: bool = False  # the score is the same for all shots and seeds: one cell per task
     supported_forms: tuple[str, ...] = ("choice", "span")  # values of `task.form` that the method can answer
     is_packable: bool = True  # several cells may share a forward pass
+    has_exact_gradient: bool = True  # False: the method holds a part constant in the backward pass, by design
     is_mergeable: bool = False  # `merged_weights` can fold the adapter into the backbone's weights
     # False where virtual tokens depend on the row: rows cannot share the keys and values of a common prefix
     can_share_prefix: bool = True
