@@ -123,7 +123,8 @@ class StepGradientCallback(L.Callback):
                     for name, g in slot_gradients.items()
                 }
         self.compare_gradients(method)
-        self.num_checked_steps, method.num_micro_batches = self.num_checked_steps + 1, 2
+        self.num_checked_steps += 1
+        method.num_micro_batches = 2
 
     def compare_gradients(self, method: Method) -> None:
         """Check that exactly the expected gradients exist and that they agree."""
